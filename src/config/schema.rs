@@ -1,0 +1,335 @@
+//! The configuration exactly as users write it in YAML.
+//!
+//! Every field is documented here and nowhere else: this file is the reference
+//! manual. Nothing is checked beyond shape; [`super::resolve`] turns it into
+//! what the code needs and reports every mistake by its path.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+
+use serde::Deserialize;
+
+use super::secret::Secret;
+use super::units::{ByteSize, Duration};
+
+/// The whole file.
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Config {
+    /// The listener that applications talk to, and the limits on what they send.
+    pub server: Server,
+    /// The listener for operators: health, metrics, reload, upgrade.
+    pub admin: Admin,
+    /// Where tollgate keeps what must survive a restart. Default `/var/lib/tollgate`.
+    pub data_dir: Option<PathBuf>,
+    /// What is written to standard error.
+    pub log: Log,
+    /// How provider host names are resolved.
+    pub dns: Dns,
+    /// Providers by slug: overrides of the built-in catalogue, `custom-<slug>`
+    /// providers of your own, and `mock: {}` for the built-in mock.
+    pub providers: BTreeMap<String, Provider>,
+    /// Accounts by id. Requests name one: `/v1/{account}/{gateway}/…`.
+    pub accounts: BTreeMap<String, Account>,
+}
+
+/// The listener that applications talk to.
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Server {
+    /// Addresses to listen on. Default `["127.0.0.1:8787"]`. Restart required.
+    pub listen: Option<Vec<String>>,
+    /// Serve HTTPS (HTTP/1.1 and h2) on all of `listen`; without it HTTP/1.1 and h2c.
+    /// The files are read again when they change.
+    pub tls: Option<ServerTls>,
+    /// Worker threads; 0 (the default) is one per core. Restart required.
+    pub threads: usize,
+    /// Largest JSON body, and largest body that must be held in memory. Default `32MiB`; 413 above.
+    pub max_body: Option<ByteSize>,
+    /// Largest body that streams through (multipart, audio, files). Default `1GiB`; 413 above.
+    pub max_upload: Option<ByteSize>,
+    /// Memory for all held bodies together. Default `1GiB`; 503 with `Retry-After` beyond.
+    pub max_buffered: Option<ByteSize>,
+    /// Largest request head (request line and headers). Default `64KiB`; 431 above.
+    pub max_header: Option<ByteSize>,
+    /// How long a client may take to send a request head. Default `30s`.
+    pub header_timeout: Option<Duration>,
+    /// How long a client may pause while sending a body. Default `60s`; 408 beyond.
+    pub body_timeout: Option<Duration>,
+    /// How long one write to a client that does not read may take. Default `60s`.
+    pub write_timeout: Option<Duration>,
+    /// How long an idle client connection is kept. Default `75s`.
+    pub keepalive_timeout: Option<Duration>,
+    /// After SIGTERM: how long streams may finish. Default `30s`.
+    pub grace_period: Option<Duration>,
+    /// After an upgrade: how long the old process may finish its streams. Default `15m`;
+    /// it exits as soon as nothing is in flight.
+    pub drain_timeout: Option<Duration>,
+    /// Unix socket over which an upgrade hands the listeners over.
+    /// Default `/run/tollgate/upgrade.sock`. Its directory must not be writable by others.
+    pub upgrade_socket: Option<PathBuf>,
+}
+
+/// Certificate and key of the listener, PEM files.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ServerTls {
+    /// Certificate chain, leaf first.
+    pub cert: PathBuf,
+    /// Private key (PKCS#8, PKCS#1 or SEC1).
+    pub key: PathBuf,
+}
+
+/// The listener for operators.
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Admin {
+    /// Address to listen on. Default `127.0.0.1:8788`. Loopback only, because there
+    /// are no admin tokens yet. Restart required.
+    pub listen: Option<String>,
+}
+
+/// What is written to standard error.
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Log {
+    /// One line per request: `logfmt` (default), `json` or `off`.
+    pub access: AccessLog,
+    /// Least severe level written: `error`, `warn`, `info` (default), `debug`, `trace`.
+    /// `RUST_LOG` overrides it.
+    pub level: Option<String>,
+}
+
+/// Form of the access log.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum AccessLog {
+    /// `key=value` pairs.
+    #[default]
+    Logfmt,
+    /// One JSON object a line.
+    Json,
+    /// No access log.
+    Off,
+}
+
+/// How provider host names are resolved.
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Dns {
+    /// Name servers (`address:port`); the system's (`/etc/resolv.conf`) when empty. Restart required.
+    pub servers: Vec<String>,
+}
+
+/// One provider: an entry of the catalogue, an override of one, or a `custom-<slug>`.
+///
+/// In an override every field is optional and replaces the catalogue's.
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Provider {
+    /// Where requests go: scheme, host, and the path that the client's path is appended to.
+    /// HTTPS unless `allow_insecure` says otherwise. May contain `{name}` captures of `paths`.
+    pub base_url: Option<String>,
+    /// The wire format (API family) it speaks, where the path does not tell.
+    pub format: Option<Format>,
+    /// Allow an `http://` base URL. Needed for local model servers.
+    pub allow_insecure: Option<bool>,
+    /// Connect here (`host:port`) instead of to the host of the URL; `Host`, TLS name and
+    /// signatures keep naming the URL's host. For private endpoints and egress proxies.
+    pub connect_to: Option<String>,
+    /// Headers set on every request to this provider. Values may be secrets.
+    pub headers: BTreeMap<String, Secret>,
+    /// How a key is put on a request.
+    pub auth: Option<Auth>,
+    /// Stored keys. Spent only for gateways that say so.
+    pub keys: Vec<Key>,
+    /// How long to wait for this provider.
+    pub timeouts: Timeouts,
+    /// TLS towards this provider.
+    pub tls: ProviderTls,
+    /// HTTP version towards this provider: `h1` (default), `h2` or `auto`.
+    pub http: Option<HttpVersion>,
+    /// Version prefix put in front of a path that brings none (`v1`), for providers whose
+    /// base URL does not end in it.
+    pub version: Option<String>,
+    /// Path mappings, first match wins; none means the path is appended to `base_url`.
+    pub paths: Vec<PathRule>,
+    /// Other slugs that name this provider in URLs.
+    pub aliases: Vec<String>,
+    /// Where WebSocket upgrades go that name no path.
+    pub realtime: Option<Realtime>,
+    /// Request header whose value (a full URL) chooses another URL of this provider.
+    pub target_header: Option<TargetHeader>,
+}
+
+/// A wire format: a family of APIs, never a vendor.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Format {
+    /// OpenAI Chat Completions and its neighbours (completions, embeddings, images, audio).
+    OpenaiChat,
+    /// OpenAI Responses.
+    OpenaiResponses,
+    /// Anthropic Messages.
+    AnthropicMessages,
+    /// Gemini generateContent.
+    GeminiGenerate,
+    /// Bedrock Converse and Invoke; streams are AWS event streams.
+    Bedrock,
+    /// Cohere v2 chat.
+    CohereChat,
+    /// Anything else: bytes pass, nothing is read from them.
+    Opaque,
+}
+
+/// How a key is put on a request, and where a client's own key may stand.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+pub enum Auth {
+    /// `Authorization: Bearer <key>`.
+    Bearer,
+    /// A header: `name: <prefix><key>`.
+    Header {
+        /// Header name.
+        name: String,
+        /// Text before the key, such as `Key `.
+        #[serde(default)]
+        prefix: String,
+        /// Other headers in which a client may bring its own key.
+        #[serde(default)]
+        also: Vec<String>,
+        /// Query parameter in which a client may bring its own key.
+        #[serde(default)]
+        query: Option<String>,
+    },
+    /// AWS Signature Version 4; the key is JSON
+    /// `{accessKeyId, secretAccessKey, region, sessionToken?}`.
+    AwsSigv4 {
+        /// The service name that is signed, such as `bedrock`.
+        service: String,
+    },
+    /// Google OAuth; the key is a service account's JSON, exchanged for short-lived tokens.
+    GoogleServiceAccount,
+    /// The provider takes no key.
+    None,
+}
+
+/// A stored key: exactly one of `value` and `file`.
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Key {
+    /// The name that `cf-aig-byok-alias` chooses it by. Default `default`.
+    pub alias: Option<String>,
+    /// The key itself, usually `${ENV}`.
+    pub value: Option<Secret>,
+    /// A file that holds it; surrounding white space is ignored.
+    pub file: Option<PathBuf>,
+}
+
+/// How long to wait for a provider.
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Timeouts {
+    /// To establish a connection, TLS included. Default `10s`; 504 beyond.
+    pub connect: Option<Duration>,
+    /// Longest silence of the provider: before the first byte, and between two. Default `10m`; 504 beyond.
+    pub idle: Option<Duration>,
+}
+
+/// TLS towards a provider.
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct ProviderTls {
+    /// PEM file of the authorities to trust instead of the system's.
+    pub ca: Option<PathBuf>,
+}
+
+/// HTTP version towards a provider.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum HttpVersion {
+    /// HTTP/1.1, as the providers' own SDKs use.
+    #[default]
+    H1,
+    /// HTTP/2: by ALPN over TLS, with prior knowledge without.
+    H2,
+    /// HTTP/2 where the provider offers it by ALPN, else HTTP/1.1.
+    Auto,
+}
+
+/// One path mapping.
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct PathRule {
+    /// Segments to match against the path after the slug: literals, `{name}` (one segment) and,
+    /// last, `{name*}` (the rest). A literal may stand beside a capture: `{model}:predict`.
+    #[serde(rename = "match")]
+    pub pattern: String,
+    /// Base URL of this rule, with `{name}` captures; the provider's `base_url` when absent or
+    /// when a deployment overrides it.
+    pub base_url: Option<String>,
+    /// The upstream path, with `{name}` captures, appended to the base URL.
+    pub path: String,
+    /// What a captured part must look like. Required for every capture that enters a host name.
+    #[serde(rename = "where")]
+    pub wheres: BTreeMap<String, Shape>,
+}
+
+/// What a client-supplied part of a URL must look like. Matched whole, ASCII only.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Shape {
+    /// One DNS label: letters, digits and inner hyphens, at most 63.
+    DnsLabel,
+    /// A cloud region such as `us-east-1`, `europe-west4` or `us-gov-west-1`.
+    Region,
+    /// Lower-case letters and digits, at most 63.
+    Alphanumeric,
+}
+
+/// Where WebSocket upgrades go that name no path.
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Realtime {
+    /// The path they are sent to, joined to the base URL like a client's.
+    pub path: String,
+    /// Query parameters to rename, old name to new.
+    pub rename_query: BTreeMap<String, String>,
+    /// Subprotocol prefix that carries a key a browser cannot send as a header (`xi-api-key`).
+    pub subprotocol_key: Option<String>,
+}
+
+/// A request header that chooses another URL of the provider.
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct TargetHeader {
+    /// Header name; removed before the request goes out.
+    pub name: String,
+    /// Domain that the URL's host must be or be under.
+    pub domain: String,
+}
+
+/// One account.
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Account {
+    /// Gateways by id.
+    pub gateways: BTreeMap<String, Gateway>,
+}
+
+/// One gateway.
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Gateway {
+    /// Who may use it.
+    pub authentication: Authentication,
+}
+
+/// Who may use a gateway.
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Authentication {
+    /// Let requests without any authentication spend the stored provider keys.
+    /// Everyone who reaches the listener can then spend your money. Default false.
+    pub anyone_may_spend_stored_keys: bool,
+}
