@@ -308,8 +308,8 @@ pub struct Realtime {
 pub struct TargetHeader {
     /// Header name; removed before the request goes out.
     pub name: String,
-    /// Domain that the URL's host must be or be under.
-    pub domain: String,
+    /// Domains; the URL's host must be one of them or under one.
+    pub domains: Vec<String>,
 }
 
 /// One account.
