@@ -11,4 +11,5 @@
 //! upgrade, drain) and [`admin`] (the operators' listener).
 
 pub mod config;
+pub mod credential;
 pub mod gateway;
