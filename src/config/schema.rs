@@ -71,7 +71,7 @@ pub struct Server {
 }
 
 /// Certificate and key of the listener, PEM files.
-#[derive(Debug, Clone, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct ServerTls {
     /// Certificate chain, leaf first.

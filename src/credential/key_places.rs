@@ -8,7 +8,7 @@ use crate::config::schema::Auth;
 /// The places of a request in which a client may bring its own key to a provider.
 ///
 /// Built once per provider from its `auth`; the first place that holds a key wins.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct KeyPlaces {
     headers: Vec<HeaderPlace>,
     query: Vec<String>,

@@ -221,14 +221,14 @@ impl Origin {
     pub fn parse(tls: bool, authority: &str) -> Result<Self, String> {
         let wrong = || format!("`{authority}` is not a host, or host:port");
         let parsed: http::uri::Authority = authority.parse().map_err(|_| wrong())?;
-        let port = match parsed.port() {
-            Some(port) => port.as_str().parse().map_err(|_| wrong())?,
-            None if authority.ends_with(':') => return Err(wrong()),
+        let host = parsed.host();
+        let port = match authority.strip_prefix(host).ok_or_else(wrong)?.strip_prefix(':') {
+            Some(port) => port.parse().map_err(|_| wrong())?,
             None if tls => 443,
             None => 80,
         };
-        let host = parsed.host().trim_start_matches('[').trim_end_matches(']');
-        if host.is_empty() || parsed.as_str().contains('@') {
+        let host = host.trim_start_matches('[').trim_end_matches(']');
+        if host.is_empty() {
             return Err(wrong());
         }
         let authority = HeaderValue::from_str(authority).map_err(|_| wrong())?;

@@ -7,14 +7,14 @@ use http::header::{AUTHORIZATION, CONTENT_LENGTH};
 use pingora_proxy::Session;
 
 use crate::call;
-use crate::credential::{KeyPlaces, OwnKey, ServiceAccount};
+use crate::credential::{OwnKey, ServiceAccount};
 use crate::config::schema::Auth;
 use crate::directives::Directives;
 use crate::endpoint::{Endpoint, Unserved};
 use crate::error::{Failure, Kind};
 use crate::gateway::Gateway;
 use crate::lifecycle::phase::{Phase, State};
-use crate::provider::{Ask, Provider};
+use crate::provider::{Ask, Keyring, Provider};
 use crate::wire;
 
 use super::context::{Context, Route, Spend};
@@ -119,27 +119,34 @@ fn route(session: &Session, ctx: &Context, gateway: &Gateway, provider: &Provide
     Ok(Route {
         format: wire::format_of(&target.path_and_query, provider.format),
         model: call::model_in_path(&target.path_and_query).map(Into::into),
-        spend: spend(session, ctx, gateway, provider, endpoint)?,
+        spend: spend(session, ctx, gateway, provider, provider.keyring(&target), endpoint.query)?,
         target,
     })
 }
 
 /// The key on the request goes before a stored one; a stored one is spent only where the
 /// gateway says so.
-fn spend(session: &Session, ctx: &Context, gateway: &Gateway, provider: &Provider, endpoint: &Endpoint<'_>) -> Result<Spend, Failure> {
+fn spend(
+    session: &Session,
+    ctx: &Context,
+    gateway: &Gateway,
+    provider: &Provider,
+    keyring: &Keyring,
+    query: Option<&str>,
+) -> Result<Spend, Failure> {
     let headers = &session.req_header().headers;
-    let own = provider.key_places.find(headers, endpoint.query);
-    if own == Some(OwnKey::Header(&AUTHORIZATION)) && provider.auth == Auth::GoogleServiceAccount {
+    let own = keyring.places.find(headers, query);
+    if own == Some(OwnKey::Header(&AUTHORIZATION)) && keyring.auth == Auth::GoogleServiceAccount {
         return sent_account(headers);
     }
     if own.is_some() || has_subprotocol_key(session, provider) {
         return Ok(Spend::AsSent);
     }
-    if provider.keys.is_empty() || !gateway.anyone_may_spend_stored_keys {
+    if keyring.keys.is_empty() || !gateway.anyone_may_spend_stored_keys {
         return Ok(Spend::AsSent);
     }
     let alias = ctx.directives.key_alias.as_deref().unwrap_or("default");
-    let index = provider.keys.iter().position(|key| *key.alias == *alias);
+    let index = keyring.keys.iter().position(|key| *key.alias == *alias);
     index.map(Spend::Stored).ok_or_else(|| {
         Failure::because(Kind::UnknownKey, "No key of this alias is stored for this provider; see cf-aig-byok-alias and providers.<slug>.keys")
     })

@@ -6,10 +6,11 @@ use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
 use async_trait::async_trait;
-use http::header::{EXPECT, GetAll, HOST, HeaderValue};
+use http::header::{AUTHORIZATION, EXPECT, GetAll, HOST, HeaderValue};
 use pingora_core::connectors::http::Connector;
 use pingora_core::protocols::ALPN;
-use pingora_core::upstreams::peer::{HttpPeer, TcpKeepalive};
+use pingora_core::protocols::TcpKeepalive;
+use pingora_core::upstreams::peer::HttpPeer;
 use pingora_http::RequestHeader;
 use pingora_proxy::Session;
 
@@ -43,7 +44,7 @@ pub async fn peer(door: &Door, ctx: &mut Context) -> Result<Box<HttpPeer>, Failu
     };
     let provider = Arc::clone(&mounted.provider);
     let connection = &provider.connection;
-    let token = token(door, &provider, &route.spend).await?;
+    let token = token(door, &provider, ctx).await?;
     let origin = &route.target.origin;
     let (host, port) = match &connection.connect_to {
         Some((host, port)) => (&**host, *port),
@@ -94,19 +95,13 @@ fn lookup_failure(host: &str, error: LookupError) -> Failure {
 }
 
 /// The token that the request goes with, when its credential is a service account.
-async fn token(door: &Door, provider: &Provider, spend: &Spend) -> Result<Option<Arc<str>>, Failure> {
-    let account: &Arc<ServiceAccount> = match spend {
-        Spend::Account(account) => account,
-        Spend::Stored(index) => match provider.keys.get(*index).map(|key| &key.credential) {
-            Some(Credential::Google(account)) => account,
-            _ => return Ok(None),
-        },
-        Spend::AsSent => return Ok(None),
+async fn token(door: &Door, provider: &Provider, ctx: &Context) -> Result<Option<Arc<str>>, Failure> {
+    let account: &Arc<ServiceAccount> = match (ctx.route.as_ref().map(|route| &route.spend), ctx.stored_credential()) {
+        (Some(Spend::Account(account)), _) | (_, Some(Credential::Google(account))) => account,
+        _ => return Ok(None),
     };
-    let tokens = match &provider.connection.ca {
-        None => door.tokens.through(token_endpoint(&door.dns, None)),
-        Some(_) => door.tokens.through(token_endpoint(&door.dns, Some(&provider.connection))),
-    };
+    // Tokens are fetched under the same trust as the provider is called.
+    let tokens = door.tokens.through(token_endpoint(&door.dns, Some(&provider.connection)));
     tokens.token(account, SystemTime::now()).await.map(Some).map_err(|error| token_failure(&error))
 }
 
@@ -151,8 +146,8 @@ pub fn head(session: &Session, request: &mut RequestHeader, ctx: &mut Context) -
         }
         pingora_core::Result::Ok(())
     })();
-    rewritten.map_err(|error| Failure::new(Kind::BadRequest).with_detail(error.to_string()))?;
-    put_credential(request, provider, &route.target, &route.spend, ctx)
+    rewritten.map_err(|error: Box<pingora_core::Error>| Failure::new(Kind::BadRequest).with_detail(error.to_string()))?;
+    put_credential(request, provider, &route.target, ctx)
 }
 
 fn remove_what_is_for_the_gateway(request: &mut RequestHeader, provider: &Provider) {
@@ -167,24 +162,24 @@ fn remove_what_is_for_the_gateway(request: &mut RequestHeader, provider: &Provid
     }
 }
 
-fn put_credential(request: &mut RequestHeader, provider: &Provider, target: &Target, spend: &Spend, ctx: &Context) -> Result<(), Failure> {
-    let internal = |error: Box<pingora_core::Error>| Failure::new(Kind::Credential).with_detail(error.to_string());
+fn put_credential(request: &mut RequestHeader, provider: &Provider, target: &Target, ctx: &Context) -> Result<(), Failure> {
+    let broken = |error: Box<pingora_core::Error>| Failure::new(Kind::Credential).with_detail(error.to_string());
     if let Some(token) = &ctx.attempt.token {
         let mut value = HeaderValue::from_str(&format!("Bearer {token}")).map_err(|_| Failure::new(Kind::Credential))?;
         value.set_sensitive(true);
-        return request.insert_header(http::header::AUTHORIZATION, value).map_err(internal);
+        return request.insert_header(AUTHORIZATION, value).map_err(broken);
     }
-    let Spend::Stored(index) = spend else { return Ok(()) };
-    match provider.keys.get(*index).map(|key| &key.credential) {
+    match ctx.stored_credential() {
+        None => Ok(()),
         Some(Credential::Header { name, value }) => {
             // What holds no key (`Bearer ` alone) would stand beside ours.
-            for place in provider.key_places.headers() {
+            for place in provider.keyring(target).places.headers() {
                 request.remove_header(place);
             }
-            request.insert_header(name.clone(), value.clone()).map_err(internal)
+            request.insert_header(name.clone(), value.clone()).map_err(broken)
         }
         Some(Credential::Aws { key, service }) => sign(request, key, service, target, ctx),
-        Some(Credential::Google(_)) | None => Err(Failure::new(Kind::Credential).with_detail("the stored key was not exchanged for a token")),
+        Some(Credential::Google(_)) => Err(Failure::new(Kind::Credential).with_detail("the service account was not exchanged for a token")),
     }
 }
 
@@ -192,6 +187,9 @@ fn sign(request: &mut RequestHeader, key: &aws::AwsKey, service: &str, target: &
     let Body::Held { bytes, .. } = &ctx.body else {
         return Err(Failure::new(Kind::Internal).with_detail("a request was to be signed before its body was held"));
     };
+    for name in &aws::SIGNATURE_HEADERS {
+        request.remove_header(name);
+    }
     let (path, query) = target.path_and_query.split_once('?').map_or((&*target.path_and_query, None), |(p, q)| (p, Some(q)));
     let host = target.origin.authority.to_str().unwrap_or_default();
     let unsigned = aws::Unsigned { method: request.method.as_str(), host, path, query, headers: &request.headers, body: bytes };
@@ -228,7 +226,7 @@ fn keys_from_subprotocols(request: &mut RequestHeader, provider: &Provider) -> p
         }
     }
     if let Some(key) = key
-        && let Ok(Credential::Header { name, value }) = crate::credential::parse(&provider.auth, &key)
+        && let Ok(Credential::Header { name, value }) = crate::credential::parse(&provider.keyring.auth, &key)
     {
         request.insert_header(name, value)?;
     }

@@ -13,7 +13,7 @@ use crate::gateway::Limits;
 
 use super::Door;
 use super::admission::content_length;
-use super::context::{Body, Context, Spend};
+use super::context::{Body, Context};
 
 /// Pingora replays a body it has read out of a buffer of this size, in bytes. The last read
 /// must happen with that buffer on, and a read returns at most as much.
@@ -47,14 +47,7 @@ pub async fn admit(door: &Door, session: &mut Session, ctx: &mut Context) -> Res
 
 /// Signatures cover the body.
 fn must_be_held(ctx: &Context) -> bool {
-    let spend = ctx.route.as_ref().map(|route| &route.spend);
-    let provider = ctx.provider.as_ref().map(|mounted| &mounted.provider);
-    match (spend, provider) {
-        (Some(Spend::Stored(index)), Some(provider)) => {
-            matches!(provider.keys.get(*index).map(|key| &key.credential), Some(Credential::Aws { .. }))
-        }
-        _ => false,
-    }
+    matches!(ctx.stored_credential(), Some(Credential::Aws { .. }))
 }
 
 /// The most bytes a body may have, and the key that says so.

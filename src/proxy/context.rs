@@ -9,11 +9,11 @@ use uuid::Uuid;
 
 use crate::call::ModelScan;
 use crate::config::schema::Format;
-use crate::credential::ServiceAccount;
+use crate::credential::{Credential, ServiceAccount};
 use crate::directives::Directives;
 use crate::error::Failure;
 use crate::gateway::{Gateway, Mounted, Snapshot};
-use crate::provider::Target;
+use crate::provider::{StoredKey, Target};
 use crate::wire::{Framing, Watch};
 
 use super::memory::Reservation;
@@ -168,6 +168,20 @@ impl Context {
             Body::Streaming { scan: Some(scan), .. } => scan.model(),
             _ => None,
         })
+    }
+
+    /// The stored credential that the request goes with.
+    pub fn stored_credential(&self) -> Option<&Credential> {
+        self.stored_key().map(|key| &key.credential)
+    }
+
+    /// The stored key that the request spends.
+    pub fn stored_key(&self) -> Option<&StoredKey> {
+        let (route, mounted) = (self.route.as_ref()?, self.provider.as_ref()?);
+        match route.spend {
+            Spend::Stored(index) => mounted.provider.keyring(&route.target).keys.get(index),
+            Spend::AsSent | Spend::Account(_) => None,
+        }
     }
 
     /// The framing of the answer, to know how a break can be told.

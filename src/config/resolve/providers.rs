@@ -15,10 +15,10 @@ use pingora_rustls::CertificateDer;
 use super::Problems;
 use crate::config::schema::{self, Auth, Format};
 use crate::config::secret::Secret;
-use crate::credential;
+use crate::credential::{self, KeyPlaces};
 use crate::provider::join::Version;
 use crate::provider::template::{Pattern, Template};
-use crate::provider::{Address, Base, Connection, Provider, Realtime, Rule, StoredKey, TargetHeader};
+use crate::provider::{Address, Base, Connection, Keyring, Provider, Realtime, Rule, StoredKey, TargetHeader};
 
 /// The catalogue that is compiled in.
 const CATALOGUE: &str = include_str!("../../../conf/providers.yaml");
@@ -41,26 +41,23 @@ pub(super) fn resolve(
         // Off unless configured.
         false => drop(catalogue.remove(MOCK)),
     }
-    let mut merged: BTreeMap<&str, (schema::Provider, bool)> = BTreeMap::new();
-    for (slug, entry) in &catalogue {
-        merged.insert(slug, (entry.clone(), false));
-    }
+    let mut merged = catalogue.clone();
     for (slug, change) in overrides {
         match catalogue.get(slug) {
-            Some(entry) => drop(merged.insert(slug, (merge(entry.clone(), change.clone()), true))),
-            None if is_custom(slug) => drop(merged.insert(slug, (change.clone(), true))),
+            Some(entry) => drop(merged.insert(slug.clone(), merge(entry.clone(), change.clone()))),
+            None if is_custom(slug) => drop(merged.insert(slug.clone(), change.clone())),
             None => unknown(slug, &catalogue, problems),
         }
     }
     let mut providers = AHashMap::new();
-    for (slug, (entry, _)) in &merged {
+    for (slug, entry) in &merged {
         let aliases = entry.aliases.clone();
         let path = format!("providers.{slug}");
         let provider = Arc::new(Builder { path, problems }.provider(slug, entry.clone()));
         for alias in aliases {
             providers.entry(alias.as_str().into()).or_insert_with(|| Arc::clone(&provider));
         }
-        providers.insert((*slug).into(), provider);
+        providers.insert(slug.as_str().into(), provider);
     }
     providers
 }
@@ -173,14 +170,14 @@ impl Builder<'_> {
         } = entry;
         let insecure = allow_insecure.unwrap_or(false);
         let auth = auth.unwrap_or(Auth::Bearer);
+        let address = self.address(base_url.as_deref(), insecure, version.as_deref(), &paths, &keys);
         Provider {
             slug: slug.into(),
             format: format.unwrap_or(if slug.starts_with(CUSTOM) { Format::OpenaiChat } else { Format::Opaque }),
-            keys: self.keys(&auth, &keys),
-            auth,
+            keyring: Arc::new(self.keyring(auth, &keys)),
             headers: self.headers(&headers),
             connection: self.connection(connect_to.as_deref(), &timeouts, &tls, http.unwrap_or_default()),
-            address: self.address(base_url.as_deref(), insecure, version.as_deref(), &paths),
+            address,
             realtime: realtime.map(|realtime| Realtime {
                 path: realtime.path.as_str().into(),
                 rename_query: realtime.rename_query.iter().map(|(old, new)| (old.as_str().into(), new.as_str().into())).collect(),
@@ -199,6 +196,12 @@ impl Builder<'_> {
         self.problems.ok(&path, result)
     }
 
+    fn keyring(&mut self, auth: Auth, keys: &[schema::Key]) -> Keyring {
+        let places = KeyPlaces::new(&auth);
+        let places = self.ok("auth", places).unwrap_or_default();
+        Keyring { places, keys: self.keys(&auth, keys), auth }
+    }
+
     fn keys(&mut self, auth: &Auth, keys: &[schema::Key]) -> Vec<StoredKey> {
         let mut stored: Vec<StoredKey> = Vec::new();
         for (index, schema::Key { alias, value, file }) in keys.iter().enumerate() {
@@ -210,7 +213,7 @@ impl Builder<'_> {
             }
             let secret = match (value, file) {
                 (Some(value), None) => value.read(),
-                (None, Some(file)) => Secret::new(format!("file:{}", file.display())).read(),
+                (None, Some(file)) => Secret::from_file(file),
                 _ => Err("write exactly one of `value` and `file`".to_owned()),
             };
             let parsed = secret.and_then(|secret| credential::parse(auth, secret.expose()));
@@ -264,7 +267,7 @@ impl Builder<'_> {
         }
     }
 
-    fn address(&mut self, base_url: Option<&str>, insecure: bool, version: Option<&str>, paths: &[schema::PathRule]) -> Address {
+    fn address(&mut self, base_url: Option<&str>, insecure: bool, version: Option<&str>, paths: &[schema::PathRule], keys: &[schema::Key]) -> Address {
         let base = base_url.and_then(|url| {
             let base = Base::parse(url, insecure);
             self.ok("base_url", base)
@@ -278,12 +281,13 @@ impl Builder<'_> {
             Some("") => Version::Drop,
             Some(version) => Version::Insert(version.into()),
         };
-        let rules = paths.iter().enumerate().filter_map(|(index, rule)| self.rule(index, rule, base.as_ref(), insecure)).collect();
+        let rules = paths.iter().enumerate().filter_map(|(index, rule)| self.rule(index, rule, base.as_ref(), insecure, keys)).collect();
         Address { base, rules, version }
     }
 
-    fn rule(&mut self, index: usize, rule: &schema::PathRule, base: Option<&Base>, insecure: bool) -> Option<Rule> {
-        let schema::PathRule { pattern, base_url, path, wheres } = rule;
+    fn rule(&mut self, index: usize, rule: &schema::PathRule, base: Option<&Base>, insecure: bool, keys: &[schema::Key]) -> Option<Rule> {
+        let schema::PathRule { pattern, base_url, path, wheres, auth } = rule;
+        let keyring = auth.clone().map(|auth| Arc::new(self.keyring(auth, keys)));
         let field = format!("paths[{index}]");
         let built = (|| {
             let pattern = Pattern::parse(pattern)?;
@@ -298,16 +302,16 @@ impl Builder<'_> {
                 return Err(format!("`{{{name}}}` enters a host name and needs a shape under `where`"));
             }
             let shapes = wheres.iter().map(|(name, shape)| (name.as_str().into(), *shape)).collect();
-            Ok(Rule { pattern, base: own, path, shapes })
+            Ok(Rule { pattern, base: own, path, shapes, keyring })
         })();
         self.ok(&field, built)
     }
 
     fn target_header(&mut self, header: &schema::TargetHeader) -> Option<TargetHeader> {
-        let schema::TargetHeader { name, domain } = header;
+        let schema::TargetHeader { name, domains } = header;
         let parsed = name.parse().map_err(|_| format!("`{name}` is not a header name"));
         let name = self.ok("target_header.name", parsed)?;
-        Some(TargetHeader { name, domain: domain.as_str().into() })
+        Some(TargetHeader { name, domains: domains.iter().map(|domain| domain.as_str().into()).collect() })
     }
 }
 
