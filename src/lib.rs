@@ -10,6 +10,10 @@
 //! Around them: [`mock`] (a built-in provider), [`lifecycle`] (start, reload,
 //! upgrade, drain) and [`admin`] (the operators' listener).
 
+pub mod admin;
+pub mod cli;
 pub mod config;
 pub mod credential;
 pub mod gateway;
+pub mod lifecycle;
+pub mod standin;
