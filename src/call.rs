@@ -11,9 +11,14 @@ pub const MAX_MODEL: usize = 256;
 
 /// Whether a content type says JSON (`application/json`, `…+json`), parameters aside.
 pub fn is_json(content_type: &[u8]) -> bool {
-    let essence = content_type.split(|b| *b == b';').next().unwrap_or(b"").trim_ascii();
+    let essence = content_type
+        .split(|b| *b == b';')
+        .next()
+        .unwrap_or(b"")
+        .trim_ascii();
     let ends_with = |suffix: &[u8]| {
-        essence.len() >= suffix.len() && essence[essence.len() - suffix.len()..].eq_ignore_ascii_case(suffix)
+        essence.len() >= suffix.len()
+            && essence[essence.len() - suffix.len()..].eq_ignore_ascii_case(suffix)
     };
     essence.eq_ignore_ascii_case(b"application/json") || ends_with(b"+json")
 }
@@ -26,7 +31,9 @@ pub fn model_in_path(path: &str) -> Option<&str> {
         return Some(&path[at + 1..]);
     }
     let after = |marker: &str| path.find(marker).map(|at| &path[at + marker.len()..]);
-    let rest = after("/models/").or_else(|| after("/model/")).or_else(|| after("/deployments/"))?;
+    let rest = after("/models/")
+        .or_else(|| after("/model/"))
+        .or_else(|| after("/deployments/"))?;
     let segment = rest.split('/').next().unwrap_or(rest);
     // Gemini's verb follows a colon; Bedrock's version does too, but then a segment follows.
     let model = if rest.len() == segment.len() {
@@ -166,7 +173,9 @@ fn unescape(text: &[u8]) -> Option<Box<str>> {
         return std::str::from_utf8(text).ok().map(Into::into);
     }
     let quoted = [b"\"", text, b"\""].concat();
-    serde_json::from_slice::<String>(&quoted).ok().map(Into::into)
+    serde_json::from_slice::<String>(&quoted)
+        .ok()
+        .map(Into::into)
 }
 
 #[cfg(test)]
@@ -184,8 +193,14 @@ mod tests {
 
     const CASES: [(&str, Option<&str>); 14] = [
         (r#"{"model":"gpt-5","messages":[]}"#, Some("gpt-5")),
-        (r#"{"messages":[{"role":"user","content":"the \"model\": \"no\" {"}],"model":"m"}"#, Some("m")),
-        (r#"{"messages":[{"model":"inner"}],"model":"outer"}"#, Some("outer")),
+        (
+            r#"{"messages":[{"role":"user","content":"the \"model\": \"no\" {"}],"model":"m"}"#,
+            Some("m"),
+        ),
+        (
+            r#"{"messages":[{"model":"inner"}],"model":"outer"}"#,
+            Some("outer"),
+        ),
         (r#"{"a":"model","b":"x","model" : "y"}"#, Some("y")),
         (r#"{"a":["model","x"],"model":"y"}"#, Some("y")),
         (r#"{"model":{"name":"x"},"other":"model"}"#, None),
@@ -196,7 +211,10 @@ mod tests {
         (r#"["model","x"]"#, None),
         (r#""model""#, None),
         ("", None),
-        (r#"{"text":"\\","model":"after-escape"}"#, Some("after-escape")),
+        (
+            r#"{"text":"\\","model":"after-escape"}"#,
+            Some("after-escape"),
+        ),
     ];
 
     #[test]
@@ -230,10 +248,22 @@ mod tests {
     #[test]
     fn reads_models_out_of_paths() {
         let cases = [
-            ("/v1beta/models/gemini-2.5-pro:streamGenerateContent?alt=sse", Some("gemini-2.5-pro")),
-            ("/model/anthropic.claude-3-haiku-20240307-v1:0/invoke", Some("anthropic.claude-3-haiku-20240307-v1:0")),
-            ("/openai/deployments/my-gpt/chat/completions?api-version=1", Some("my-gpt")),
-            ("/client/v4/accounts/0/ai/run/@cf/meta/llama-3", Some("@cf/meta/llama-3")),
+            (
+                "/v1beta/models/gemini-2.5-pro:streamGenerateContent?alt=sse",
+                Some("gemini-2.5-pro"),
+            ),
+            (
+                "/model/anthropic.claude-3-haiku-20240307-v1:0/invoke",
+                Some("anthropic.claude-3-haiku-20240307-v1:0"),
+            ),
+            (
+                "/openai/deployments/my-gpt/chat/completions?api-version=1",
+                Some("my-gpt"),
+            ),
+            (
+                "/client/v4/accounts/0/ai/run/@cf/meta/llama-3",
+                Some("@cf/meta/llama-3"),
+            ),
             ("/v1/chat/completions", None),
             ("/v1/models/", None),
         ];
@@ -244,10 +274,20 @@ mod tests {
 
     #[test]
     fn knows_json() {
-        for yes in ["application/json", "Application/JSON; charset=utf-8", "application/vnd.x+json"] {
+        for yes in [
+            "application/json",
+            "Application/JSON; charset=utf-8",
+            "application/vnd.x+json",
+        ] {
             assert!(is_json(yes.as_bytes()), "{yes}");
         }
-        for no in ["", "multipart/form-data; boundary=x", "application/jsonl", "text/plain", "json"] {
+        for no in [
+            "",
+            "multipart/form-data; boundary=x",
+            "application/jsonl",
+            "text/plain",
+            "json",
+        ] {
             assert!(!is_json(no.as_bytes()), "{no}");
         }
     }

@@ -34,14 +34,20 @@ impl Directives {
     pub fn parse(headers: &HeaderMap) -> Result<Self, Failure> {
         let event_id = headers.get("cf-aig-event-id");
         if event_id.is_some_and(|id| id.len() > MAX_EVENT_ID) {
-            return Err(wrong("cf-aig-event-id", &format!("must be at most {MAX_EVENT_ID} bytes long")));
+            return Err(wrong(
+                "cf-aig-event-id",
+                &format!("must be at most {MAX_EVENT_ID} bytes long"),
+            ));
         }
         let key_alias = match headers.get("cf-aig-byok-alias").map(HeaderValue::to_str) {
             None => None,
             Some(Ok(alias)) if !alias.trim().is_empty() => Some(alias.trim().into()),
             Some(_) => return Err(wrong("cf-aig-byok-alias", "must name a stored key")),
         };
-        Ok(Self { event_id: event_id.filter(|id| !id.is_empty()).cloned(), key_alias })
+        Ok(Self {
+            event_id: event_id.filter(|id| !id.is_empty()).cloned(),
+            key_alias,
+        })
     }
 }
 
@@ -60,7 +66,10 @@ mod tests {
     use super::*;
 
     fn headers(pairs: &[(&'static str, &str)]) -> HeaderMap {
-        pairs.iter().map(|(name, value)| (HeaderName::from_static(name), value.parse().unwrap())).collect()
+        pairs
+            .iter()
+            .map(|(name, value)| (HeaderName::from_static(name), value.parse().unwrap()))
+            .collect()
     }
 
     #[test]
@@ -73,7 +82,10 @@ mod tests {
         .unwrap();
         assert_eq!(directives.event_id.unwrap(), "e-1");
         assert_eq!(directives.key_alias.as_deref(), Some("team"));
-        assert_eq!(Directives::parse(&HeaderMap::new()).unwrap(), Directives::default());
+        assert_eq!(
+            Directives::parse(&HeaderMap::new()).unwrap(),
+            Directives::default()
+        );
     }
 
     #[test]

@@ -64,7 +64,10 @@ impl Dns {
 
     /// With a resolver of the caller's.
     pub fn with(resolver: Box<dyn Resolve>) -> Self {
-        Self { resolver, names: RwLock::default() }
+        Self {
+            resolver,
+            names: RwLock::default(),
+        }
     }
 
     /// The addresses of `host` that may be connected to, never empty.
@@ -97,14 +100,20 @@ impl Dns {
         let (dns, host, entry) = (Arc::clone(self), host.to_owned(), Arc::clone(entry));
         tokio::spawn(async move {
             if let Err(error) = dns.resolve(&host).await {
-                log::warn!("cannot renew the addresses of {host}: {error:?}; the old ones keep serving");
+                log::warn!(
+                    "cannot renew the addresses of {host}: {error:?}; the old ones keep serving"
+                );
                 entry.renewing.store(false, Ordering::Release);
             }
         });
     }
 
     async fn resolve(&self, host: &str) -> Result<Arc<[IpAddr]>, LookupError> {
-        let (addresses, until) = self.resolver.resolve(host).await.map_err(LookupError::Unresolved)?;
+        let (addresses, until) = self
+            .resolver
+            .resolve(host)
+            .await
+            .map_err(LookupError::Unresolved)?;
         if addresses.is_empty() {
             return Err(LookupError::Unresolved("the name has no addresses".into()));
         }
@@ -116,7 +125,10 @@ impl Dns {
         };
         let mut names = self.names.write().unwrap_or_else(PoisonError::into_inner);
         if names.len() >= MAX_NAMES && !names.contains_key(host) {
-            let victim = names.iter().min_by_key(|(_, entry)| entry.fresh_until).map(|(name, _)| name.clone());
+            let victim = names
+                .iter()
+                .min_by_key(|(_, entry)| entry.fresh_until)
+                .map(|(name, _)| name.clone());
             victim.map(|name| names.remove(&name));
         }
         names.insert(host.into(), Arc::new(entry));
@@ -149,7 +161,10 @@ pub fn is_forbidden(address: IpAddr) -> bool {
 
 fn is_forbidden_v4(address: Ipv4Addr) -> bool {
     // Metadata services outside 169.254/16: Alibaba Cloud and Oracle Cloud.
-    const METADATA: [Ipv4Addr; 2] = [Ipv4Addr::new(100, 100, 100, 200), Ipv4Addr::new(192, 0, 0, 192)];
+    const METADATA: [Ipv4Addr; 2] = [
+        Ipv4Addr::new(100, 100, 100, 200),
+        Ipv4Addr::new(192, 0, 0, 192),
+    ];
     address.is_link_local()
         || address.is_unspecified()
         || address.octets()[0] == 0
@@ -193,16 +208,20 @@ impl NameServers {
             })
         } else {
             let servers = servers.iter().map(|server| {
-                let connections = [ConnectionConfig::udp(), ConnectionConfig::tcp()].map(|mut c| {
-                    c.port = server.port();
-                    c
-                });
+                let connections =
+                    [ConnectionConfig::udp(), ConnectionConfig::tcp()].map(|mut c| {
+                        c.port = server.port();
+                        c
+                    });
                 NameServerConfig::new(server.ip(), true, connections.into())
             });
             let config = ResolverConfig::from_parts(None, vec![], servers.collect());
             TokioResolver::builder_with_config(config, TokioRuntimeProvider::default())
         };
-        builder.build().map(Self).map_err(|error| format!("cannot set up name resolution: {error}"))
+        builder
+            .build()
+            .map(Self)
+            .map_err(|error| format!("cannot set up name resolution: {error}"))
     }
 }
 
@@ -214,8 +233,16 @@ fn no_servers() -> ResolverConfig {
 impl Resolve for NameServers {
     async fn resolve(&self, host: &str) -> Result<(Vec<IpAddr>, Instant), String> {
         // A final dot: the name is whole, search domains of the machine do not apply.
-        let name = if host.contains('.') { format!("{host}.") } else { host.to_owned() };
-        let found = self.0.lookup_ip(name).await.map_err(|error| error.to_string())?;
+        let name = if host.contains('.') {
+            format!("{host}.")
+        } else {
+            host.to_owned()
+        };
+        let found = self
+            .0
+            .lookup_ip(name)
+            .await
+            .map_err(|error| error.to_string())?;
         Ok((found.iter().collect(), found.valid_until()))
     }
 }
@@ -229,19 +256,45 @@ mod tests {
     #[test]
     fn metadata_and_link_local_addresses_are_forbidden_in_every_disguise() {
         for text in [
-            "169.254.169.254", "169.254.0.1", "0.0.0.0", "0.1.2.3", "224.0.0.1", "255.255.255.255",
-            "100.100.100.200", "192.0.0.192", "::", "fe80::1", "febf::1", "ff02::1", "fd00:ec2::254",
-            "::ffff:169.254.169.254", "::169.254.169.254", "64:ff9b::a9fe:a9fe", "2002:a9fe:a9fe::1",
+            "169.254.169.254",
+            "169.254.0.1",
+            "0.0.0.0",
+            "0.1.2.3",
+            "224.0.0.1",
+            "255.255.255.255",
+            "100.100.100.200",
+            "192.0.0.192",
+            "::",
+            "fe80::1",
+            "febf::1",
+            "ff02::1",
+            "fd00:ec2::254",
+            "::ffff:169.254.169.254",
+            "::169.254.169.254",
+            "64:ff9b::a9fe:a9fe",
+            "2002:a9fe:a9fe::1",
         ] {
             assert!(is_forbidden(text.parse().unwrap()), "{text}");
         }
-        for text in ["127.0.0.1", "10.0.0.1", "192.168.1.1", "1.1.1.1", "::1", "fd00::1", "2606:4700::1", "::ffff:1.1.1.1"] {
+        for text in [
+            "127.0.0.1",
+            "10.0.0.1",
+            "192.168.1.1",
+            "1.1.1.1",
+            "::1",
+            "fd00::1",
+            "2606:4700::1",
+            "::ffff:1.1.1.1",
+        ] {
             assert!(!is_forbidden(text.parse().unwrap()), "{text}");
         }
     }
 
     /// Answers each call from a script and counts.
-    struct Script(Arc<AtomicUsize>, Vec<Result<(&'static str, Duration), &'static str>>);
+    struct Script(
+        Arc<AtomicUsize>,
+        Vec<Result<(&'static str, Duration), &'static str>>,
+    );
 
     #[async_trait]
     impl Resolve for Script {
@@ -252,16 +305,24 @@ mod tests {
         }
     }
 
-    fn dns(script: Vec<Result<(&'static str, Duration), &'static str>>) -> (Arc<Dns>, Arc<AtomicUsize>) {
+    fn dns(
+        script: Vec<Result<(&'static str, Duration), &'static str>>,
+    ) -> (Arc<Dns>, Arc<AtomicUsize>) {
         let calls = Arc::new(AtomicUsize::new(0));
-        (Arc::new(Dns::with(Box::new(Script(Arc::clone(&calls), script)))), calls)
+        (
+            Arc::new(Dns::with(Box::new(Script(Arc::clone(&calls), script)))),
+            calls,
+        )
     }
 
     #[tokio::test]
     async fn answers_are_cached() {
         let (dns, calls) = dns(vec![Ok(("10.0.0.1", Duration::from_secs(60)))]);
         for _ in 0..3 {
-            assert_eq!(dns.lookup("a.example").await.unwrap()[0].to_string(), "10.0.0.1");
+            assert_eq!(
+                dns.lookup("a.example").await.unwrap()[0].to_string(),
+                "10.0.0.1"
+            );
         }
         assert_eq!(calls.load(Ordering::SeqCst), 1);
     }
@@ -269,14 +330,23 @@ mod tests {
     #[tokio::test]
     async fn the_check_runs_on_what_a_name_resolves_to() {
         let (dns, _) = dns(vec![Ok(("::ffff:169.254.169.254", Duration::ZERO))]);
-        assert_eq!(dns.lookup("rebinding.example").await, Err(LookupError::Forbidden));
-        assert_eq!(dns.lookup("169.254.169.254").await, Err(LookupError::Forbidden));
+        assert_eq!(
+            dns.lookup("rebinding.example").await,
+            Err(LookupError::Forbidden)
+        );
+        assert_eq!(
+            dns.lookup("169.254.169.254").await,
+            Err(LookupError::Forbidden)
+        );
     }
 
     #[tokio::test]
     async fn failures_are_not_cached() {
         let (dns, calls) = dns(vec![Err("down"), Ok(("10.0.0.2", Duration::ZERO))]);
-        assert!(matches!(dns.lookup("a.example").await, Err(LookupError::Unresolved(_))));
+        assert!(matches!(
+            dns.lookup("a.example").await,
+            Err(LookupError::Unresolved(_))
+        ));
         assert!(dns.lookup("a.example").await.is_ok());
         assert_eq!(calls.load(Ordering::SeqCst), 2);
     }
@@ -289,15 +359,24 @@ mod tests {
             fresh_until: Instant::now(),
             renewing: AtomicBool::new(false),
         };
-        dns.names.write().unwrap().insert("a.example".into(), Arc::new(old));
+        dns.names
+            .write()
+            .unwrap()
+            .insert("a.example".into(), Arc::new(old));
         for expected_calls in 1..=2 {
-            assert_eq!(dns.lookup("a.example").await.unwrap()[0].to_string(), "10.0.0.1");
+            assert_eq!(
+                dns.lookup("a.example").await.unwrap()[0].to_string(),
+                "10.0.0.1"
+            );
             while calls.load(Ordering::SeqCst) < expected_calls {
                 tokio::task::yield_now().await;
             }
             tokio::task::yield_now().await;
         }
-        assert_eq!(dns.lookup("a.example").await.unwrap()[0].to_string(), "10.0.0.9");
+        assert_eq!(
+            dns.lookup("a.example").await.unwrap()[0].to_string(),
+            "10.0.0.9"
+        );
     }
 
     #[tokio::test]

@@ -33,8 +33,12 @@ impl Unserved {
     /// What to tell the client.
     pub fn message(self) -> &'static str {
         match self {
-            Self::Form => "Nothing is served at this path; requests go to /v1/{account}/{gateway}/{provider}/{path}, for example /v1/default/default/openai/chat/completions",
-            Self::Universal => "A provider is missing: requests go to /v1/{account}/{gateway}/{provider}/{path}; the universal endpoint is not served by this version",
+            Self::Form => {
+                "Nothing is served at this path; requests go to /v1/{account}/{gateway}/{provider}/{path}, for example /v1/default/default/openai/chat/completions"
+            }
+            Self::Universal => {
+                "A provider is missing: requests go to /v1/{account}/{gateway}/{provider}/{path}; the universal endpoint is not served by this version"
+            }
             Self::Encoding => "The path is not UTF-8; percent-encode it",
         }
     }
@@ -61,7 +65,13 @@ impl<'a> Endpoint<'a> {
         if provider.is_empty() {
             return Err(Unserved::Form);
         }
-        Ok(Self { account, gateway, provider, path, query })
+        Ok(Self {
+            account,
+            gateway,
+            provider,
+            path,
+            query,
+        })
     }
 }
 
@@ -72,7 +82,8 @@ mod tests {
 
     #[test]
     fn splits_the_target_and_keeps_its_bytes() {
-        let endpoint = Endpoint::parse(b"/v1/acc/gw/openai/v1/chat%2Fx/completions?a=%zz&b=?&c=+").unwrap();
+        let endpoint =
+            Endpoint::parse(b"/v1/acc/gw/openai/v1/chat%2Fx/completions?a=%zz&b=?&c=+").unwrap();
         assert_eq!(endpoint.account, "acc");
         assert_eq!(endpoint.gateway, "gw");
         assert_eq!(endpoint.provider, "openai");
@@ -84,7 +95,10 @@ mod tests {
     fn a_provider_may_stand_alone_for_realtime_connections() {
         for target in [&b"/v1/a/g/openai?model=x"[..], b"/v1/a/g/openai/?model=x"] {
             let endpoint = Endpoint::parse(target).unwrap();
-            assert_eq!((endpoint.provider, endpoint.path, endpoint.query), ("openai", "", Some("model=x")));
+            assert_eq!(
+                (endpoint.provider, endpoint.path, endpoint.query),
+                ("openai", "", Some("model=x"))
+            );
         }
     }
 
@@ -102,7 +116,12 @@ mod tests {
             (b"/v1/a/g/op\xffenai/x", Unserved::Encoding),
         ];
         for (target, reason) in cases {
-            assert_eq!(Endpoint::parse(target), Err(reason), "{}", target.escape_ascii());
+            assert_eq!(
+                Endpoint::parse(target),
+                Err(reason),
+                "{}",
+                target.escape_ascii()
+            );
         }
     }
 }

@@ -84,8 +84,9 @@ impl Kind {
         Self::Internal,
     ];
 
-    /// The table. Codes below 8000 are Cloudflare AI Gateway's, which its clients know;
-    /// 8000 and above are tollgate's own.
+    #[rustfmt::skip] // a table: one row a line
+                     /// The table. Codes below 8000 are Cloudflare AI Gateway's, which its clients know;
+                     /// 8000 and above are tollgate's own.
     const fn row(self) -> Row {
         const fn row(name: &'static str, status: u16, code: u32, message: &'static str) -> Row {
             Row { name, status, code, message }
@@ -159,12 +160,20 @@ pub struct Failure {
 impl Failure {
     /// The kind with its own message.
     pub fn new(kind: Kind) -> Self {
-        Self { kind, public: Cow::Borrowed(kind.message()), detail: None }
+        Self {
+            kind,
+            public: Cow::Borrowed(kind.message()),
+            detail: None,
+        }
     }
 
     /// The kind with a message that says more.
     pub fn because(kind: Kind, public: impl Into<Cow<'static, str>>) -> Self {
-        Self { kind, public: public.into(), detail: None }
+        Self {
+            kind,
+            public: public.into(),
+            detail: None,
+        }
     }
 
     /// Adds what only the log may read.
@@ -215,12 +224,17 @@ mod tests {
         names.sort_unstable();
         names.dedup();
         assert_eq!(names.len(), Kind::ALL.len());
-        assert!(Kind::ALL.iter().all(|kind| (400..600).contains(&kind.status())));
+        assert!(
+            Kind::ALL
+                .iter()
+                .all(|kind| (400..600).contains(&kind.status()))
+        );
     }
 
     #[test]
     fn the_envelope_is_the_one_that_clients_of_cloudflare_parse() {
-        let body: serde_json::Value = serde_json::from_slice(&Failure::new(Kind::UnknownGateway).body()).unwrap();
+        let body: serde_json::Value =
+            serde_json::from_slice(&Failure::new(Kind::UnknownGateway).body()).unwrap();
         assert_eq!(body["success"], false);
         assert_eq!(body["error"][0]["code"], 2001);
         assert_eq!(body["internalCode"], 2001);
@@ -233,7 +247,11 @@ mod tests {
     #[test]
     fn detail_never_reaches_the_client() {
         let failure = Failure::new(Kind::UpstreamUnreachable).with_detail("10.1.2.3:443 refused");
-        assert!(!String::from_utf8(failure.body()).unwrap().contains("10.1.2.3"));
+        assert!(
+            !String::from_utf8(failure.body())
+                .unwrap()
+                .contains("10.1.2.3")
+        );
         assert!(failure.to_string().contains("10.1.2.3"));
     }
 }

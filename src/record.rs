@@ -102,7 +102,8 @@ pub enum Value<'a> {
 impl RequestRecord {
     /// Time spent in the gateway itself: everything but the tries at the provider.
     pub fn overhead(&self) -> Duration {
-        self.duration.saturating_sub(self.upstream.unwrap_or_default())
+        self.duration
+            .saturating_sub(self.upstream.unwrap_or_default())
     }
 
     /// `account/gateway`, empty when the URL named none.
@@ -112,7 +113,9 @@ impl RequestRecord {
 
     /// The provider's slug, empty when the URL named none.
     pub fn provider_label(&self) -> &str {
-        self.provider.as_ref().map_or("", |mounted| &mounted.provider.slug)
+        self.provider
+            .as_ref()
+            .map_or("", |mounted| &mounted.provider.slug)
     }
 
     /// What kind of error it was, out of a closed vocabulary: [`crate::error::Kind::name`],
@@ -160,8 +163,12 @@ impl RequestRecord {
         write("id", Value::Text(id.to_string().into()));
         write("gateway", text(self.gateway_label()));
         write("provider", text(self.provider_label()));
-        model.as_deref().inspect(|model| write("model", text(model)));
-        key_alias.as_deref().inspect(|alias| write("key", text(alias)));
+        model
+            .as_deref()
+            .inspect(|model| write("model", text(model)));
+        key_alias
+            .as_deref()
+            .inspect(|alias| write("key", text(alias)));
         write("method", text(method.as_str()));
         write("path", text(path));
         write("http", Value::Text(format!("{version:?}").into()));
@@ -170,7 +177,9 @@ impl RequestRecord {
         write("streamed", Value::Flag(*streamed));
         error_source.inspect(|source| write("error_source", text(source.name())));
         self.error_kind().inspect(|kind| write("error", text(kind)));
-        failure.as_ref().inspect(|failure| write("detail", Value::Text(failure.to_string().into())));
+        failure
+            .as_ref()
+            .inspect(|failure| write("detail", Value::Text(failure.to_string().into())));
         write("attempts", Value::Number((*attempts).into()));
         write("reused", Value::Flag(*reused));
         write("bytes_in", Value::Number(*request_bytes));
@@ -180,7 +189,11 @@ impl RequestRecord {
         write("overhead_ms", milliseconds(self.overhead()));
         first_byte.inspect(|first| write("first_byte_ms", milliseconds(*first)));
         first_token.inspect(|first| write("ttft_ms", milliseconds(*first)));
-        user_agent.as_deref().inspect(|agent| write("user_agent", text(agent)));
-        traceparent.as_deref().inspect(|trace| write("traceparent", text(trace)));
+        user_agent
+            .as_deref()
+            .inspect(|agent| write("user_agent", text(agent)));
+        traceparent
+            .as_deref()
+            .inspect(|trace| write("traceparent", text(trace)));
     }
 }

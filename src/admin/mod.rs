@@ -22,7 +22,7 @@ use crate::lifecycle::entrance::HeadLimits;
 use crate::lifecycle::phase::{Phase, State};
 use crate::lifecycle::reload::Live;
 use crate::lifecycle::upgrade::{NotUpgraded, Upgrader};
-use crate::standin::Metrics;
+use crate::telemetry::metrics::Metrics;
 
 /// No endpoint reads a body; clients that send one all the same may send this much.
 const LARGEST_BODY: usize = 16 * 1024;
@@ -91,7 +91,7 @@ impl Admin {
             Ok("/metrics") => response(
                 StatusCode::OK,
                 "text/plain; version=0.0.4",
-                self.metrics.render().into_bytes(),
+                self.metrics.render(self.phase.requests()).into_bytes(),
             ),
             Ok("/-/reload") => self.reload().await,
             Ok(_) => self.upgrade().await,
@@ -105,7 +105,6 @@ impl Admin {
                 &json!({
                     "result": "reloaded",
                     "restart_required": applied.restart_required,
-                    "warnings": applied.warnings,
                 }),
             ),
             Err(problems) => json_response(

@@ -5,6 +5,8 @@
 
 mod providers;
 
+pub use providers::MOCK;
+
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 use std::sync::{Arc, OnceLock};
@@ -55,13 +57,30 @@ pub struct Resolved {
 impl Settings {
     /// The keys in which `new` differs in a way that a running process cannot follow.
     pub fn restart_required(&self, new: &Self) -> Vec<&'static str> {
-        let Self { listen, tls, threads, header_timeout, admin_listen, data_dir, upgrade_socket, access_log, log_filter, dns_servers } = self;
+        let Self {
+            listen,
+            tls,
+            threads,
+            header_timeout,
+            admin_listen,
+            data_dir,
+            upgrade_socket,
+            access_log,
+            log_filter,
+            dns_servers,
+        } = self;
         [
             ("server.listen", *listen != new.listen),
             ("server.tls", *tls != new.tls),
             ("server.threads", *threads != new.threads),
-            ("server.header_timeout", *header_timeout != new.header_timeout),
-            ("server.upgrade_socket", *upgrade_socket != new.upgrade_socket),
+            (
+                "server.header_timeout",
+                *header_timeout != new.header_timeout,
+            ),
+            (
+                "server.upgrade_socket",
+                *upgrade_socket != new.upgrade_socket,
+            ),
             ("admin.listen", *admin_listen != new.admin_listen),
             ("data_dir", *data_dir != new.data_dir),
             ("log.access", *access_log != new.access_log),
@@ -93,7 +112,15 @@ impl Problems {
 /// built-in mock provider listens; it is used only when the configuration names it.
 pub fn resolve(config: &schema::Config, mock: SocketAddr) -> Result<Resolved, Vec<Problem>> {
     let mut problems = Problems::default();
-    let schema::Config { server, admin, data_dir, log, dns, providers, accounts } = config;
+    let schema::Config {
+        server,
+        admin,
+        data_dir,
+        log,
+        dns,
+        providers,
+        accounts,
+    } = config;
     let settings = settings(server, admin, data_dir.as_ref(), log, dns, &mut problems);
     let providers = providers::resolve(providers, mock, &mut problems);
     let accounts = resolve_accounts(accounts, &providers, &mut problems);
@@ -101,7 +128,9 @@ pub fn resolve(config: &schema::Config, mock: SocketAddr) -> Result<Resolved, Ve
     if !problems.0.is_empty() {
         return Err(problems.0);
     }
-    let seconds = |value: &Option<super::units::Duration>, default| value.map_or(Duration::from_secs(default), |d| d.0);
+    let seconds = |value: &Option<super::units::Duration>, default| {
+        value.map_or(Duration::from_secs(default), |d| d.0)
+    };
     let snapshot = Snapshot {
         limits,
         grace_period: seconds(&server.grace_period, 30),
@@ -119,23 +148,43 @@ fn settings(
     dns: &schema::Dns,
     problems: &mut Problems,
 ) -> Settings {
-    let schema::Admin { listen: admin_listen } = admin;
+    let schema::Admin {
+        listen: admin_listen,
+    } = admin;
     let schema::Log { access, level } = log;
     let schema::Dns { servers } = dns;
     let default_listen = vec!["127.0.0.1:8787".to_owned()];
-    let listen = addresses("server.listen", server.listen.as_ref().unwrap_or(&default_listen), problems);
+    let listen = addresses(
+        "server.listen",
+        server.listen.as_ref().unwrap_or(&default_listen),
+        problems,
+    );
     if server.listen.as_ref().is_some_and(Vec::is_empty) {
-        problems.add("server.listen", "names no address; write at least one, such as \"127.0.0.1:8787\"");
+        problems.add(
+            "server.listen",
+            "names no address; write at least one, such as \"127.0.0.1:8787\"",
+        );
     }
     let cores = std::thread::available_parallelism().map_or(1, usize::from);
     Settings {
         listen,
         tls: server.tls.clone(),
-        threads: if server.threads == 0 { cores } else { server.threads },
-        header_timeout: server.header_timeout.map_or(Duration::from_secs(30), |d| d.0),
+        threads: if server.threads == 0 {
+            cores
+        } else {
+            server.threads
+        },
+        header_timeout: server
+            .header_timeout
+            .map_or(Duration::from_secs(30), |d| d.0),
         admin_listen: admin_address(admin_listen.as_deref(), problems),
-        data_dir: data_dir.cloned().unwrap_or_else(|| "/var/lib/tollgate".into()),
-        upgrade_socket: server.upgrade_socket.clone().unwrap_or_else(|| "/run/tollgate/upgrade.sock".into()),
+        data_dir: data_dir
+            .cloned()
+            .unwrap_or_else(|| "/var/lib/tollgate".into()),
+        upgrade_socket: server
+            .upgrade_socket
+            .clone()
+            .unwrap_or_else(|| "/run/tollgate/upgrade.sock".into()),
         access_log: *access,
         log_filter: log_filter(level.as_deref(), problems),
         dns_servers: addresses("dns.servers", servers, problems),
@@ -146,9 +195,16 @@ fn addresses(path: &str, texts: &[String], problems: &mut Problems) -> Vec<Socke
     let mut addresses = Vec::new();
     for (index, text) in texts.iter().enumerate() {
         match text.parse() {
-            Ok(address) if addresses.contains(&address) => problems.add(format!("{path}[{index}]"), format!("`{text}` stands twice")),
+            Ok(address) if addresses.contains(&address) => {
+                problems.add(format!("{path}[{index}]"), format!("`{text}` stands twice"))
+            }
             Ok(address) => addresses.push(address),
-            Err(_) => problems.add(format!("{path}[{index}]"), format!("`{text}` is not an address and a port such as 127.0.0.1:8787 or [::1]:8787")),
+            Err(_) => problems.add(
+                format!("{path}[{index}]"),
+                format!(
+                    "`{text}` is not an address and a port such as 127.0.0.1:8787 or [::1]:8787"
+                ),
+            ),
         }
     }
     addresses
@@ -164,7 +220,10 @@ fn admin_address(text: Option<&str>, problems: &mut Problems) -> SocketAddr {
             default
         }
         Err(_) => {
-            problems.add("admin.listen", format!("`{text}` is not an address and a port such as 127.0.0.1:8788"));
+            problems.add(
+                "admin.listen",
+                format!("`{text}` is not an address and a port such as 127.0.0.1:8788"),
+            );
             default
         }
     }
@@ -174,12 +233,17 @@ fn admin_address(text: Option<&str>, problems: &mut Problems) -> SocketAddr {
 fn log_filter(level: Option<&str>, problems: &mut Problems) -> String {
     let level = level.unwrap_or("info");
     if level.parse::<log::LevelFilter>().is_err() {
-        problems.add("log.level", format!("`{level}` is not a level; use error, warn, info, debug or trace"));
+        problems.add(
+            "log.level",
+            format!("`{level}` is not a level; use error, warn, info, debug or trace"),
+        );
     }
     if matches!(level, "debug" | "trace") {
         level.to_owned()
     } else {
-        format!("{level},pingora_core=warn,pingora_proxy=warn,hickory_resolver=error,hickory_net=error")
+        format!(
+            "{level},pingora_core=warn,pingora_proxy=warn,hickory_resolver=error,hickory_net=error"
+        )
     }
 }
 
@@ -202,7 +266,9 @@ fn limits(server: &schema::Server, problems: &mut Problems) -> Limits {
     } = server;
     const MIB: u64 = 1 << 20;
     let bytes = |size: &Option<ByteSize>, default| size.map_or(default, |size| size.0);
-    let time = |value: &Option<super::units::Duration>, default| value.map_or(Duration::from_secs(default), |d| d.0);
+    let time = |value: &Option<super::units::Duration>, default| {
+        value.map_or(Duration::from_secs(default), |d| d.0)
+    };
     let limits = Limits {
         max_body: bytes(max_body, 32 * MIB),
         max_upload: bytes(max_upload, 1024 * MIB),
@@ -213,13 +279,20 @@ fn limits(server: &schema::Server, problems: &mut Problems) -> Limits {
         keepalive_timeout: time(keepalive_timeout, 75),
     };
     if limits.max_buffered < limits.max_body {
-        problems.add("server.max_buffered", "must be at least server.max_body, or the largest permitted body could never be held");
+        problems.add(
+            "server.max_buffered",
+            "must be at least server.max_body, or the largest permitted body could never be held",
+        );
     }
     // Pingora itself refuses heads over 1 MiB.
     if !(1024..=1 << 20).contains(&limits.max_header) {
         problems.add("server.max_header", "must be between 1KiB and 1MiB");
     }
-    for (path, value) in [("server.body_timeout", limits.body_timeout), ("server.write_timeout", limits.write_timeout), ("server.keepalive_timeout", limits.keepalive_timeout)] {
+    for (path, value) in [
+        ("server.body_timeout", limits.body_timeout),
+        ("server.write_timeout", limits.write_timeout),
+        ("server.keepalive_timeout", limits.keepalive_timeout),
+    ] {
         if value < Duration::from_secs(1) {
             problems.add(path, "must be at least 1s");
         }
@@ -243,18 +316,33 @@ fn resolve_accounts(
         let of_account = resolved.entry(account.as_str().into()).or_default();
         for (id, gateway) in gateways {
             check_id(&format!("accounts.{account}.gateways.{id}"), id, problems);
-            of_account.insert(id.as_str().into(), Arc::new(resolve_gateway(account, id, gateway, providers)));
+            of_account.insert(
+                id.as_str().into(),
+                Arc::new(resolve_gateway(account, id, gateway, providers)),
+            );
         }
     }
     resolved
 }
 
-fn resolve_gateway(account: &str, id: &str, gateway: &schema::Gateway, providers: &AHashMap<Box<str>, Arc<Provider>>) -> Gateway {
-    let schema::Gateway { authentication: schema::Authentication { anyone_may_spend_stored_keys } } = gateway;
+fn resolve_gateway(
+    account: &str,
+    id: &str,
+    gateway: &schema::Gateway,
+    providers: &AHashMap<Box<str>, Arc<Provider>>,
+) -> Gateway {
+    let schema::Gateway {
+        authentication: schema::Authentication {
+            anyone_may_spend_stored_keys,
+        },
+    } = gateway;
     let mut mounts: AHashMap<*const Provider, Arc<Mounted>> = AHashMap::new();
     let mount = |provider: &Arc<Provider>| {
         let mounted = mounts.entry(Arc::as_ptr(provider)).or_insert_with(|| {
-            Arc::new(Mounted { provider: Arc::clone(provider), series: OnceLock::new() })
+            Arc::new(Mounted {
+                provider: Arc::clone(provider),
+                series: OnceLock::new(),
+            })
         });
         Arc::clone(mounted)
     };
@@ -264,16 +352,24 @@ fn resolve_gateway(account: &str, id: &str, gateway: &schema::Gateway, providers
         id: id.into(),
         label: format!("{account}/{id}").into(),
         anyone_may_spend_stored_keys: *anyone_may_spend_stored_keys,
-        providers: providers.iter().map(|(slug, provider)| (slug.clone(), mount(provider))).collect(),
+        providers: providers
+            .iter()
+            .map(|(slug, provider)| (slug.clone(), mount(provider)))
+            .collect(),
     }
 }
 
 /// Ids stand in URLs and labels: 1 to 64 letters, digits, `-` and `_`, as Cloudflare's clients check them.
 fn check_id(path: &str, id: &str, problems: &mut Problems) {
     let good = (1..=64).contains(&id.len())
-        && id.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-' || b == b'_')
+        && id
+            .bytes()
+            .all(|b| b.is_ascii_alphanumeric() || b == b'-' || b == b'_')
         && id.as_bytes()[0].is_ascii_alphanumeric();
     if !good {
-        problems.add(path, "an id is 1 to 64 letters, digits, - and _, and begins with a letter or digit");
+        problems.add(
+            path,
+            "an id is 1 to 64 letters, digits, - and _, and begins with a letter or digit",
+        );
     }
 }

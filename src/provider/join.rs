@@ -85,31 +85,80 @@ mod tests {
     fn a_version_is_never_missing_and_never_doubled() {
         let insert = Version::Insert("v1".into());
         let cases = [
-            ("/v1", &Version::AsSent, "chat/completions", "/v1/chat/completions"),
-            ("/v1", &Version::AsSent, "v1/chat/completions", "/v1/chat/completions"),
+            (
+                "/v1",
+                &Version::AsSent,
+                "chat/completions",
+                "/v1/chat/completions",
+            ),
+            (
+                "/v1",
+                &Version::AsSent,
+                "v1/chat/completions",
+                "/v1/chat/completions",
+            ),
             ("/v1", &Version::AsSent, "v1/v1/models", "/v1/models"),
             ("/v1/", &Version::AsSent, "models", "/v1/models"),
-            ("/openai/v1", &Version::AsSent, "v1/models", "/openai/v1/models"),
+            (
+                "/openai/v1",
+                &Version::AsSent,
+                "v1/models",
+                "/openai/v1/models",
+            ),
             ("/v1", &Version::AsSent, "", "/v1"),
             ("/v1", &Version::AsSent, "v1", "/v1"),
-            ("/v1", &Version::AsSent, "v1beta/models", "/v1/v1beta/models"),
-            ("/api/v4", &Version::Drop, "v1/chat/completions", "/api/v4/chat/completions"),
-            ("/api/v4", &Version::Drop, "v4/chat/completions", "/api/v4/chat/completions"),
+            (
+                "/v1",
+                &Version::AsSent,
+                "v1beta/models",
+                "/v1/v1beta/models",
+            ),
+            (
+                "/api/v4",
+                &Version::Drop,
+                "v1/chat/completions",
+                "/api/v4/chat/completions",
+            ),
+            (
+                "/api/v4",
+                &Version::Drop,
+                "v4/chat/completions",
+                "/api/v4/chat/completions",
+            ),
             ("", &insert, "messages", "/v1/messages"),
             ("", &insert, "v1/messages", "/v1/messages"),
             ("", &insert, "v1/v1/messages", "/v1/messages"),
             ("", &insert, "v2/chat", "/v2/chat"),
             ("", &insert, "", "/v1"),
-            ("", &Version::Drop, "v1/chat/completions", "/chat/completions"),
+            (
+                "",
+                &Version::Drop,
+                "v1/chat/completions",
+                "/chat/completions",
+            ),
             ("", &Version::Drop, "chat/completions", "/chat/completions"),
-            ("", &Version::AsSent, "v1beta/models/m:generateContent", "/v1beta/models/m:generateContent"),
-            ("", &Version::AsSent, "v1beta/v1beta/models", "/v1beta/models"),
+            (
+                "",
+                &Version::AsSent,
+                "v1beta/models/m:generateContent",
+                "/v1beta/models/m:generateContent",
+            ),
+            (
+                "",
+                &Version::AsSent,
+                "v1beta/v1beta/models",
+                "/v1beta/models",
+            ),
             ("", &Version::AsSent, "", "/"),
             ("", &Version::AsSent, "voices/v1/x", "/voices/v1/x"),
             ("/api", &Version::AsSent, "a//b/", "/api/a//b/"),
         ];
         for (base, version, path, expected) in cases {
-            assert_eq!(join(base, version, path), expected, "{base:?} {version:?} {path:?}");
+            assert_eq!(
+                join(base, version, path),
+                expected,
+                "{base:?} {version:?} {path:?}"
+            );
         }
     }
 
@@ -118,7 +167,17 @@ mod tests {
         for segment in ["v1", "v2", "v1beta", "v1beta1", "v1alpha"] {
             assert!(is_version(segment), "{segment}");
         }
-        for segment in ["", "v", "voices", "1", "V1", "v1.1", "v1/..", "v1%2f", "v1aaaaaaaaaaaaaaaa"] {
+        for segment in [
+            "",
+            "v",
+            "voices",
+            "1",
+            "V1",
+            "v1.1",
+            "v1/..",
+            "v1%2f",
+            "v1aaaaaaaaaaaaaaaa",
+        ] {
             assert!(!is_version(segment), "{segment}");
         }
     }

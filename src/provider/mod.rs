@@ -170,7 +170,12 @@ impl Base {
         let tls = match scheme {
             "https" => true,
             "http" if allow_insecure => false,
-            "http" => return Err("plain HTTP needs `allow_insecure: true` beside it; use https:// otherwise".into()),
+            "http" => {
+                return Err(
+                    "plain HTTP needs `allow_insecure: true` beside it; use https:// otherwise"
+                        .into(),
+                );
+            }
             _ => return Err(format!("the scheme of `{url}` must be https")),
         };
         if url.contains(['?', '#', '@']) || url.bytes().any(|b| b <= b' ' || b >= 0x7f) {
@@ -185,7 +190,12 @@ impl Base {
             Some(text) => Some(Arc::new(Origin::parse(tls, text)?)),
             None => None,
         };
-        Ok(Self { tls, authority, path, fixed })
+        Ok(Self {
+            tls,
+            authority,
+            path,
+            fixed,
+        })
     }
 
     /// The captures in its authority, which need a shape.
@@ -209,7 +219,9 @@ impl Base {
             None => {
                 let authority = self.authority.fill(captures);
                 let origin = Origin::parse(self.tls, &authority);
-                Arc::new(origin.map_err(|detail| Failure::new(Kind::BadHostPart).with_detail(detail))?)
+                Arc::new(
+                    origin.map_err(|detail| Failure::new(Kind::BadHostPart).with_detail(detail))?,
+                )
             }
         };
         Ok((origin, self.path.fill(captures)))
@@ -222,7 +234,11 @@ impl Origin {
         let wrong = || format!("`{authority}` is not a host, or host:port");
         let parsed: http::uri::Authority = authority.parse().map_err(|_| wrong())?;
         let host = parsed.host();
-        let port = match authority.strip_prefix(host).ok_or_else(wrong)?.strip_prefix(':') {
+        let port = match authority
+            .strip_prefix(host)
+            .ok_or_else(wrong)?
+            .strip_prefix(':')
+        {
             Some(port) => port.parse().map_err(|_| wrong())?,
             None if tls => 443,
             None => 80,
@@ -232,7 +248,12 @@ impl Origin {
             return Err(wrong());
         }
         let authority = HeaderValue::from_str(authority).map_err(|_| wrong())?;
-        Ok(Self { tls, host: host.into(), port, authority })
+        Ok(Self {
+            tls,
+            host: host.into(),
+            port,
+            authority,
+        })
     }
 }
 
@@ -258,7 +279,10 @@ impl Provider {
         if let (Some(header), Some(url)) = (&self.target_header, ask.target_header) {
             return header.target(url);
         }
-        let realtime = self.realtime.as_ref().filter(|_| ask.upgrade && ask.path.is_empty());
+        let realtime = self
+            .realtime
+            .as_ref()
+            .filter(|_| ask.upgrade && ask.path.is_empty());
         let path = realtime.map_or(ask.path, |realtime| &realtime.path);
         let mut target = self.address.target(path, ask.account)?;
         let renamed = realtime.and_then(|realtime| realtime.rename(ask.query?));
@@ -288,23 +312,48 @@ impl Address {
             Some(base) if base.host_captures().next().is_none() => {
                 let (origin, base_path) = base.fill(&vec![("account", account)])?;
                 let path_and_query = join::join(&base_path, &self.version, path);
-                Ok(Target { origin, path_and_query, region: None, keyring: None })
+                Ok(Target {
+                    origin,
+                    path_and_query,
+                    region: None,
+                    keyring: None,
+                })
             }
             _ => Err(self.no_rule()),
         }
     }
 
     fn mapped(&self, rule: &Rule, captures: &Captures<'_>) -> Result<Target, Failure> {
-        let base = rule.base.as_ref().or(self.base.as_ref()).ok_or_else(|| self.no_rule())?;
+        let base = rule
+            .base
+            .as_ref()
+            .or(self.base.as_ref())
+            .ok_or_else(|| self.no_rule())?;
         let (origin, base_path) = base.fill(captures)?;
-        let path_and_query = format!("{}/{}", base_path.trim_end_matches('/'), rule.path.fill(captures));
+        let path_and_query = format!(
+            "{}/{}",
+            base_path.trim_end_matches('/'),
+            rule.path.fill(captures)
+        );
         let region = template::get(captures, "region").map(Into::into);
-        Ok(Target { origin, path_and_query, region, keyring: rule.keyring.clone() })
+        Ok(Target {
+            origin,
+            path_and_query,
+            region,
+            keyring: rule.keyring.clone(),
+        })
     }
 
     fn no_rule(&self) -> Failure {
-        let known: Vec<_> = self.rules.iter().map(|rule| format!("`{}`", rule.pattern.text())).collect();
-        let message = format!("The path after the provider must look like {}", known.join(" or "));
+        let known: Vec<_> = self
+            .rules
+            .iter()
+            .map(|rule| format!("`{}`", rule.pattern.text()))
+            .collect();
+        let message = format!(
+            "The path after the provider must look like {}",
+            known.join(" or ")
+        );
         Failure::because(Kind::BadHostPart, message)
     }
 }
@@ -347,28 +396,48 @@ impl TargetHeader {
     /// The URL in the header, if it is HTTPS on the provider's own domain and default port.
     fn target(&self, url: &str) -> Result<Target, Failure> {
         let refuse = || {
-            let message = format!("`{}` must be an https:// URL on {}", self.name, self.domains.join(" or "));
+            let message = format!(
+                "`{}` must be an https:// URL on {}",
+                self.name,
+                self.domains.join(" or ")
+            );
             Failure::because(Kind::BadHostPart, message)
         };
         let rest = url.strip_prefix("https://").ok_or_else(refuse)?;
         let end = rest.find(['/', '?']).unwrap_or(rest.len());
         let (host, path) = rest.split_at(end);
-        let under = |domain: &str| host.strip_suffix(domain).is_some_and(|prefix| prefix.is_empty() || prefix.ends_with('.'));
-        if !self.domains.iter().any(|domain| under(domain)) || !host.split('.').all(|label| Shape::DnsLabel.accepts(label)) {
+        let under = |domain: &str| {
+            host.strip_suffix(domain)
+                .is_some_and(|prefix| prefix.is_empty() || prefix.ends_with('.'))
+        };
+        if !self.domains.iter().any(|domain| under(domain))
+            || !host.split('.').all(|label| Shape::DnsLabel.accepts(label))
+        {
             return Err(refuse());
         }
         if !path.bytes().all(|b| b.is_ascii_graphic()) || path.contains('#') {
             return Err(refuse());
         }
-        let (path, query) = path.split_once('?').map_or((path, None), |(p, q)| (p, Some(q)));
+        let (path, query) = path
+            .split_once('?')
+            .map_or((path, None), |(p, q)| (p, Some(q)));
         refuse_dot_segments(path)?;
         let origin = Arc::new(Origin::parse(true, host).map_err(|_| refuse())?);
-        let mut path_and_query = if path.is_empty() { "/".to_owned() } else { path.to_owned() };
+        let mut path_and_query = if path.is_empty() {
+            "/".to_owned()
+        } else {
+            path.to_owned()
+        };
         if let Some(query) = query {
             path_and_query.push('?');
             path_and_query.push_str(query);
         }
-        Ok(Target { origin, path_and_query, region: None, keyring: None })
+        Ok(Target {
+            origin,
+            path_and_query,
+            region: None,
+            keyring: None,
+        })
     }
 }
 
@@ -378,10 +447,12 @@ fn refuse_dot_segments(path: &str) -> Result<(), Failure> {
         let plain = segment.replace("%2e", ".").replace("%2E", ".");
         plain == "." || plain == ".."
     };
-    if path.contains('.') || path.contains('%') {
-        if path.split('/').any(dots) {
-            return Err(Failure::because(Kind::BadRequest, "The path must not contain `.` or `..` segments"));
-        }
+    let suspicious = path.contains(['.', '%']);
+    if suspicious && path.split('/').any(dots) {
+        return Err(Failure::because(
+            Kind::BadRequest,
+            "The path must not contain `.` or `..` segments",
+        ));
     }
     Ok(())
 }
@@ -391,12 +462,18 @@ fn refuse_dot_segments(path: &str) -> Result<(), Failure> {
 mod tests {
     use super::*;
 
-    fn address(base: Option<&str>, rules: &[(&str, Option<&str>, &str, &[(&str, Shape)])]) -> Address {
+    /// `match`, `base_url`, `path`, `where`.
+    type Written<'a> = (&'a str, Option<&'a str>, &'a str, &'a [(&'a str, Shape)]);
+
+    fn address(base: Option<&str>, rules: &[Written<'_>]) -> Address {
         let rules = rules.iter().map(|(pattern, base, path, shapes)| Rule {
             pattern: Pattern::parse(pattern).unwrap(),
             base: base.map(|url| Base::parse(url, false).unwrap()),
             path: Template::parse(path).unwrap(),
-            shapes: shapes.iter().map(|(name, shape)| ((*name).into(), *shape)).collect(),
+            shapes: shapes
+                .iter()
+                .map(|(name, shape)| ((*name).into(), *shape))
+                .collect(),
             keyring: None,
         });
         Address {
@@ -420,16 +497,30 @@ mod tests {
 
     #[test]
     fn a_rule_maps_the_path_and_names_the_region() {
-        let target = bedrock().target("bedrock-runtime/us-east-1/model/a%3Ab/invoke", "acc").unwrap();
-        assert_eq!(&*target.origin.host, "bedrock-runtime.us-east-1.amazonaws.com");
+        let target = bedrock()
+            .target("bedrock-runtime/us-east-1/model/a%3Ab/invoke", "acc")
+            .unwrap();
+        assert_eq!(
+            &*target.origin.host,
+            "bedrock-runtime.us-east-1.amazonaws.com"
+        );
         assert_eq!(target.path_and_query, "/model/a%3Ab/invoke");
         assert_eq!(target.region.as_deref(), Some("us-east-1"));
     }
 
     #[test]
     fn hostile_host_parts_are_refused() {
-        for region in ["evil.com", "us-east-1.evil.com", "x@y", "us-east-1%2f", "", "us-east-1:8080"] {
-            let failure = bedrock().target(&format!("bedrock-runtime/{region}/x"), "a").unwrap_err();
+        for region in [
+            "evil.com",
+            "us-east-1.evil.com",
+            "x@y",
+            "us-east-1%2f",
+            "",
+            "us-east-1:8080",
+        ] {
+            let failure = bedrock()
+                .target(&format!("bedrock-runtime/{region}/x"), "a")
+                .unwrap_err();
             assert_eq!(failure.kind, Kind::BadHostPart, "{region}");
         }
     }
@@ -437,7 +528,10 @@ mod tests {
     #[test]
     fn a_path_that_fits_no_rule_is_told_the_shape() {
         let failure = bedrock().target("model/x/invoke", "a").unwrap_err();
-        assert!(failure.public.contains("bedrock-runtime/{region}/{rest*}"), "{failure}");
+        assert!(
+            failure.public.contains("bedrock-runtime/{region}/{rest*}"),
+            "{failure}"
+        );
     }
 
     #[test]
@@ -449,9 +543,22 @@ mod tests {
 
     #[test]
     fn base_urls_are_https_and_nothing_but_scheme_host_port_path() {
-        assert!(Base::parse("http://a.example/v1", false).unwrap_err().contains("allow_insecure"));
+        assert!(
+            Base::parse("http://a.example/v1", false)
+                .unwrap_err()
+                .contains("allow_insecure")
+        );
         assert!(Base::parse("http://127.0.0.1:11434/v1", true).is_ok());
-        for url in ["a.example", "ftp://a.example", "https://u:p@a.example", "https://a.example?x=1", "https://", "https://a.example:99999", "https://a.example:", "https://a b"] {
+        for url in [
+            "a.example",
+            "ftp://a.example",
+            "https://u:p@a.example",
+            "https://a.example?x=1",
+            "https://",
+            "https://a.example:99999",
+            "https://a.example:",
+            "https://a b",
+        ] {
             assert!(Base::parse(url, true).is_err(), "{url}");
         }
         let base = Base::parse("https://[::1]:8443/v1", false).unwrap();
@@ -462,11 +569,23 @@ mod tests {
 
     #[test]
     fn a_target_header_stays_within_its_domain() {
-        let header = TargetHeader { name: HeaderName::from_static("x-target"), domains: vec!["fal.run".into(), "fal.ai".into()] };
+        let header = TargetHeader {
+            name: HeaderName::from_static("x-target"),
+            domains: vec!["fal.run".into(), "fal.ai".into()],
+        };
         let target = header.target("https://queue.fal.run/a/b?x=1").unwrap();
         assert_eq!(&*target.origin.host, "queue.fal.run");
         assert_eq!(target.path_and_query, "/a/b?x=1");
-        for url in ["http://fal.run/", "https://evilfal.run/", "https://fal.run.evil.com/", "https://fal.run:22/", "https://a@fal.run/", "https://evil.com/.fal.run", "https://fal.run/../x", "https://fal.run\\@evil.com/"] {
+        for url in [
+            "http://fal.run/",
+            "https://evilfal.run/",
+            "https://fal.run.evil.com/",
+            "https://fal.run:22/",
+            "https://a@fal.run/",
+            "https://evil.com/.fal.run",
+            "https://fal.run/../x",
+            "https://fal.run\\@evil.com/",
+        ] {
             assert!(header.target(url).is_err(), "{url}");
         }
         assert!(header.target("https://fal.run").is_ok());
@@ -479,7 +598,10 @@ mod tests {
             rename_query: vec![("api_key".into(), "key".into())],
             subprotocol_key: None,
         };
-        assert_eq!(realtime.rename("a=1&api_key=x%3D&b").as_deref(), Some("a=1&key=x%3D&b"));
+        assert_eq!(
+            realtime.rename("a=1&api_key=x%3D&b").as_deref(),
+            Some("a=1&key=x%3D&b")
+        );
         assert_eq!(realtime.rename("a=1"), None);
     }
 

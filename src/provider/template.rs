@@ -33,7 +33,9 @@ impl Template {
             let close = close.ok_or_else(|| format!("unbalanced braces in `{text}`"))?;
             let name = &tail[1..close];
             if name.is_empty() || !name.bytes().all(|b| b.is_ascii_lowercase() || b == b'_') {
-                return Err(format!("`{{{name}}}` is not a capture; use lower-case letters and _"));
+                return Err(format!(
+                    "`{{{name}}}` is not a capture; use lower-case letters and _"
+                ));
             }
             pieces.push(Piece::Capture(name.into()));
             rest = &tail[close + 1..];
@@ -76,7 +78,10 @@ impl Template {
 
 /// The captured part called `name`.
 pub fn get<'a>(captures: &Captures<'a>, name: &str) -> Option<&'a str> {
-    captures.iter().find(|(known, _)| *known == name).map(|(_, value)| *value)
+    captures
+        .iter()
+        .find(|(known, _)| *known == name)
+        .map(|(_, value)| *value)
 }
 
 /// A pattern over path segments.
@@ -90,7 +95,11 @@ pub struct Pattern {
 #[derive(Debug, Clone, PartialEq, Eq)]
 enum Segment {
     Literal(Box<str>),
-    Capture { prefix: Box<str>, name: Box<str>, suffix: Box<str> },
+    Capture {
+        prefix: Box<str>,
+        name: Box<str>,
+        suffix: Box<str>,
+    },
 }
 
 impl Pattern {
@@ -107,7 +116,11 @@ impl Pattern {
                 None => segments.push(Self::segment(segment)?),
             }
         }
-        Ok(Self { segments, rest, text: text.into() })
+        Ok(Self {
+            segments,
+            rest,
+            text: text.into(),
+        })
     }
 
     fn segment(segment: &str) -> Result<Segment, String> {
@@ -117,9 +130,11 @@ impl Pattern {
             [Piece::Capture(name)] => Ok(capture("", name, "")),
             [Piece::Literal(prefix), Piece::Capture(name)] => Ok(capture(prefix, name, "")),
             [Piece::Capture(name), Piece::Literal(suffix)] => Ok(capture("", name, suffix)),
-            [Piece::Literal(prefix), Piece::Capture(name), Piece::Literal(suffix)] => {
-                Ok(capture(prefix, name, suffix))
-            }
+            [
+                Piece::Literal(prefix),
+                Piece::Capture(name),
+                Piece::Literal(suffix),
+            ] => Ok(capture(prefix, name, suffix)),
             _ => Err(format!("more than one capture in the segment `{segment}`")),
         }
     }
@@ -149,7 +164,11 @@ impl Pattern {
             match pattern {
                 Segment::Literal(literal) if **literal == *segment => {}
                 Segment::Literal(_) => return None,
-                Segment::Capture { prefix, name, suffix } => {
+                Segment::Capture {
+                    prefix,
+                    name,
+                    suffix,
+                } => {
                     let value = segment.strip_prefix(&**prefix)?.strip_suffix(&**suffix)?;
                     if value.is_empty() {
                         return None;
@@ -169,7 +188,11 @@ impl Pattern {
 }
 
 fn capture(prefix: &str, name: &str, suffix: &str) -> Segment {
-    Segment::Capture { prefix: prefix.into(), name: name.into(), suffix: suffix.into() }
+    Segment::Capture {
+        prefix: prefix.into(),
+        name: name.into(),
+        suffix: suffix.into(),
+    }
 }
 
 /// The first segment, and what follows its `/` when there is one.
@@ -185,7 +208,9 @@ impl Shape {
     pub fn accepts(self, value: &str) -> bool {
         let label = |extra: fn(u8) -> bool| {
             (1..=63).contains(&value.len())
-                && value.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || extra(b))
+                && value
+                    .bytes()
+                    .all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || extra(b))
         };
         let hyphened = |b: u8| b == b'-';
         match self {
@@ -193,7 +218,9 @@ impl Shape {
             Self::DnsLabel => {
                 // Upper case is the same label; hyphens stand inside.
                 (1..=63).contains(&value.len())
-                    && value.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-')
+                    && value
+                        .bytes()
+                        .all(|b| b.is_ascii_alphanumeric() || b == b'-')
                     && !value.starts_with('-')
                     && !value.ends_with('-')
             }
@@ -227,14 +254,21 @@ mod tests {
         let azure = Pattern::parse("{resource}/{deployment}/{rest*}").unwrap();
         assert_eq!(
             azure.matches("res/dep/chat/completions").unwrap(),
-            vec![("resource", "res"), ("deployment", "dep"), ("rest", "chat/completions")]
+            vec![
+                ("resource", "res"),
+                ("deployment", "dep"),
+                ("rest", "chat/completions")
+            ]
         );
         assert_eq!(get(&azure.matches("res/dep").unwrap(), "rest"), Some(""));
         assert_eq!(azure.matches("res"), None);
         assert_eq!(azure.matches("/dep/x"), None);
 
         let predict = Pattern::parse("model/{model}:predict").unwrap();
-        assert_eq!(predict.matches("model/abc:predict").unwrap(), vec![("model", "abc")]);
+        assert_eq!(
+            predict.matches("model/abc:predict").unwrap(),
+            vec![("model", "abc")]
+        );
         assert_eq!(predict.matches("model/abc:predict/x"), None);
         assert_eq!(predict.matches("model/:predict"), None);
     }
@@ -242,11 +276,17 @@ mod tests {
     #[test]
     fn templates_put_urls_together() {
         let template = Template::parse("https://{resource}.example.com/{deployment}/x").unwrap();
-        assert_eq!(template.captures().collect::<Vec<_>>(), ["resource", "deployment"]);
+        assert_eq!(
+            template.captures().collect::<Vec<_>>(),
+            ["resource", "deployment"]
+        );
         assert_eq!(template.literal(), None);
         let filled = template.fill(&vec![("resource", "r"), ("deployment", "d%2F")]);
         assert_eq!(filled, "https://r.example.com/d%2F/x");
-        assert_eq!(Template::parse("https://a/").unwrap().literal(), Some("https://a/"));
+        assert_eq!(
+            Template::parse("https://a/").unwrap().literal(),
+            Some("https://a/")
+        );
     }
 
     #[test]
@@ -254,20 +294,47 @@ mod tests {
         for text in ["{", "}", "a}b{", "{}", "{Name}", "{a b}"] {
             assert!(Template::parse(text).is_err(), "{text}");
         }
-        assert!(Pattern::parse("{rest*}/more").unwrap_err().contains("last segment"));
-        assert!(Pattern::parse("{a}{b}").unwrap_err().contains("more than one"));
+        assert!(
+            Pattern::parse("{rest*}/more")
+                .unwrap_err()
+                .contains("last segment")
+        );
+        assert!(
+            Pattern::parse("{a}{b}")
+                .unwrap_err()
+                .contains("more than one")
+        );
     }
 
     #[test]
     fn shapes_refuse_everything_that_could_choose_a_host() {
-        let hostile = ["", "evil.com", "evil.com/", "x@y", "a..b", "é", "a b", "a%2e", "-a", "a-", "a:1", "[::1]", "a\n"];
+        let hostile = [
+            "",
+            "evil.com",
+            "evil.com/",
+            "x@y",
+            "a..b",
+            "é",
+            "a b",
+            "a%2e",
+            "-a",
+            "a-",
+            "a:1",
+            "[::1]",
+            "a\n",
+        ];
         for shape in [Shape::DnsLabel, Shape::Region, Shape::Alphanumeric] {
             for value in hostile {
                 assert!(!shape.accepts(value), "{shape:?} {value:?}");
             }
             assert!(!shape.accepts(&"a".repeat(64)), "{shape:?} over-long");
         }
-        for region in ["us-east-1", "europe-west4", "us-gov-west-1", "ap-southeast-2"] {
+        for region in [
+            "us-east-1",
+            "europe-west4",
+            "us-gov-west-1",
+            "ap-southeast-2",
+        ] {
             assert!(Shape::Region.accepts(region), "{region}");
         }
         assert!(!Shape::Region.accepts("us--1"));

@@ -22,9 +22,9 @@ use crate::dns::{Dns, LookupError};
 use crate::error::{Failure, Kind};
 use crate::provider::{Connection, Provider, Target};
 
+use super::Door;
 use super::body;
 use super::context::{Body, Context, Spend};
-use super::Door;
 
 const SUBPROTOCOL: http::HeaderName = http::header::SEC_WEBSOCKET_PROTOCOL;
 
@@ -40,7 +40,8 @@ pub async fn peer(door: &Door, ctx: &mut Context) -> Result<Box<HttpPeer>, Failu
     ctx.attempt.began.get_or_insert_with(Instant::now);
     body::rewind(ctx);
     let (Some(route), Some(mounted)) = (&ctx.route, &ctx.provider) else {
-        return Err(Failure::new(Kind::Internal).with_detail("a request without a route reached the provider phase"));
+        return Err(Failure::new(Kind::Internal)
+            .with_detail("a request without a route reached the provider phase"));
     };
     let provider = Arc::clone(&mounted.provider);
     let connection = &provider.connection;
@@ -50,10 +51,18 @@ pub async fn peer(door: &Door, ctx: &mut Context) -> Result<Box<HttpPeer>, Failu
         Some((host, port)) => (&**host, *port),
         None => (&*origin.host, origin.port),
     };
-    let addresses = door.dns.lookup(host).await.map_err(|error| lookup_failure(host, error))?;
+    let addresses = door
+        .dns
+        .lookup(host)
+        .await
+        .map_err(|error| lookup_failure(host, error))?;
     // A connection that failed tries the next address of the name.
     let address = addresses[ctx.attempt.failed_connections as usize % addresses.len()];
-    let mut peer = HttpPeer::new(SocketAddr::new(address, port), origin.tls, origin.host.to_string());
+    let mut peer = HttpPeer::new(
+        SocketAddr::new(address, port),
+        origin.tls,
+        origin.host.to_string(),
+    );
     configure(&mut peer, connection);
     ctx.attempt.addresses = u32::try_from(addresses.len()).unwrap_or(u32::MAX);
     ctx.attempt.token = token;
@@ -85,24 +94,36 @@ fn configure(peer: &mut HttpPeer, connection: &Connection) {
 
 fn lookup_failure(host: &str, error: LookupError) -> Failure {
     match error {
-        LookupError::Unresolved(reason) => {
-            Failure::new(Kind::UpstreamUnreachable).with_detail(format!("{host} does not resolve: {reason}"))
-        }
-        LookupError::Forbidden => {
-            Failure::new(Kind::UpstreamForbidden).with_detail(format!("{host} resolves to link-local, metadata or unusable addresses only"))
-        }
+        LookupError::Unresolved(reason) => Failure::new(Kind::UpstreamUnreachable)
+            .with_detail(format!("{host} does not resolve: {reason}")),
+        LookupError::Forbidden => Failure::new(Kind::UpstreamForbidden).with_detail(format!(
+            "{host} resolves to link-local, metadata or unusable addresses only"
+        )),
     }
 }
 
 /// The token that the request goes with, when its credential is a service account.
-async fn token(door: &Door, provider: &Provider, ctx: &Context) -> Result<Option<Arc<str>>, Failure> {
-    let account: &Arc<ServiceAccount> = match (ctx.route.as_ref().map(|route| &route.spend), ctx.stored_credential()) {
+async fn token(
+    door: &Door,
+    provider: &Provider,
+    ctx: &Context,
+) -> Result<Option<Arc<str>>, Failure> {
+    let account: &Arc<ServiceAccount> = match (
+        ctx.route.as_ref().map(|route| &route.spend),
+        ctx.stored_credential(),
+    ) {
         (Some(Spend::Account(account)), _) | (_, Some(Credential::Google(account))) => account,
         _ => return Ok(None),
     };
     // Tokens are fetched under the same trust as the provider is called.
-    let tokens = door.tokens.through(token_endpoint(&door.dns, Some(&provider.connection)));
-    tokens.token(account, SystemTime::now()).await.map(Some).map_err(|error| token_failure(&error))
+    let tokens = door
+        .tokens
+        .through(token_endpoint(&door.dns, Some(&provider.connection)));
+    tokens
+        .token(account, SystemTime::now())
+        .await
+        .map(Some)
+        .map_err(|error| token_failure(&error))
 }
 
 fn token_failure(error: &TokenError) -> Failure {
@@ -113,8 +134,15 @@ fn token_failure(error: &TokenError) -> Failure {
 pub fn token_endpoint(dns: &Arc<Dns>, connection: Option<&Connection>) -> Arc<dyn TokenEndpoint> {
     static CONNECTOR: std::sync::OnceLock<Arc<Connector>> = std::sync::OnceLock::new();
     let connector = Arc::clone(CONNECTOR.get_or_init(|| Arc::new(Connector::new(None))));
-    let options = Options { ca: connection.and_then(|connection| connection.ca.clone()), ..Options::default() };
-    Arc::new(TokenClient::new(connector, Arc::new(Resolver(Arc::clone(dns))), options))
+    let options = Options {
+        ca: connection.and_then(|connection| connection.ca.clone()),
+        ..Options::default()
+    };
+    Arc::new(TokenClient::new(
+        connector,
+        Arc::new(Resolver(Arc::clone(dns))),
+        options,
+    ))
 }
 
 struct Resolver(Arc<Dns>);
@@ -122,15 +150,24 @@ struct Resolver(Arc<Dns>);
 #[async_trait]
 impl Resolve for Resolver {
     async fn resolve(&self, host: &str, port: u16) -> io::Result<SocketAddr> {
-        let addresses = self.0.lookup(host).await.map_err(|error| io::Error::other(format!("{error:?}")))?;
+        let addresses = self
+            .0
+            .lookup(host)
+            .await
+            .map_err(|error| io::Error::other(format!("{error:?}")))?;
         Ok(SocketAddr::new(addresses[0], port))
     }
 }
 
 /// Turns the client's head into the provider's: only what must change changes.
-pub fn head(session: &Session, request: &mut RequestHeader, ctx: &mut Context) -> Result<(), Failure> {
+pub fn head(
+    session: &Session,
+    request: &mut RequestHeader,
+    ctx: &mut Context,
+) -> Result<(), Failure> {
     let (Some(route), Some(mounted)) = (&ctx.route, &ctx.provider) else {
-        return Err(Failure::new(Kind::Internal).with_detail("a request without a route reached the request phase"));
+        return Err(Failure::new(Kind::Internal)
+            .with_detail("a request without a route reached the request phase"));
     };
     let provider = &mounted.provider;
     let rewritten = (|| {
@@ -146,12 +183,19 @@ pub fn head(session: &Session, request: &mut RequestHeader, ctx: &mut Context) -
         }
         pingora_core::Result::Ok(())
     })();
-    rewritten.map_err(|error: Box<pingora_core::Error>| Failure::new(Kind::BadRequest).with_detail(error.to_string()))?;
+    rewritten.map_err(|error: Box<pingora_core::Error>| {
+        Failure::new(Kind::BadRequest).with_detail(error.to_string())
+    })?;
     put_credential(request, provider, &route.target, ctx)
 }
 
 fn remove_what_is_for_the_gateway(request: &mut RequestHeader, provider: &Provider) {
-    let ours: Vec<_> = request.headers.keys().filter(|name| directives::is_for_gateway(name)).cloned().collect();
+    let ours: Vec<_> = request
+        .headers
+        .keys()
+        .filter(|name| directives::is_for_gateway(name))
+        .cloned()
+        .collect();
     for name in ours {
         request.remove_header(&name);
     }
@@ -162,10 +206,18 @@ fn remove_what_is_for_the_gateway(request: &mut RequestHeader, provider: &Provid
     }
 }
 
-fn put_credential(request: &mut RequestHeader, provider: &Provider, target: &Target, ctx: &Context) -> Result<(), Failure> {
-    let broken = |error: Box<pingora_core::Error>| Failure::new(Kind::Credential).with_detail(error.to_string());
+fn put_credential(
+    request: &mut RequestHeader,
+    provider: &Provider,
+    target: &Target,
+    ctx: &Context,
+) -> Result<(), Failure> {
+    let broken = |error: Box<pingora_core::Error>| {
+        Failure::new(Kind::Credential).with_detail(error.to_string())
+    };
     if let Some(token) = &ctx.attempt.token {
-        let mut value = HeaderValue::from_str(&format!("Bearer {token}")).map_err(|_| Failure::new(Kind::Credential))?;
+        let mut value = HeaderValue::from_str(&format!("Bearer {token}"))
+            .map_err(|_| Failure::new(Kind::Credential))?;
         value.set_sensitive(true);
         return request.insert_header(AUTHORIZATION, value).map_err(broken);
     }
@@ -176,46 +228,84 @@ fn put_credential(request: &mut RequestHeader, provider: &Provider, target: &Tar
             for place in provider.keyring(target).places.headers() {
                 request.remove_header(place);
             }
-            request.insert_header(name.clone(), value.clone()).map_err(broken)
+            request
+                .insert_header(name.clone(), value.clone())
+                .map_err(broken)
         }
         Some(Credential::Aws { key, service }) => sign(request, key, service, target, ctx),
-        Some(Credential::Google(_)) => Err(Failure::new(Kind::Credential).with_detail("the service account was not exchanged for a token")),
+        Some(Credential::Google(_)) => Err(Failure::new(Kind::Credential)
+            .with_detail("the service account was not exchanged for a token")),
     }
 }
 
-fn sign(request: &mut RequestHeader, key: &aws::AwsKey, service: &str, target: &Target, ctx: &Context) -> Result<(), Failure> {
+fn sign(
+    request: &mut RequestHeader,
+    key: &aws::AwsKey,
+    service: &str,
+    target: &Target,
+    ctx: &Context,
+) -> Result<(), Failure> {
     let Body::Held { bytes, .. } = &ctx.body else {
-        return Err(Failure::new(Kind::Internal).with_detail("a request was to be signed before its body was held"));
+        return Err(Failure::new(Kind::Internal)
+            .with_detail("a request was to be signed before its body was held"));
     };
     for name in &aws::SIGNATURE_HEADERS {
         request.remove_header(name);
     }
-    let (path, query) = target.path_and_query.split_once('?').map_or((&*target.path_and_query, None), |(p, q)| (p, Some(q)));
+    let (path, query) = target
+        .path_and_query
+        .split_once('?')
+        .map_or((&*target.path_and_query, None), |(p, q)| (p, Some(q)));
     let host = target.origin.authority.to_str().unwrap_or_default();
-    let unsigned = aws::Unsigned { method: request.method.as_str(), host, path, query, headers: &request.headers, body: bytes };
+    let unsigned = aws::Unsigned {
+        method: request.method.as_str(),
+        host,
+        path,
+        query,
+        headers: &request.headers,
+        body: bytes,
+    };
     let region = target.region.as_deref().unwrap_or(key.region());
-    let signed = aws::sign(key, service, region, &unsigned, SystemTime::now())
-        .map_err(|error| Failure::new(Kind::Credential).with_detail(format!("signing: {error:?}")))?;
+    let signed =
+        aws::sign(key, service, region, &unsigned, SystemTime::now()).map_err(|error| {
+            Failure::new(Kind::Credential).with_detail(format!("signing: {error:?}"))
+        })?;
     for (name, value) in signed {
-        request.insert_header(name, value).map_err(|error| Failure::new(Kind::Credential).with_detail(error.to_string()))?;
+        request
+            .insert_header(name, value)
+            .map_err(|error| Failure::new(Kind::Credential).with_detail(error.to_string()))?;
     }
     Ok(())
 }
 
 /// The subprotocols that a WebSocket client offers.
 pub fn subprotocols<'a>(offered: GetAll<'a, HeaderValue>) -> impl Iterator<Item = &'a str> {
-    offered.into_iter().filter_map(|value| value.to_str().ok()).flat_map(|list| list.split(',')).map(str::trim).filter(|offer| !offer.is_empty())
+    offered
+        .into_iter()
+        .filter_map(|value| value.to_str().ok())
+        .flat_map(|list| list.split(','))
+        .map(str::trim)
+        .filter(|offer| !offer.is_empty())
 }
 
 /// The credential in an offer of the form `name.credential`.
 pub fn credential_in<'a>(offer: &'a str, name: &str) -> Option<&'a str> {
-    offer.strip_prefix(name)?.strip_prefix('.').filter(|credential| !credential.is_empty())
+    offer
+        .strip_prefix(name)?
+        .strip_prefix('.')
+        .filter(|credential| !credential.is_empty())
 }
 
 /// A browser cannot set headers on a WebSocket: it offers credentials as subprotocols,
 /// `cf-aig-authorization.<token>` for the gateway and `<header>.<key>` for the provider.
-fn keys_from_subprotocols(request: &mut RequestHeader, provider: &Provider) -> pingora_core::Result<()> {
-    let key_name = provider.realtime.as_ref().and_then(|realtime| realtime.subprotocol_key.as_deref());
+fn keys_from_subprotocols(
+    request: &mut RequestHeader,
+    provider: &Provider,
+) -> pingora_core::Result<()> {
+    let key_name = provider
+        .realtime
+        .as_ref()
+        .and_then(|realtime| realtime.subprotocol_key.as_deref());
     let mut kept = Vec::new();
     let mut key = None;
     for offer in subprotocols(request.headers.get_all(SUBPROTOCOL)) {
@@ -226,7 +316,8 @@ fn keys_from_subprotocols(request: &mut RequestHeader, provider: &Provider) -> p
         }
     }
     if let Some(key) = key
-        && let Ok(Credential::Header { name, value }) = crate::credential::parse(&provider.keyring.auth, &key)
+        && let Ok(Credential::Header { name, value }) =
+            crate::credential::parse(&provider.keyring.auth, &key)
     {
         request.insert_header(name, value)?;
     }

@@ -32,16 +32,30 @@ pub async fn admit(door: &Door, session: &mut Session, ctx: &mut Context) -> Res
     }
     let expects_continue = session.req_header().headers.contains_key(EXPECT);
     if expects_continue && declared != Some(0) {
-        session.write_continue_response().await.map_err(|error| gone(&error))?;
+        session
+            .write_continue_response()
+            .await
+            .map_err(|error| gone(&error))?;
     }
     if !held {
-        let wants_model = json && ctx.route.as_ref().is_some_and(|route| route.model.is_none());
+        let wants_model = json
+            && ctx
+                .route
+                .as_ref()
+                .is_some_and(|route| route.model.is_none());
         let scan = wants_model.then(ModelScan::default);
-        ctx.body = Body::Streaming { passed: 0, limit: limit.bytes, scan };
+        ctx.body = Body::Streaming {
+            passed: 0,
+            limit: limit.bytes,
+            scan,
+        };
         return Ok(());
     }
     let (bytes, memory) = hold(door, session, declared, &limits).await?;
-    ctx.body = Body::Held { bytes, _memory: memory };
+    ctx.body = Body::Held {
+        bytes,
+        _memory: memory,
+    };
     Ok(())
 }
 
@@ -60,9 +74,15 @@ struct Limit {
 impl Limit {
     fn of(limits: &Limits, small: bool) -> Self {
         if small {
-            Self { bytes: limits.max_body, key: "server.max_body" }
+            Self {
+                bytes: limits.max_body,
+                key: "server.max_body",
+            }
         } else {
-            Self { bytes: limits.max_upload, key: "server.max_upload" }
+            Self {
+                bytes: limits.max_upload,
+                key: "server.max_upload",
+            }
         }
     }
 
@@ -72,7 +92,10 @@ impl Limit {
 }
 
 fn too_large(bytes: u64, key: &str) -> Failure {
-    Failure::because(Kind::BodyTooLarge, format!("The request body is larger than the {bytes} bytes of {key}"))
+    Failure::because(
+        Kind::BodyTooLarge,
+        format!("The request body is larger than the {bytes} bytes of {key}"),
+    )
 }
 
 /// Reads the body whole, within the memory of all held bodies.
@@ -96,7 +119,11 @@ async fn hold(
         if remaining <= REPLAY_BUFFER {
             session.enable_retry_buffering();
         }
-        let Some(piece) = session.read_request_body().await.map_err(|error| read_failure(&error))? else {
+        let Some(piece) = session
+            .read_request_body()
+            .await
+            .map_err(|error| read_failure(&error))?
+        else {
             return Ok((body.freeze(), memory));
         };
         let length = (body.len() + piece.len()) as u64;
@@ -105,9 +132,15 @@ async fn hold(
         }
         if length > reserved {
             // Grows as the buffer does, by doubling.
-            let target = (reserved * 2).clamp(REPLAY_BUFFER, limits.max_body).max(length);
+            let target = (reserved * 2)
+                .clamp(REPLAY_BUFFER, limits.max_body)
+                .max(length);
             reserve(target - reserved)?;
-            body.reserve(usize::try_from(target).unwrap_or(0).saturating_sub(body.len()));
+            body.reserve(
+                usize::try_from(target)
+                    .unwrap_or(0)
+                    .saturating_sub(body.len()),
+            );
             reserved = target;
         }
         body.extend_from_slice(&piece);
@@ -117,19 +150,30 @@ async fn hold(
 /// Whether the held body is one that Pingora cannot replay: longer than its buffer, and of
 /// a length it did not know when reading began.
 pub fn needs_subrequest(session: &Session, ctx: &Context) -> bool {
-    let Body::Held { bytes, .. } = &ctx.body else { return false };
+    let Body::Held { bytes, .. } = &ctx.body else {
+        return false;
+    };
     content_length(session).is_none() && bytes.len() as u64 > REPLAY_BUFFER
 }
 
 /// In a subrequest: takes in the one byte that stands for the held body.
 pub async fn read_placeholder(session: &mut Session) -> Result<(), Failure> {
     session.enable_retry_buffering();
-    while session.read_request_body().await.map_err(|error| read_failure(&error))?.is_some() {}
+    while session
+        .read_request_body()
+        .await
+        .map_err(|error| read_failure(&error))?
+        .is_some()
+    {}
     Ok(())
 }
 
 /// What goes to the provider: the held body whole, once per attempt, or the piece as it came.
-pub fn pass(piece: &mut Option<Bytes>, end_of_stream: bool, ctx: &mut Context) -> Result<(), Failure> {
+pub fn pass(
+    piece: &mut Option<Bytes>,
+    end_of_stream: bool,
+    ctx: &mut Context,
+) -> Result<(), Failure> {
     match &mut ctx.body {
         Body::Unread => Ok(()),
         Body::Held { bytes, .. } => {
@@ -140,11 +184,17 @@ pub fn pass(piece: &mut Option<Bytes>, end_of_stream: bool, ctx: &mut Context) -
             ctx.attempt.body_sent = end_of_stream;
             Ok(())
         }
-        Body::Streaming { passed, limit, scan } => {
+        Body::Streaming {
+            passed,
+            limit,
+            scan,
+        } => {
             let Some(piece) = piece else { return Ok(()) };
             *passed += piece.len() as u64;
             if *passed > *limit {
-                let message = format!("The request body is larger than the {limit} bytes that server.max_body (JSON) or server.max_upload allows");
+                let message = format!(
+                    "The request body is larger than the {limit} bytes that server.max_body (JSON) or server.max_upload allows"
+                );
                 return Err(Failure::because(Kind::BodyTooLarge, message));
             }
             if let Some(scan) = scan {
@@ -178,7 +228,9 @@ pub fn frame(head: &mut pingora_http::RequestHeader, ctx: &Context) -> pingora_c
 fn read_failure(error: &pingora_core::Error) -> Failure {
     match error.etype() {
         ErrorType::ReadTimedout => Failure::new(Kind::ClientTimeout),
-        ErrorType::InvalidHTTPHeader => Failure::because(Kind::BadRequest, "The request body's framing is broken"),
+        ErrorType::InvalidHTTPHeader => {
+            Failure::because(Kind::BadRequest, "The request body's framing is broken")
+        }
         _ => gone(error),
     }
 }

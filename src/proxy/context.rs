@@ -165,7 +165,9 @@ impl Context {
     pub fn model(&self) -> Option<&str> {
         let in_path = self.route.as_ref().and_then(|route| route.model.as_deref());
         in_path.or(match &self.body {
-            Body::Streaming { scan: Some(scan), .. } => scan.model(),
+            Body::Streaming {
+                scan: Some(scan), ..
+            } => scan.model(),
             _ => None,
         })
     }

@@ -36,18 +36,32 @@ pub fn could_not_connect(ctx: &mut Context, mut error: Box<Error>) -> Box<Error>
 pub fn broke(session: &Session, ctx: &Context, mut error: Box<Error>, reused: bool) -> Box<Error> {
     let closed = matches!(
         error.etype(),
-        ErrorType::ConnectionClosed | ErrorType::ReadError | ErrorType::WriteError | ErrorType::H2Error
+        ErrorType::ConnectionClosed
+            | ErrorType::ReadError
+            | ErrorType::WriteError
+            | ErrorType::H2Error
     );
-    let unanswered = ctx.answer.head.is_none() && session.response_written().is_none_or(|head| head.status.is_informational());
-    let replayable = matches!(ctx.body, Body::Held { .. }) || !session.as_ref().retry_buffer_truncated();
-    let stale = reused && closed && unanswered && replayable && error.esource() == &ErrorSource::Upstream;
-    let downgrade = matches!(error.etype(), ErrorType::H2Downgrade | ErrorType::InvalidH2) && unanswered && replayable;
+    let unanswered = ctx.answer.head.is_none()
+        && session
+            .response_written()
+            .is_none_or(|head| head.status.is_informational());
+    let replayable =
+        matches!(ctx.body, Body::Held { .. }) || !session.as_ref().retry_buffer_truncated();
+    let stale =
+        reused && closed && unanswered && replayable && error.esource() == &ErrorSource::Upstream;
+    let downgrade = matches!(error.etype(), ErrorType::H2Downgrade | ErrorType::InvalidH2)
+        && unanswered
+        && replayable;
     error.set_retry((stale || downgrade) && ctx.failure.is_none() && ctx.attempt.count < MAX_STALE);
     error
 }
 
 /// Answers a request that is refused before anything was tried.
-pub async fn refuse(session: &mut Session, ctx: &mut Context, failure: Failure) -> pingora_core::Result<()> {
+pub async fn refuse(
+    session: &mut Session,
+    ctx: &mut Context,
+    failure: Failure,
+) -> pingora_core::Result<()> {
     let gone = failure.kind == Kind::ClientGone;
     ctx.failure = Some(failure.clone());
     if gone {
@@ -58,22 +72,34 @@ pub async fn refuse(session: &mut Session, ctx: &mut Context, failure: Failure) 
 
 /// The end of a request that failed.
 pub async fn give_up(session: &mut Session, error: &Error, ctx: &mut Context) -> FailToProxy {
-    let nothing = FailToProxy { error_code: 0, can_reuse_downstream: false };
+    let nothing = FailToProxy {
+        error_code: 0,
+        can_reuse_downstream: false,
+    };
     if ctx.handed_over {
         return nothing;
     }
-    let begun = session.response_written().is_some_and(|head| !head.status.is_informational());
+    let begun = session
+        .response_written()
+        .is_some_and(|head| !head.status.is_informational());
     let failure = ctx.failure.take().unwrap_or_else(|| classify(error, begun));
     let kind = failure.kind;
     ctx.failure = Some(failure.clone());
     if kind == Kind::ClientGone {
         return nothing;
     }
-    let written = if begun { end_broken(session, ctx).await } else { write(session, ctx, &failure).await };
+    let written = if begun {
+        end_broken(session, ctx).await
+    } else {
+        write(session, ctx, &failure).await
+    };
     if let Err(error) = written {
         log::debug!("the client did not take the error: {error}");
     }
-    FailToProxy { error_code: kind.status(), can_reuse_downstream: false }
+    FailToProxy {
+        error_code: kind.status(),
+        can_reuse_downstream: false,
+    }
 }
 
 /// What an error of Pingora's means.
@@ -82,10 +108,25 @@ fn classify(error: &Error, begun: bool) -> Failure {
         (ErrorSource::Downstream, ErrorType::ReadTimedout) if !begun => Kind::ClientTimeout,
         (ErrorSource::Downstream, ErrorType::InvalidHTTPHeader) => Kind::BadRequest,
         (ErrorSource::Downstream, _) => Kind::ClientGone,
-        (_, ErrorType::ReadTimedout | ErrorType::WriteTimedout | ErrorType::ConnectTimedout | ErrorType::TLSHandshakeTimedout) => Kind::UpstreamTimeout,
+        (
+            _,
+            ErrorType::ReadTimedout
+            | ErrorType::WriteTimedout
+            | ErrorType::ConnectTimedout
+            | ErrorType::TLSHandshakeTimedout,
+        ) => Kind::UpstreamTimeout,
         (ErrorSource::Upstream, _) if begun => Kind::UpstreamCut,
-        (_, ErrorType::TLSHandshakeFailure | ErrorType::InvalidCert | ErrorType::HandshakeError | ErrorType::TLSWantX509Lookup) => Kind::UpstreamTls,
-        (ErrorSource::Upstream, ErrorType::InvalidHTTPHeader | ErrorType::H1Error | ErrorType::InvalidH2) => Kind::UpstreamInvalid,
+        (
+            _,
+            ErrorType::TLSHandshakeFailure
+            | ErrorType::InvalidCert
+            | ErrorType::HandshakeError
+            | ErrorType::TLSWantX509Lookup,
+        ) => Kind::UpstreamTls,
+        (
+            ErrorSource::Upstream,
+            ErrorType::InvalidHTTPHeader | ErrorType::H1Error | ErrorType::InvalidH2,
+        ) => Kind::UpstreamInvalid,
         (ErrorSource::Upstream, _) => Kind::UpstreamUnreachable,
         _ => Kind::Internal,
     };
@@ -93,7 +134,11 @@ fn classify(error: &Error, begun: bool) -> Failure {
 }
 
 /// An answer of the gateway's own.
-async fn write(session: &mut Session, ctx: &Context, failure: &Failure) -> pingora_core::Result<()> {
+async fn write(
+    session: &mut Session,
+    ctx: &Context,
+    failure: &Failure,
+) -> pingora_core::Result<()> {
     let body = Bytes::from(failure.body());
     let mut head = ResponseHeader::build(failure.kind.status(), Some(12))?;
     head.insert_header(CONTENT_TYPE, "application/json")?;
@@ -136,8 +181,15 @@ async fn linger(session: &mut Session) {
 async fn end_broken(session: &mut Session, ctx: &Context) -> pingora_core::Result<()> {
     let format = ctx.route.as_ref().map(|route| route.format);
     let watch = ctx.answer.watch.as_ref();
-    let kind = ctx.failure.as_ref().map_or(Kind::UpstreamCut, |failure| failure.kind);
-    let message = if kind == Kind::UpstreamTimeout { "The provider stopped sending before its answer was complete" } else { Kind::UpstreamCut.message() };
+    let kind = ctx
+        .failure
+        .as_ref()
+        .map_or(Kind::UpstreamCut, |failure| failure.kind);
+    let message = if kind == Kind::UpstreamTimeout {
+        "The provider stopped sending before its answer was complete"
+    } else {
+        Kind::UpstreamCut.message()
+    };
     let frame = format.and_then(|format| watch?.error_frame(format, message));
     session.set_keepalive(None);
     match frame {

@@ -22,18 +22,26 @@ pub struct Reservation {
 impl Memory {
     /// Nothing reserved yet; the gauge in `metrics` follows.
     pub fn new(metrics: Arc<Metrics>) -> Self {
-        Self { reserved: AtomicU64::new(0), metrics }
+        Self {
+            reserved: AtomicU64::new(0),
+            metrics,
+        }
     }
 
     /// An empty reservation, to be grown.
     pub fn reserve_nothing(self: &Arc<Self>) -> Reservation {
-        Reservation { memory: Arc::clone(self), bytes: 0 }
+        Reservation {
+            memory: Arc::clone(self),
+            bytes: 0,
+        }
     }
 
     fn add(&self, bytes: u64, limit: u64) -> bool {
-        let added = self.reserved.fetch_update(Ordering::AcqRel, Ordering::Acquire, |now| {
-            now.checked_add(bytes).filter(|sum| *sum <= limit)
-        });
+        let added = self
+            .reserved
+            .fetch_update(Ordering::AcqRel, Ordering::Acquire, |now| {
+                now.checked_add(bytes).filter(|sum| *sum <= limit)
+            });
         if let Ok(before) = added {
             self.metrics.held_bytes(before + bytes);
         }
@@ -55,7 +63,9 @@ impl Reservation {
 impl Drop for Reservation {
     fn drop(&mut self) {
         let before = self.memory.reserved.fetch_sub(self.bytes, Ordering::AcqRel);
-        self.memory.metrics.held_bytes(before.saturating_sub(self.bytes));
+        self.memory
+            .metrics
+            .held_bytes(before.saturating_sub(self.bytes));
     }
 }
 

@@ -34,7 +34,9 @@ pub fn head_arrived(session: &Session, response: &ResponseHeader, ctx: &mut Cont
     let framing = Framing::of(header(CONTENT_TYPE), header(CONTENT_ENCODING));
     ctx.answer.streamed = upgraded || framing != Framing::Other;
     // A declared length leaves no room for a word of ours.
-    let room = header(CONTENT_LENGTH).is_none() && !upgraded && session.req_header().method != http::Method::HEAD;
+    let room = header(CONTENT_LENGTH).is_none()
+        && !upgraded
+        && session.req_header().method != http::Method::HEAD;
     ctx.watch(if room { framing } else { Framing::Other });
 }
 
@@ -71,7 +73,8 @@ pub fn head_leaves(response: &mut ResponseHeader, ctx: &Context) -> pingora_core
 pub fn own_headers(response: &mut ResponseHeader, ctx: &Context) -> pingora_core::Result<()> {
     static ZERO: OnceLock<HeaderValue> = OnceLock::new();
     let mut buffer = [0; uuid::fmt::Hyphenated::LENGTH];
-    let id = HeaderValue::from_str(ctx.id.hyphenated().encode_lower(&mut buffer)).unwrap_or_else(|_| HeaderValue::from_static(""));
+    let id = HeaderValue::from_str(ctx.id.hyphenated().encode_lower(&mut buffer))
+        .unwrap_or_else(|_| HeaderValue::from_static(""));
     response.insert_header(EVENT_ID, ctx.directives.event_id.as_ref().unwrap_or(&id))?;
     response.insert_header(REQUEST_ID, &id)?;
     response.insert_header(LOG_ID, id)?;
@@ -81,7 +84,10 @@ pub fn own_headers(response: &mut ResponseHeader, ctx: &Context) -> pingora_core
         None => drop(response.remove_header(&PROVIDER)),
     }
     // A model's name that cannot stand in a header is left out.
-    match ctx.model().and_then(|model| HeaderValue::from_bytes(model.as_bytes()).ok()) {
+    match ctx
+        .model()
+        .and_then(|model| HeaderValue::from_bytes(model.as_bytes()).ok())
+    {
         Some(model) => response.insert_header(MODEL, model)?,
         None => drop(response.remove_header(&MODEL)),
     }

@@ -28,7 +28,9 @@ pub fn publish(door: &Door, session: &mut Session, error: Option<&Error>, ctx: &
 fn record(session: &Session, error: Option<&Error>, ctx: &mut Context) -> RequestRecord {
     let head = session.req_header();
     let now = Instant::now();
-    let status = session.response_written().map_or(0, |head| head.status.as_u16());
+    let status = session
+        .response_written()
+        .map_or(0, |head| head.status.as_u16());
     let failure = ctx.failure.take().or_else(|| unexplained(error));
     let error_source = match (&failure, status) {
         (Some(_), _) => Some(Source::Gateway),
@@ -49,7 +51,9 @@ fn record(session: &Session, error: Option<&Error>, ctx: &mut Context) -> Reques
         method: head.method.clone(),
         path: std::mem::take(&mut ctx.path),
         version: head.version,
-        client: session.client_addr().and_then(|address| address.as_inet().copied()),
+        client: session
+            .client_addr()
+            .and_then(|address| address.as_inet().copied()),
         user_agent: shown(USER_AGENT.as_str()),
         traceparent: shown("traceparent"),
         status,

@@ -31,8 +31,13 @@ pub fn may_be_needed(session: &Session, ctx: &Context) -> bool {
 
 /// In a subrequest: takes the state of the request over.
 pub fn take_over(session: &mut Session, ctx: &mut Context) {
-    let handed = session.subrequest_ctx.as_mut().and_then(|sub| sub.user_ctx_mut());
-    let state = handed.and_then(|handed| handed.downcast_mut::<Handover>()).and_then(|handover| handover.get_mut().ok()?.take());
+    let handed = session
+        .subrequest_ctx
+        .as_mut()
+        .and_then(|sub| sub.user_ctx_mut());
+    let state = handed
+        .and_then(|handed| handed.downcast_mut::<Handover>())
+        .and_then(|handover| handover.get_mut().ok()?.take());
     if let Some(state) = state {
         *ctx = state;
         ctx.is_subrequest = true;
@@ -42,13 +47,19 @@ pub fn take_over(session: &mut Session, ctx: &mut Context) {
 /// Runs the request as a subrequest and carries its answer to the client.
 pub async fn run(session: &mut Session, ctx: &mut Context) -> Result<(), Failure> {
     let internal = |detail: &str| Failure::new(Kind::Internal).with_detail(detail);
-    let spawner = session.subrequest_spawner.take().ok_or_else(|| internal("no subrequest can be made"))?;
+    let spawner = session
+        .subrequest_spawner
+        .take()
+        .ok_or_else(|| internal("no subrequest can be made"))?;
     stand_in(session).map_err(|error| internal(&error.to_string()))?;
     let outer = Context::new(ctx.snapshot.clone());
     let state = std::mem::replace(ctx, outer);
     ctx.handed_over = true;
     let handover: Handover = Mutex::new(Some(state));
-    let sub = Ctx::builder().body_mode(BodyMode::ExpectBody).user_ctx(Box::new(handover)).build();
+    let sub = Ctx::builder()
+        .body_mode(BodyMode::ExpectBody)
+        .user_ctx(Box::new(handover))
+        .build();
     let (prepared, handle) = spawner.create_subrequest(session.as_downstream(), sub);
     let running = tokio::spawn(prepared.run());
     let carried = carry(session, handle).await;
@@ -76,10 +87,14 @@ fn stand_in(session: &mut Session) -> pingora_core::Result<()> {
 /// Carries the subrequest's answer to the client, watching whether it is still there.
 async fn carry(session: &mut Session, handle: SubrequestHandle) -> Result<(), Failure> {
     let SubrequestHandle { tx, mut rx, .. } = handle;
-    let gone = |error: Box<pingora_core::Error>| Failure::new(Kind::ClientGone).with_detail(error.to_string());
+    let gone = |error: Box<pingora_core::Error>| {
+        Failure::new(Kind::ClientGone).with_detail(error.to_string())
+    };
     let placeholder = HttpTask::Body(Some(Bytes::from_static(b"-")), true);
     if tx.send(placeholder).await.is_err() {
-        return Err(Failure::new(Kind::Internal).with_detail("the subrequest ended before it began"));
+        return Err(
+            Failure::new(Kind::Internal).with_detail("the subrequest ended before it began")
+        );
     }
     loop {
         tokio::select! {

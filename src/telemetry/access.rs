@@ -59,7 +59,10 @@ fn push_plain(line: &mut String, value: &Value<'_>) {
 }
 
 fn is_bare(text: &str) -> bool {
-    !text.is_empty() && text.bytes().all(|b| b.is_ascii_graphic() && b != b'"' && b != b'=' && b != b'\\')
+    !text.is_empty()
+        && text
+            .bytes()
+            .all(|b| b.is_ascii_graphic() && b != b'"' && b != b'=' && b != b'\\')
 }
 
 /// A JSON string, which is a logfmt string too: no line break or control character gets out.
@@ -109,14 +112,21 @@ pub(crate) mod tests {
         let line = line(AccessLog::Logfmt, &record());
         assert!(!line.contains('\n'));
         assert!(line.contains(r#"model="a model\n\"x\"""#), "{line}");
-        assert!(line.contains("status=200 streamed=false attempts=1 reused=true"), "{line}");
-        assert!(line.contains("duration_ms=1.500 upstream_ms=1.000 overhead_ms=0.500"), "{line}");
+        assert!(
+            line.contains("status=200 streamed=false attempts=1 reused=true"),
+            "{line}"
+        );
+        assert!(
+            line.contains("duration_ms=1.500 upstream_ms=1.000 overhead_ms=0.500"),
+            "{line}"
+        );
     }
 
     #[test]
     fn json_lines_are_json() {
         let line = line(AccessLog::Json, &record());
-        let object: serde_json::Value = serde_json::from_str(&format!("{{\"x\":0{line}}}")).unwrap_or_default();
+        let object: serde_json::Value =
+            serde_json::from_str(&format!("{{\"x\":0{line}}}")).unwrap_or_default();
         assert_eq!(object["model"], "a model\n\"x\"");
         assert_eq!(object["bytes_out"], 20);
         assert_eq!(object["reused"], true);

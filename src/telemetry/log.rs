@@ -2,9 +2,9 @@
 //! a pipe or a disk. What does not fit the queue is dropped and counted.
 
 use std::io::{self, Write};
+use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
-use std::sync::OnceLock;
 use std::time::{Duration, SystemTime};
 
 use crate::config::schema::AccessLog;
@@ -34,7 +34,9 @@ pub fn init(filter: &str, form: AccessLog) {
     if WRITER.set(sender.clone()).is_err() {
         return;
     }
-    let spawned = std::thread::Builder::new().name("log".into()).spawn(move || write_lines(&receiver));
+    let spawned = std::thread::Builder::new()
+        .name("log".into())
+        .spawn(move || write_lines(&receiver));
     if let Err(error) = spawned {
         eprintln!("tollgate: cannot start the log writer: {error}");
         return;
@@ -93,14 +95,21 @@ fn line(form: AccessLog, now: SystemTime, record: &::log::Record<'_>) -> String 
     match (form, is_access) {
         (AccessLog::Json, true) => format!("{{\"time\":\"{time}\"{message}}}\n"),
         (AccessLog::Json, false) => {
-            let mut line = format!("{{\"time\":\"{time}\",\"level\":\"{}\",\"target\":\"{}\",\"message\":", record.level(), record.target());
+            let mut line = format!(
+                "{{\"time\":\"{time}\",\"level\":\"{}\",\"target\":\"{}\",\"message\":",
+                record.level(),
+                record.target()
+            );
             access::push_quoted(&mut line, &message);
             line + "}\n"
         }
         (_, true) => format!("time={time} {message}\n"),
         (_, false) => {
             let level = record.level().as_str().to_ascii_lowercase();
-            let mut line = format!("time={time} level={level} target={} message=", record.target());
+            let mut line = format!(
+                "time={time} level={level} target={} message=",
+                record.target()
+            );
             access::push_quoted(&mut line, &message);
             line + "\n"
         }
@@ -115,7 +124,11 @@ mod tests {
     fn process_lines_are_one_line_each() {
         let render = |form| {
             let args = format_args!("two\nlines");
-            let record = ::log::Record::builder().args(args).level(::log::Level::Warn).target("t").build();
+            let record = ::log::Record::builder()
+                .args(args)
+                .level(::log::Level::Warn)
+                .target("t")
+                .build();
             line(form, SystemTime::UNIX_EPOCH, &record)
         };
         assert_eq!(

@@ -95,35 +95,97 @@ impl Metrics {
             prometheus::Result::Ok(gauge)
         };
         let restart_required = IntGaugeVec::new(
-            Opts::new("tollgate_config_restart_required", "1 for a configuration key that changed but takes effect only after a restart or an upgrade"),
+            Opts::new(
+                "tollgate_config_restart_required",
+                "1 for a configuration key that changed but takes effect only after a restart or an upgrade",
+            ),
             &["key"],
         )?;
         registry.register(Box::new(restart_required.clone()))?;
-        let log_dropped = Gauge::new("tollgate_log_lines_dropped_total", "Log lines dropped because standard error did not keep up")?;
+        let log_dropped = Gauge::new(
+            "tollgate_log_lines_dropped_total",
+            "Log lines dropped because standard error did not keep up",
+        )?;
         registry.register(Box::new(log_dropped.clone()))?;
-        let build = IntGaugeVec::new(Opts::new("tollgate_build_info", "Version of the running binary"), &["version"])?;
+        let build = IntGaugeVec::new(
+            Opts::new("tollgate_build_info", "Version of the running binary"),
+            &["version"],
+        )?;
         build.with_label_values(&[env!("CARGO_PKG_VERSION")]).set(1);
         registry.register(Box::new(build))?;
         Ok(Self {
-            requests: counter("tollgate_requests_total", "Requests by the status their client received; status 0: it received none", &["gateway", "provider", "status"])?,
-            errors: counter("tollgate_errors_total", "Requests that failed, by who made the error (gateway or provider) and kind", &["gateway", "provider", "source", "kind"])?,
-            duration: histogram("tollgate_request_duration_seconds", "From the request's head to the end of the answer", &DURATIONS)?,
-            upstream: histogram("tollgate_upstream_duration_seconds", "From the start of the first try at the provider to its last byte", &DURATIONS)?,
-            overhead: histogram("tollgate_gateway_overhead_seconds", "Time spent in the gateway itself", &OVERHEADS)?,
-            first_token: histogram("tollgate_time_to_first_token_seconds", "From the request's head to the first byte of a streamed answer", &DURATIONS)?,
-            request_bytes: counter("tollgate_request_bytes_total", "Body bytes received from clients", &by_provider)?,
-            response_bytes: counter("tollgate_response_bytes_total", "Body bytes sent to clients", &by_provider)?,
-            attempts: counter("tollgate_upstream_attempts_total", "Tries at providers", &by_provider)?,
-            in_flight: gauge("tollgate_requests_in_flight", "Requests and upgraded connections in flight")?,
-            held_bytes: gauge("tollgate_held_body_bytes", "Memory reserved for held request bodies")?,
-            reloads: counter("tollgate_config_reloads_total", "Configuration reloads by result", &["result"])?,
+            requests: counter(
+                "tollgate_requests_total",
+                "Requests by the status their client received; status 0: it received none",
+                &["gateway", "provider", "status"],
+            )?,
+            errors: counter(
+                "tollgate_errors_total",
+                "Requests that failed, by who made the error (gateway or provider) and kind",
+                &["gateway", "provider", "source", "kind"],
+            )?,
+            duration: histogram(
+                "tollgate_request_duration_seconds",
+                "From the request's head to the end of the answer",
+                &DURATIONS,
+            )?,
+            upstream: histogram(
+                "tollgate_upstream_duration_seconds",
+                "From the start of the first try at the provider to its last byte",
+                &DURATIONS,
+            )?,
+            overhead: histogram(
+                "tollgate_gateway_overhead_seconds",
+                "Time spent in the gateway itself",
+                &OVERHEADS,
+            )?,
+            first_token: histogram(
+                "tollgate_time_to_first_token_seconds",
+                "From the request's head to the first byte of a streamed answer",
+                &DURATIONS,
+            )?,
+            request_bytes: counter(
+                "tollgate_request_bytes_total",
+                "Body bytes received from clients",
+                &by_provider,
+            )?,
+            response_bytes: counter(
+                "tollgate_response_bytes_total",
+                "Body bytes sent to clients",
+                &by_provider,
+            )?,
+            attempts: counter(
+                "tollgate_upstream_attempts_total",
+                "Tries at providers",
+                &by_provider,
+            )?,
+            in_flight: gauge(
+                "tollgate_requests_in_flight",
+                "Requests and upgraded connections in flight",
+            )?,
+            held_bytes: gauge(
+                "tollgate_held_body_bytes",
+                "Memory reserved for held request bodies",
+            )?,
+            reloads: counter(
+                "tollgate_config_reloads_total",
+                "Configuration reloads by result",
+                &["result"],
+            )?,
             last_reload_successful: {
-                let gauge = gauge("tollgate_config_last_reload_successful", "Whether the last reload took effect")?;
+                let gauge = gauge(
+                    "tollgate_config_last_reload_successful",
+                    "Whether the last reload took effect",
+                )?;
                 gauge.set(1);
                 gauge
             },
             restart_required,
-            upgrades: counter("tollgate_upgrades_total", "Binary upgrades by result", &["result"])?,
+            upgrades: counter(
+                "tollgate_upgrades_total",
+                "Binary upgrades by result",
+                &["result"],
+            )?,
             log_dropped,
             registry,
         })
@@ -149,7 +211,9 @@ impl Metrics {
         let (gateway, provider) = (record.gateway_label(), record.provider_label());
         let unmounted;
         let series = match &record.provider {
-            Some(mounted) => mounted.series.get_or_init(|| self.series(gateway, provider)),
+            Some(mounted) => mounted
+                .series
+                .get_or_init(|| self.series(gateway, provider)),
             None => {
                 unmounted = self.series(gateway, provider);
                 &unmounted
@@ -161,22 +225,28 @@ impl Metrics {
         } else {
             let mut digits = [0; 3];
             let status = status_label(record.status, &mut digits);
-            self.requests.with_label_values(&[gateway, provider, status]).inc();
+            self.requests
+                .with_label_values(&[gateway, provider, status])
+                .inc();
         }
         if let (Some(source), Some(kind)) = (record.error_source, record.error_kind()) {
-            self.errors.with_label_values(&[gateway, provider, source.name(), kind]).inc();
+            self.errors
+                .with_label_values(&[gateway, provider, source.name(), kind])
+                .inc();
         }
     }
 
     /// Memory reserved for held bodies, in bytes.
     pub fn held_bytes(&self, bytes: u64) {
-        self.held_bytes.set(i64::try_from(bytes).unwrap_or(i64::MAX));
+        self.held_bytes
+            .set(i64::try_from(bytes).unwrap_or(i64::MAX));
     }
 
     /// Counts a reload.
     pub fn reloaded(&self, outcome: Outcome) {
         self.reloads.with_label_values(&[outcome.label()]).inc();
-        self.last_reload_successful.set((outcome == Outcome::Success).into());
+        self.last_reload_successful
+            .set((outcome == Outcome::Success).into());
     }
 
     /// The configuration keys that wait for a restart; all others no longer do.
@@ -194,7 +264,8 @@ impl Metrics {
 
     /// The text that Prometheus scrapes, with `in_flight` requests being answered.
     pub fn render(&self, in_flight: usize) -> String {
-        self.in_flight.set(i64::try_from(in_flight).unwrap_or(i64::MAX));
+        self.in_flight
+            .set(i64::try_from(in_flight).unwrap_or(i64::MAX));
         self.log_dropped.set(super::log::dropped() as f64);
         let mut text = Vec::new();
         if let Err(error) = TextEncoder::new().encode(&self.registry.gather(), &mut text) {
@@ -265,15 +336,25 @@ mod tests {
     #[test]
     fn statuses_are_bounded_labels() {
         let label = |status| status_label(status, &mut [0; 3]).to_owned();
-        assert_eq!([label(0), label(200), label(429), label(599)], ["0", "200", "429", "599"]);
-        assert_eq!([label(600), label(99), label(65535)], ["other", "other", "other"]);
+        assert_eq!(
+            [label(0), label(200), label(429), label(599)],
+            ["0", "200", "429", "599"]
+        );
+        assert_eq!(
+            [label(600), label(99), label(65535)],
+            ["other", "other", "other"]
+        );
     }
 
     #[test]
     fn keys_that_wait_for_a_restart_are_listed_and_forgotten() {
         let metrics = Metrics::new().unwrap();
         metrics.restart_required(&["server.listen"]);
-        assert!(metrics.render(0).contains(r#"tollgate_config_restart_required{key="server.listen"} 1"#));
+        assert!(
+            metrics
+                .render(0)
+                .contains(r#"tollgate_config_restart_required{key="server.listen"} 1"#)
+        );
         metrics.restart_required(&[]);
         assert!(!metrics.render(0).contains("server.listen"));
     }

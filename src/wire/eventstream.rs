@@ -112,7 +112,10 @@ mod tests {
         let word = |at: usize| u32::from_be_bytes(frame[at..at + 4].try_into().unwrap());
         assert_eq!(word(0) as usize, frame.len());
         assert_eq!(word(8), crc32fast::hash(&frame[..8]));
-        assert_eq!(word(frame.len() - 4), crc32fast::hash(&frame[..frame.len() - 4]));
+        assert_eq!(
+            word(frame.len() - 4),
+            crc32fast::hash(&frame[..frame.len() - 4])
+        );
         let payload = &frame[12 + word(4) as usize..frame.len() - 4];
         assert_eq!(payload, br#"{"message":"broke off"}"#);
     }

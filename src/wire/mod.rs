@@ -15,7 +15,8 @@ use crate::config::schema::Format;
 pub fn format_of(path: &str, provider: Format) -> Format {
     let path = path.split('?').next().unwrap_or(path).trim_end_matches('/');
     let last = path.rsplit('/').next().unwrap_or("");
-    if last == "messages" || path.ends_with("/messages/count_tokens") || path.ends_with("/complete") {
+    if last == "messages" || path.ends_with("/messages/count_tokens") || path.ends_with("/complete")
+    {
         return Format::AnthropicMessages;
     }
     if path.ends_with("/chat/completions") || path.ends_with("/completions") {
@@ -47,7 +48,12 @@ impl Framing {
         if content_encoding.is_some_and(|encoding| !encoding.eq_ignore_ascii_case(b"identity")) {
             return Self::Other;
         }
-        let essence = content_type.unwrap_or(b"").split(|b| *b == b';').next().unwrap_or(b"").trim_ascii();
+        let essence = content_type
+            .unwrap_or(b"")
+            .split(|b| *b == b';')
+            .next()
+            .unwrap_or(b"")
+            .trim_ascii();
         if essence.eq_ignore_ascii_case(b"text/event-stream") {
             Self::Sse
         } else if essence.eq_ignore_ascii_case(b"application/vnd.amazon.eventstream") {
@@ -114,9 +120,21 @@ mod tests {
         let cases = [
             ("/v1/chat/completions", Format::Opaque, Format::OpenaiChat),
             ("/v1/responses", Format::OpenaiChat, Format::OpenaiResponses),
-            ("/v1/messages?beta=true", Format::OpenaiChat, Format::AnthropicMessages),
-            ("/v1beta/models/m:streamGenerateContent?alt=sse", Format::Opaque, Format::GeminiGenerate),
-            ("/v1beta/openai/chat/completions", Format::GeminiGenerate, Format::OpenaiChat),
+            (
+                "/v1/messages?beta=true",
+                Format::OpenaiChat,
+                Format::AnthropicMessages,
+            ),
+            (
+                "/v1beta/models/m:streamGenerateContent?alt=sse",
+                Format::Opaque,
+                Format::GeminiGenerate,
+            ),
+            (
+                "/v1beta/openai/chat/completions",
+                Format::GeminiGenerate,
+                Format::OpenaiChat,
+            ),
             ("/model/x/converse-stream", Format::Bedrock, Format::Bedrock),
         ];
         for (path, provider, expected) in cases {
@@ -126,9 +144,18 @@ mod tests {
 
     #[test]
     fn only_identity_streams_can_be_written_to() {
-        assert_eq!(Framing::of(Some(b"text/event-stream; charset=utf-8"), None), Framing::Sse);
-        assert_eq!(Framing::of(Some(b"text/event-stream"), Some(b"gzip")), Framing::Other);
-        assert_eq!(Framing::of(Some(b"application/vnd.amazon.eventstream"), None), Framing::EventStream);
+        assert_eq!(
+            Framing::of(Some(b"text/event-stream; charset=utf-8"), None),
+            Framing::Sse
+        );
+        assert_eq!(
+            Framing::of(Some(b"text/event-stream"), Some(b"gzip")),
+            Framing::Other
+        );
+        assert_eq!(
+            Framing::of(Some(b"application/vnd.amazon.eventstream"), None),
+            Framing::EventStream
+        );
         assert_eq!(Framing::of(Some(b"application/json"), None), Framing::Other);
         assert_eq!(Framing::of(None, None), Framing::Other);
     }

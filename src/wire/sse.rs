@@ -102,26 +102,48 @@ mod tests {
                 let mut boundary = Boundary::default();
                 boundary.feed(&stream.as_bytes()[..cut]);
                 boundary.feed(&stream.as_bytes()[cut..]);
-                assert_eq!(boundary.missing(), missing.as_bytes(), "{stream:?} cut at {cut}");
+                assert_eq!(
+                    boundary.missing(),
+                    missing.as_bytes(),
+                    "{stream:?} cut at {cut}"
+                );
             }
         }
     }
 
     #[test]
     fn each_dialect_says_error_in_its_own_way() {
-        let text = |format| String::from_utf8(error_event(format, "broke \"off\"\n").unwrap()).unwrap();
+        let text =
+            |format| String::from_utf8(error_event(format, "broke \"off\"\n").unwrap()).unwrap();
         let data = |text: &str| -> serde_json::Value {
-            let line = text.lines().find(|line| line.starts_with("data: ")).unwrap();
+            let line = text
+                .lines()
+                .find(|line| line.starts_with("data: "))
+                .unwrap();
             serde_json::from_str(&line[6..]).unwrap()
         };
         assert!(text(Format::OpenaiChat).starts_with("data: {"));
-        assert_eq!(data(&text(Format::OpenaiChat))["error"]["message"], "broke \"off\"\n");
+        assert_eq!(
+            data(&text(Format::OpenaiChat))["error"]["message"],
+            "broke \"off\"\n"
+        );
         assert!(text(Format::OpenaiResponses).starts_with("event: error\ndata: "));
         assert_eq!(data(&text(Format::OpenaiResponses))["type"], "error");
         assert!(text(Format::AnthropicMessages).starts_with("event: error\ndata: "));
-        assert_eq!(data(&text(Format::AnthropicMessages))["error"]["type"], "api_error");
-        assert_eq!(data(&text(Format::GeminiGenerate))["error"]["status"], "UNAVAILABLE");
-        for format in [Format::OpenaiChat, Format::OpenaiResponses, Format::AnthropicMessages, Format::GeminiGenerate] {
+        assert_eq!(
+            data(&text(Format::AnthropicMessages))["error"]["type"],
+            "api_error"
+        );
+        assert_eq!(
+            data(&text(Format::GeminiGenerate))["error"]["status"],
+            "UNAVAILABLE"
+        );
+        for format in [
+            Format::OpenaiChat,
+            Format::OpenaiResponses,
+            Format::AnthropicMessages,
+            Format::GeminiGenerate,
+        ] {
             assert!(text(format).ends_with("\n\n"));
             assert_eq!(text(format).matches("\n\n").count(), 1, "one event only");
         }

@@ -18,7 +18,9 @@ use crate::config::secret::Secret;
 use crate::credential::{self, KeyPlaces};
 use crate::provider::join::Version;
 use crate::provider::template::{Pattern, Template};
-use crate::provider::{Address, Base, Connection, Keyring, Provider, Realtime, Rule, StoredKey, TargetHeader};
+use crate::provider::{
+    Address, Base, Connection, Keyring, Provider, Realtime, Rule, StoredKey, TargetHeader,
+};
 
 /// The catalogue that is compiled in.
 const CATALOGUE: &str = include_str!("../../../conf/providers.yaml");
@@ -55,7 +57,9 @@ pub(super) fn resolve(
         let path = format!("providers.{slug}");
         let provider = Arc::new(Builder { path, problems }.provider(slug, entry.clone()));
         for alias in aliases {
-            providers.entry(alias.as_str().into()).or_insert_with(|| Arc::clone(&provider));
+            providers
+                .entry(alias.as_str().into())
+                .or_insert_with(|| Arc::clone(&provider));
         }
         providers.insert(slug.as_str().into(), provider);
     }
@@ -81,11 +85,17 @@ fn point_mock_at(catalogue: &mut BTreeMap<String, schema::Provider>, mock: Socke
 
 fn is_custom(slug: &str) -> bool {
     let name = slug.strip_prefix(CUSTOM).unwrap_or("");
-    (1..=64).contains(&name.len()) && name.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-' || b == b'_')
+    (1..=64).contains(&name.len())
+        && name
+            .bytes()
+            .all(|b| b.is_ascii_alphanumeric() || b == b'-' || b == b'_')
 }
 
 fn unknown(slug: &str, catalogue: &BTreeMap<String, schema::Provider>, problems: &mut Problems) {
-    let near = catalogue.keys().map(|known| (strsim::jaro_winkler(slug, known), known)).max_by(|a, b| a.0.total_cmp(&b.0));
+    let near = catalogue
+        .keys()
+        .map(|known| (strsim::jaro_winkler(slug, known), known))
+        .max_by(|a, b| a.0.total_cmp(&b.0));
     let hint = match near {
         Some((closeness, known)) if closeness > 0.8 => format!("did you mean `{known}`? "),
         _ => String::new(),
@@ -133,11 +143,17 @@ fn merge(entry: schema::Provider, change: schema::Provider) -> schema::Provider 
             connect: timeouts.connect.or(entry.timeouts.connect),
             idle: timeouts.idle.or(entry.timeouts.idle),
         },
-        tls: schema::ProviderTls { ca: tls.ca.or(entry.tls.ca) },
+        tls: schema::ProviderTls {
+            ca: tls.ca.or(entry.tls.ca),
+        },
         http: http.or(entry.http),
         version: version.or(entry.version),
         paths: rules,
-        aliases: if aliases.is_empty() { entry.aliases } else { aliases },
+        aliases: if aliases.is_empty() {
+            entry.aliases
+        } else {
+            aliases
+        },
         realtime: realtime.or(entry.realtime),
         target_header: target_header.or(entry.target_header),
     }
@@ -170,17 +186,36 @@ impl Builder<'_> {
         } = entry;
         let insecure = allow_insecure.unwrap_or(false);
         let auth = auth.unwrap_or(Auth::Bearer);
-        let address = self.address(base_url.as_deref(), insecure, version.as_deref(), &paths, &keys);
+        let address = self.address(
+            base_url.as_deref(),
+            insecure,
+            version.as_deref(),
+            &paths,
+            &keys,
+        );
         Provider {
             slug: slug.into(),
-            format: format.unwrap_or(if slug.starts_with(CUSTOM) { Format::OpenaiChat } else { Format::Opaque }),
+            format: format.unwrap_or(if slug.starts_with(CUSTOM) {
+                Format::OpenaiChat
+            } else {
+                Format::Opaque
+            }),
             keyring: Arc::new(self.keyring(auth, &keys)),
             headers: self.headers(&headers),
-            connection: self.connection(connect_to.as_deref(), &timeouts, &tls, http.unwrap_or_default()),
+            connection: self.connection(
+                connect_to.as_deref(),
+                &timeouts,
+                &tls,
+                http.unwrap_or_default(),
+            ),
             address,
             realtime: realtime.map(|realtime| Realtime {
                 path: realtime.path.as_str().into(),
-                rename_query: realtime.rename_query.iter().map(|(old, new)| (old.as_str().into(), new.as_str().into())).collect(),
+                rename_query: realtime
+                    .rename_query
+                    .iter()
+                    .map(|(old, new)| (old.as_str().into(), new.as_str().into()))
+                    .collect(),
                 subprotocol_key: realtime.subprotocol_key.as_deref().map(Into::into),
             }),
             target_header: target_header.and_then(|header| self.target_header(&header)),
@@ -199,7 +234,11 @@ impl Builder<'_> {
     fn keyring(&mut self, auth: Auth, keys: &[schema::Key]) -> Keyring {
         let places = KeyPlaces::new(&auth);
         let places = self.ok("auth", places).unwrap_or_default();
-        Keyring { places, keys: self.keys(&auth, keys), auth }
+        Keyring {
+            places,
+            keys: self.keys(&auth, keys),
+            auth,
+        }
     }
 
     fn keys(&mut self, auth: &Auth, keys: &[schema::Key]) -> Vec<StoredKey> {
@@ -209,7 +248,8 @@ impl Builder<'_> {
             let alias: Box<str> = alias.as_deref().unwrap_or("default").into();
             if stored.iter().any(|key| key.alias == alias) {
                 let path = self.at(&field);
-                self.problems.add(path, format!("the alias `{alias}` stands twice"));
+                self.problems
+                    .add(path, format!("the alias `{alias}` stands twice"));
             }
             let secret = match (value, file) {
                 (Some(value), None) => value.read(),
@@ -229,11 +269,19 @@ impl Builder<'_> {
         for (name, secret) in headers {
             let field = format!("headers.{name}");
             let header = secret.read().and_then(|value| {
-                let name: HeaderName = name.parse().map_err(|_| "is not a header name".to_owned())?;
-                if matches!(name.as_str(), "host" | "content-length" | "transfer-encoding" | "connection" | "upgrade") {
-                    return Err("this header belongs to the connection and cannot be set".to_owned());
+                let name: HeaderName = name
+                    .parse()
+                    .map_err(|_| "is not a header name".to_owned())?;
+                if matches!(
+                    name.as_str(),
+                    "host" | "content-length" | "transfer-encoding" | "connection" | "upgrade"
+                ) {
+                    return Err(
+                        "this header belongs to the connection and cannot be set".to_owned()
+                    );
                 }
-                let mut value = HeaderValue::from_str(value.expose()).map_err(|_| "the value is not a header value".to_owned())?;
+                let mut value = HeaderValue::from_str(value.expose())
+                    .map_err(|_| "the value is not a header value".to_owned())?;
                 value.set_sensitive(true);
                 Ok((name, value))
             });
@@ -256,7 +304,11 @@ impl Builder<'_> {
             let loaded = authorities(file);
             self.ok("tls.ca", loaded)
         });
-        let group = ahash::RandomState::with_seeds(1, 2, 3, 4).hash_one((&connect_to, ca_bytes(authorities.as_ref()), http as u8));
+        let group = ahash::RandomState::with_seeds(1, 2, 3, 4).hash_one((
+            &connect_to,
+            ca_bytes(authorities.as_ref()),
+            http as u8,
+        ));
         Connection {
             connect_to,
             connect_timeout: connect.map_or(Duration::from_secs(10), |d| d.0),
@@ -267,51 +319,111 @@ impl Builder<'_> {
         }
     }
 
-    fn address(&mut self, base_url: Option<&str>, insecure: bool, version: Option<&str>, paths: &[schema::PathRule], keys: &[schema::Key]) -> Address {
+    fn address(
+        &mut self,
+        base_url: Option<&str>,
+        insecure: bool,
+        version: Option<&str>,
+        paths: &[schema::PathRule],
+        keys: &[schema::Key],
+    ) -> Address {
         let base = base_url.and_then(|url| {
             let base = Base::parse(url, insecure);
             self.ok("base_url", base)
         });
         if base_url.is_none() && paths.iter().all(|rule| rule.base_url.is_none()) {
             let path = self.at("base_url");
-            self.problems.add(path, "is missing: where do requests to this provider go?");
+            self.problems
+                .add(path, "is missing: where do requests to this provider go?");
         }
         let version = match version {
             None => Version::AsSent,
             Some("") => Version::Drop,
             Some(version) => Version::Insert(version.into()),
         };
-        let rules = paths.iter().enumerate().filter_map(|(index, rule)| self.rule(index, rule, base.as_ref(), insecure, keys)).collect();
-        Address { base, rules, version }
+        let rules = paths
+            .iter()
+            .enumerate()
+            .filter_map(|(index, rule)| self.rule(index, rule, base.as_ref(), insecure, keys))
+            .collect();
+        Address {
+            base,
+            rules,
+            version,
+        }
     }
 
-    fn rule(&mut self, index: usize, rule: &schema::PathRule, base: Option<&Base>, insecure: bool, keys: &[schema::Key]) -> Option<Rule> {
-        let schema::PathRule { pattern, base_url, path, wheres, auth } = rule;
+    fn rule(
+        &mut self,
+        index: usize,
+        rule: &schema::PathRule,
+        base: Option<&Base>,
+        insecure: bool,
+        keys: &[schema::Key],
+    ) -> Option<Rule> {
+        let schema::PathRule {
+            pattern,
+            base_url,
+            path,
+            wheres,
+            auth,
+        } = rule;
         let keyring = auth.clone().map(|auth| Arc::new(self.keyring(auth, keys)));
         let field = format!("paths[{index}]");
         let built = (|| {
             let pattern = Pattern::parse(pattern)?;
-            let own = base_url.as_deref().map(|url| Base::parse(url, insecure)).transpose()?;
+            let own = base_url
+                .as_deref()
+                .map(|url| Base::parse(url, insecure))
+                .transpose()?;
             let path = Template::parse(path)?;
             let base = own.as_ref().or(base).ok_or("has no base URL")?;
-            let given = |name: &str| name == "account" || pattern.captures().any(|known| known == name);
-            if let Some(name) = base.captures().chain(path.captures()).chain(wheres.keys().map(String::as_str)).find(|name| !given(name)) {
+            let given =
+                |name: &str| name == "account" || pattern.captures().any(|known| known == name);
+            if let Some(name) = base
+                .captures()
+                .chain(path.captures())
+                .chain(wheres.keys().map(String::as_str))
+                .find(|name| !given(name))
+            {
                 return Err(format!("`{{{name}}}` is not captured by `match`"));
             }
-            if let Some(name) = base.host_captures().find(|name| !wheres.contains_key(*name)) {
-                return Err(format!("`{{{name}}}` enters a host name and needs a shape under `where`"));
+            if let Some(name) = base
+                .host_captures()
+                .find(|name| !wheres.contains_key(*name))
+            {
+                return Err(format!(
+                    "`{{{name}}}` enters a host name and needs a shape under `where`"
+                ));
             }
-            let shapes = wheres.iter().map(|(name, shape)| (name.as_str().into(), *shape)).collect();
-            Ok(Rule { pattern, base: own, path, shapes, keyring })
+            let shapes = wheres
+                .iter()
+                .map(|(name, shape)| (name.as_str().into(), *shape))
+                .collect();
+            Ok(Rule {
+                pattern,
+                base: own,
+                path,
+                shapes,
+                keyring,
+            })
         })();
         self.ok(&field, built)
     }
 
     fn target_header(&mut self, header: &schema::TargetHeader) -> Option<TargetHeader> {
         let schema::TargetHeader { name, domains } = header;
-        let parsed = name.parse().map_err(|_| format!("`{name}` is not a header name"));
+        let parsed = name
+            .parse()
+            .map_err(|_| format!("`{name}` is not a header name"));
         let name = self.ok("target_header.name", parsed)?;
-        Some(TargetHeader { name, domains: domains.iter().map(|domain| domain.as_str().into()).collect() })
+        Some(TargetHeader {
+            name,
+            domains: domains
+                .iter()
+                .map(|domain| domain.as_str().into())
+                .collect(),
+        })
     }
 }
 
@@ -319,7 +431,10 @@ fn host_and_port(text: &str) -> Result<(Box<str>, u16), String> {
     let wrong = || format!("`{text}` is not host:port, such as 10.0.0.5:443");
     let (host, port) = text.rsplit_once(':').ok_or_else(wrong)?;
     let port = port.parse().map_err(|_| wrong())?;
-    let host = host.strip_prefix('[').and_then(|host| host.strip_suffix(']')).unwrap_or(host);
+    let host = host
+        .strip_prefix('[')
+        .and_then(|host| host.strip_suffix(']'))
+        .unwrap_or(host);
     if host.is_empty() || host.contains(['/', '@', ' ', '[', ']']) {
         return Err(wrong());
     }
@@ -329,13 +444,24 @@ fn host_and_port(text: &str) -> Result<(Box<str>, u16), String> {
 fn authorities(file: &Path) -> Result<Arc<CaType>, String> {
     use pingora_rustls::CertificateDer as Der;
     let shown = PathBuf::from(file);
-    let pem = std::fs::read(file).map_err(|error| format!("cannot read {}: {error}", shown.display()))?;
+    let pem =
+        std::fs::read(file).map_err(|error| format!("cannot read {}: {error}", shown.display()))?;
     let mut certificates = Vec::new();
     for der in rustls_certificates(&pem) {
-        let der: Der<'static> = der.map_err(|error| format!("{} is not a PEM file of certificates: {error}", shown.display()))?;
+        let der: Der<'static> = der.map_err(|error| {
+            format!(
+                "{} is not a PEM file of certificates: {error}",
+                shown.display()
+            )
+        })?;
         let raw = der.as_ref().to_vec();
         // The parser that Pingora hands to WrappedX509 panics on what is not a certificate.
-        x509_check(&raw).map_err(|error| format!("{} holds something that is not a certificate: {error}", shown.display()))?;
+        x509_check(&raw).map_err(|error| {
+            format!(
+                "{} holds something that is not a certificate: {error}",
+                shown.display()
+            )
+        })?;
         certificates.push(WrappedX509::new(raw, pingora_core::utils::tls::parse_x509));
     }
     if certificates.is_empty() {
@@ -344,16 +470,24 @@ fn authorities(file: &Path) -> Result<Arc<CaType>, String> {
     Ok(certificates.into())
 }
 
-fn rustls_certificates(pem: &[u8]) -> impl Iterator<Item = Result<CertificateDer<'static>, String>> + '_ {
+fn rustls_certificates(
+    pem: &[u8],
+) -> impl Iterator<Item = Result<CertificateDer<'static>, String>> + '_ {
     use rustls_pki_types::pem::PemObject;
     CertificateDer::pem_slice_iter(pem).map(|result| result.map_err(|error| error.to_string()))
 }
 
 fn x509_check(der: &[u8]) -> Result<(), String> {
     let mut store = pingora_rustls::RootCertStore::empty();
-    store.add(CertificateDer::from(der.to_vec())).map_err(|error| error.to_string())
+    store
+        .add(CertificateDer::from(der.to_vec()))
+        .map_err(|error| error.to_string())
 }
 
 fn ca_bytes(authorities: Option<&Arc<CaType>>) -> Vec<u8> {
-    authorities.iter().flat_map(|list| list.iter()).flat_map(|ca| ca.borrow_raw_cert().iter().copied()).collect()
+    authorities
+        .iter()
+        .flat_map(|list| list.iter())
+        .flat_map(|ca| ca.borrow_raw_cert().iter().copied())
+        .collect()
 }
