@@ -13,6 +13,7 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use super::phase::{Phase, State};
 use super::reload::Live;
 use super::systemd;
+use crate::standin::log_setup;
 
 /// How long a connection on which no request has arrived yet may still bring one: clients
 /// that connected before the listeners closed are served, not cut.
@@ -90,12 +91,12 @@ fn drain(phase: &Phase, live: &Live) {
 
 /// Returns when the process may exit.
 async fn watch(phase: &Phase, live: &Live) {
-    let settings = live.settings();
+    let snapshot = live.snapshot().load_full();
     let handed_over = phase.state() == State::HandingOver;
     let patience = if handed_over {
-        settings.drain_timeout
+        snapshot.drain_timeout
     } else {
-        settings.grace_period
+        snapshot.grace_period
     };
     log::info!(
         "{}: {} requests in flight have {patience:?} to finish",
@@ -116,7 +117,7 @@ async fn watch(phase: &Phase, live: &Live) {
             () = tokio::time::sleep(LOOK) => {}
             _ = interrupt.recv() => return log::warn!("interrupted: {} requests are cut", phase.requests()),
             _ = terminate.recv() => {
-                if !deadline.terminate(settings.grace_period) {
+                if !deadline.terminate(snapshot.grace_period) {
                     return log::warn!("told to stop again: {} requests are cut", phase.requests());
                 }
             }
@@ -163,7 +164,7 @@ fn settled(phase: &Phase, handed_over: bool, elapsed: Duration) -> bool {
 
 /// Ends the process in order: what was logged is written.
 fn exit() -> ! {
-    log::logger().flush();
+    log_setup::flush();
     std::process::exit(0)
 }
 

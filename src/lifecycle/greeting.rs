@@ -3,8 +3,8 @@
 use std::fmt::Write;
 use std::net::SocketAddr;
 
-use crate::config::resolve::Settings;
 use crate::config::schema::Config;
+use crate::standin::{MOCK, Settings};
 
 /// Where it listens and, if the built-in mock provider is configured, a request to try.
 pub fn greeting(config: &Config, settings: &Settings) -> String {
@@ -29,7 +29,7 @@ pub fn greeting(config: &Config, settings: &Settings) -> String {
     let (Some((account, gateway)), Some(address)) = (first, settings.listen.first()) else {
         return text;
     };
-    if config.providers.contains_key("mock") {
+    if config.providers.contains_key(MOCK) {
         let host = reachable(*address);
         let url = format!("{scheme}://{host}/v1/{account}/{gateway}/mock/chat/completions");
         let insecure = if settings.tls.is_some() {
@@ -61,4 +61,37 @@ fn reachable(mut address: SocketAddr) -> SocketAddr {
         });
     }
     address
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+
+    fn greet(listen: &str, yaml: &str) -> String {
+        let config: Config = serde_yaml::from_str(yaml).unwrap();
+        let mut settings = crate::standin::resolve(&config, ([127, 0, 0, 1], 1).into())
+            .unwrap()
+            .settings;
+        settings.listen = vec![listen.parse().unwrap()];
+        greeting(&config, &settings)
+    }
+
+    #[test]
+    fn a_mock_is_offered_at_the_first_gateway_there_is() {
+        let yaml = "{providers: {mock: {}}, accounts: {acme: {gateways: {main: {}}}}}";
+        let text = greet("0.0.0.0:8787", yaml);
+        assert!(text.contains("listens on http://0.0.0.0:8787\n"), "{text}");
+        assert!(
+            text.contains("curl -s http://127.0.0.1:8787/v1/acme/main/mock/chat/completions "),
+            "{text}"
+        );
+        assert!(text.contains("\"stream\":true"), "{text}");
+    }
+
+    #[test]
+    fn without_a_mock_nothing_is_offered() {
+        assert!(!greet("127.0.0.1:1", "accounts: {a: {gateways: {g: {}}}}").contains("curl"));
+        assert!(!greet("127.0.0.1:1", "providers: {mock: {}}").contains("curl"));
+    }
 }

@@ -7,6 +7,7 @@ pub mod drain;
 pub mod entrance;
 mod greeting;
 mod head;
+pub mod own_mock;
 pub mod phase;
 mod program;
 pub mod reload;

@@ -4,6 +4,8 @@
 //! in flight keep the snapshot they began with.
 
 use std::hash::{DefaultHasher, Hash, Hasher};
+use std::io;
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -11,9 +13,9 @@ use arc_swap::ArcSwap;
 use tokio::sync::Mutex;
 
 use super::certificate::{self, Certificate};
-use crate::config::resolve::Settings;
+use super::own_mock::{self, OwnMock};
 use crate::config::{Problem, schema};
-use crate::standin::{Metrics, Resolved, Snapshot, parse, resolve};
+use crate::standin::{MOCK, Metrics, Outcome, Resolved, Settings, Snapshot, parse, resolve};
 
 /// A configuration that was read and checked.
 pub struct Loaded {
@@ -23,11 +25,15 @@ pub struct Loaded {
     pub resolved: Resolved,
 }
 
-/// Reads and checks the file at `path`. Relative paths in it start at its directory.
+/// Reads and checks the file at `path`. `mock` tells where the built-in provider listens, and
+/// is asked only if the configuration names it.
 ///
 /// # Errors
 /// Every mistake, each with its place.
-pub fn load(path: &Path) -> Result<Loaded, Vec<Problem>> {
+pub fn load(
+    path: &Path,
+    mock: &dyn Fn() -> io::Result<SocketAddr>,
+) -> Result<Loaded, Vec<Problem>> {
     let text = std::fs::read_to_string(path).map_err(|error| {
         let message = format!(
             "cannot read `{}`: {error}; name another file with --conf",
@@ -36,7 +42,18 @@ pub fn load(path: &Path) -> Result<Loaded, Vec<Problem>> {
         vec![Problem::new("", message)]
     })?;
     let config = parse(&text, &|name| std::env::var(name).ok())?;
-    let resolved = resolve(&config, path.parent().unwrap_or(Path::new(".")))?;
+    let mock = if config.providers.contains_key(MOCK) {
+        mock()
+    } else {
+        Ok(own_mock::NOWHERE)
+    };
+    let mock = mock.map_err(|error| {
+        vec![Problem::new(
+            "providers.mock",
+            format!("cannot be started: {error}"),
+        )]
+    })?;
+    let resolved = resolve(&config, mock)?;
     Ok(Loaded { config, resolved })
 }
 
@@ -45,8 +62,6 @@ pub fn load(path: &Path) -> Result<Loaded, Vec<Problem>> {
 pub struct Applied {
     /// Fields whose new value only an upgrade or a restart applies. The rest is applied.
     pub restart_required: Vec<&'static str>,
-    /// What the operator should know although it is no mistake.
-    pub warnings: Vec<String>,
 }
 
 /// The configuration that is being served.
@@ -56,6 +71,7 @@ pub struct Live {
     settings: ArcSwap<Settings>,
     started_with: Settings,
     certificate: Option<Arc<Certificate>>,
+    mock: OwnMock,
     metrics: Arc<Metrics>,
     /// Serialises reloads; holds the fingerprint of the files at the last attempt.
     attempt: Mutex<u64>,
@@ -66,7 +82,12 @@ impl Live {
     ///
     /// # Errors
     /// The certificate cannot be used.
-    pub fn new(path: PathBuf, resolved: Resolved, metrics: Arc<Metrics>) -> Result<Self, Problem> {
+    pub fn new(
+        path: PathBuf,
+        resolved: Resolved,
+        mock: OwnMock,
+        metrics: Arc<Metrics>,
+    ) -> Result<Self, Problem> {
         let settings = resolved.settings;
         let certificate = settings.tls.as_ref().map(Certificate::read).transpose()?;
         let attempt = Mutex::new(fingerprint(&files(&path, &settings)));
@@ -76,6 +97,7 @@ impl Live {
             started_with: settings.clone(),
             settings: ArcSwap::from_pointee(settings),
             certificate,
+            mock,
             metrics,
             attempt,
         })
@@ -142,7 +164,7 @@ impl Live {
     }
 
     fn apply(&self) -> Result<Applied, Vec<Problem>> {
-        let resolved = load(&self.path)?.resolved;
+        let resolved = load(&self.path, &|| self.mock.address())?.resolved;
         // Everything that can fail comes first.
         let key = match (&self.certificate, &resolved.settings.tls) {
             (Some(served), Some(tls)) => Some((
@@ -154,25 +176,22 @@ impl Live {
         if let Some((served, key)) = key {
             served.replace(key);
         }
-        let restart_required = restart_required(&self.started_with, &resolved.settings);
+        let restart_required = self.started_with.restart_required(&resolved.settings);
         self.snapshot.store(Arc::new(resolved.snapshot));
         self.settings.store(Arc::new(resolved.settings));
-        Ok(Applied {
-            restart_required,
-            warnings: resolved.warnings,
-        })
+        Ok(Applied { restart_required })
     }
 
     fn report(&self, cause: &str, outcome: &Result<Applied, Vec<Problem>>) {
-        self.metrics.reload(outcome.is_ok());
+        self.metrics.reloaded(if outcome.is_ok() {
+            Outcome::Success
+        } else {
+            Outcome::Failure
+        });
         match outcome {
             Ok(applied) => {
                 self.metrics.restart_required(&applied.restart_required);
                 log::info!("reloaded {} because {cause}", self.path.display());
-                applied
-                    .warnings
-                    .iter()
-                    .for_each(|warning| log::warn!("{warning}"));
                 if !applied.restart_required.is_empty() {
                     let fields = applied.restart_required.join(", ");
                     log::warn!("`tollgate upgrade` or a restart is needed to apply: {fields}");
@@ -189,41 +208,6 @@ impl Live {
             }
         }
     }
-}
-
-/// The fields of `new` that a running process cannot apply, as users write them.
-pub fn restart_required(old: &Settings, new: &Settings) -> Vec<&'static str> {
-    // Exhaustive: a new setting does not compile until someone decides.
-    let Settings {
-        listen,
-        tls,
-        threads,
-        admin_listen,
-        data_dir,
-        grace_period: _,
-        drain_timeout: _,
-        upgrade_socket,
-        access_log,
-        log_filter,
-        dns_servers,
-    } = new;
-    [
-        ("server.listen", *listen != old.listen),
-        ("server.tls", tls.is_some() != old.tls.is_some()),
-        ("server.threads", *threads != old.threads),
-        (
-            "server.upgrade_socket",
-            *upgrade_socket != old.upgrade_socket,
-        ),
-        ("admin.listen", *admin_listen != old.admin_listen),
-        ("data_dir", *data_dir != old.data_dir),
-        ("log.access", *access_log != old.access_log),
-        ("log.level", *log_filter != old.log_filter),
-        ("dns.servers", *dns_servers != old.dns_servers),
-    ]
-    .into_iter()
-    .filter_map(|(field, changed)| changed.then_some(field))
-    .collect()
 }
 
 fn files(path: &Path, settings: &Settings) -> Vec<PathBuf> {

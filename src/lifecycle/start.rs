@@ -12,16 +12,16 @@ use pingora_core::server::{RunArgs, Server};
 use pingora_core::services::listening::Service;
 
 use super::drain::Shutdown;
-use super::entrance::{Entrance, Limits};
+use super::entrance::{Entrance, HeadLimits, Limits};
 use super::greeting::greeting;
+use super::own_mock::OwnMock;
 use super::phase::Phase;
 use super::reload::{Live, Loaded, load};
 use super::services::{Binder, Control, Listening, SharedPredecessor};
 use super::upgrade::{Predecessor, Upgrader};
 use crate::admin::Admin;
 use crate::config::Problem;
-use crate::config::resolve::Settings;
-use crate::standin::{Door, Metrics, head_limits};
+use crate::standin::{Dns, Door, Metrics, Settings, log_setup};
 
 /// Longer than any process lives: the drain ends it, not Pingora's fixed sleep.
 const OUT_OF_REACH: u64 = u32::MAX as u64;
@@ -34,7 +34,8 @@ pub fn serve(path: &Path, takeover: Option<&Path>) -> ExitCode {
         Err(error) => return fail(None, &format!("cannot take over: {error}"), &[]),
     };
     let path = std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
-    let loaded = match load(&path) {
+    let mock = OwnMock::new(std::thread::available_parallelism().map_or(1, usize::from));
+    let loaded = match load(&path, &|| mock.address()) {
         Ok(loaded) => loaded,
         Err(problems) => {
             return fail(
@@ -44,13 +45,11 @@ pub fn serve(path: &Path, takeover: Option<&Path>) -> ExitCode {
             );
         }
     };
-    start_logging(&loaded.resolved.settings);
-    loaded
-        .resolved
-        .warnings
-        .iter()
-        .for_each(|warning| log::warn!("{warning}"));
-    match Shell::new(&path, loaded) {
+    log_setup::init(
+        &loaded.resolved.settings.log_filter,
+        loaded.resolved.settings.access_log,
+    );
+    match Shell::new(&path, loaded, mock, takeover.is_some()) {
         Ok(shell) => shell.run(takeover, predecessor),
         Err(problem) => fail(predecessor, "cannot start", &[problem]),
     }
@@ -66,39 +65,43 @@ fn fail(predecessor: Option<Predecessor>, reason: &str, problems: &[Problem]) ->
     ExitCode::FAILURE
 }
 
-fn start_logging(settings: &Settings) {
-    let filter = std::env::var("RUST_LOG").unwrap_or_else(|_| settings.log_filter.clone());
-    // Initialised once in the life of a process; a second time would change nothing.
-    let _ = env_logger::Builder::new().parse_filters(&filter).try_init();
-}
-
 /// What the services share.
 struct Shell {
     phase: Arc<Phase>,
     live: Arc<Live>,
     metrics: Arc<Metrics>,
+    dns: Arc<Dns>,
     upgrader: Arc<Upgrader>,
     settings: Settings,
     greeting: String,
 }
 
 impl Shell {
-    fn new(path: &Path, loaded: Loaded) -> Result<Self, Problem> {
-        let (phase, metrics) = (Arc::new(Phase::default()), Arc::new(Metrics::default()));
+    fn new(path: &Path, loaded: Loaded, mock: OwnMock, takeover: bool) -> Result<Self, Problem> {
         let settings = loaded.resolved.settings.clone();
-        let greeting = greeting(&loaded.config, &settings);
-        let upgrader = Upgrader::new(
-            phase.clone(),
-            path.to_owned(),
-            settings.upgrade_socket.clone(),
-        )
-        .map_err(|error| Problem::new("", format!("cannot find the running program: {error}")))?;
-        let live = Live::new(path.to_owned(), loaded.resolved, metrics.clone())?;
+        let metrics =
+            Metrics::new().map_err(|error| Problem::new("", format!("metrics: {error}")))?;
+        let (phase, metrics) = (Arc::new(Phase::default()), Arc::new(metrics));
+        let dns = Dns::new(&settings.dns_servers).map_err(|error| Problem::new("dns", error))?;
+        // Whoever asked for an upgrade knows already where tollgate listens.
+        let greeting = if takeover {
+            String::new()
+        } else {
+            greeting(&loaded.config, &settings)
+        };
+        let socket = settings.upgrade_socket.clone();
+        let upgrader = Upgrader::new(phase.clone(), metrics.clone(), path.to_owned(), socket)
+            .map_err(|error| {
+                Problem::new("", format!("cannot find the running program: {error}"))
+            })?;
+        let live = Live::new(path.to_owned(), loaded.resolved, mock, metrics.clone())?;
+        let (dns, live, upgrader) = (Arc::new(dns), Arc::new(live), Arc::new(upgrader));
         Ok(Self {
             phase,
-            live: Arc::new(live),
+            live,
             metrics,
-            upgrader: Arc::new(upgrader),
+            dns,
+            upgrader,
             settings,
             greeting,
         })
@@ -122,7 +125,7 @@ impl Shell {
         }
         let shutdown_signal = Box::new(Shutdown::new(self.phase, self.live));
         server.run(RunArgs { shutdown_signal });
-        log::logger().flush();
+        log_setup::flush();
         ExitCode::SUCCESS
     }
 
@@ -170,14 +173,28 @@ impl Shell {
         &self,
         server: &Server,
     ) -> pingora_core::Result<Service<Entrance<pingora_proxy::HttpProxy<Door>>>> {
-        let door = Door::new(self.live.snapshot(), self.metrics.clone());
+        let door = Door::new(
+            self.live.snapshot(),
+            self.metrics.clone(),
+            self.phase.clone(),
+            self.dns.clone(),
+            self.settings.access_log,
+        );
         let mut proxy = pingora_proxy::http_proxy(&server.configuration, door);
         let snapshot = self.live.snapshot();
         let mut options = HttpServerOptions::default();
         options.h2c = true;
-        options.h2_idle_timeout = Some(head_limits(&snapshot.load()).idle);
+        options.h2_idle_timeout = Some(snapshot.load().limits.keepalive_timeout);
         proxy.server_options = Some(options);
-        let limits: Limits = Box::new(move || head_limits(&snapshot.load()));
+        let timeout = self.settings.header_timeout;
+        let limits: Limits = Box::new(move || {
+            let limits = &snapshot.load().limits;
+            HeadLimits {
+                timeout,
+                idle: limits.keepalive_timeout,
+                size: limits.max_header,
+            }
+        });
         let entrance = Entrance::new(proxy, limits, self.phase.clone());
         let mut service = Service::new("door".to_owned(), entrance);
         for address in &self.settings.listen {

@@ -32,6 +32,7 @@ use tokio::sync::Mutex;
 use super::phase::{Phase, State};
 use super::{program, systemd, upgrade_socket};
 use crate::config::Problem;
+use crate::standin::{Metrics, Outcome};
 
 /// How long the new process may take for each step.
 const STEP: Duration = Duration::from_secs(30);
@@ -42,6 +43,7 @@ const GO: Duration = Duration::from_secs(10);
 /// Starts the new process and hands over to it.
 pub struct Upgrader {
     phase: Arc<Phase>,
+    metrics: Arc<Metrics>,
     program: PathBuf,
     config: PathBuf,
     socket: PathBuf,
@@ -78,10 +80,16 @@ impl Upgrader {
     ///
     /// # Errors
     /// The path of the running program cannot be found.
-    pub fn new(phase: Arc<Phase>, config: PathBuf, socket: PathBuf) -> io::Result<Self> {
+    pub fn new(
+        phase: Arc<Phase>,
+        metrics: Arc<Metrics>,
+        config: PathBuf,
+        socket: PathBuf,
+    ) -> io::Result<Self> {
         let (program, turn) = (program::path()?, Mutex::new(()));
         Ok(Self {
             phase,
+            metrics,
             program,
             config,
             socket,
@@ -111,6 +119,11 @@ impl Upgrader {
         }
         log::info!("upgrading to {}", self.program.display());
         let outcome = self.attempt().await;
+        self.metrics.upgraded(if outcome.is_ok() {
+            Outcome::Success
+        } else {
+            Outcome::Failure
+        });
         match &outcome {
             Ok(pid) => log::info!("process {pid} has taken over"),
             Err(error) => log::error!("not upgraded, this process keeps serving: {error}"),
