@@ -3,6 +3,8 @@
 
 pub mod body;
 pub mod client;
+pub mod conf;
+pub mod dns;
 pub mod gateway;
 pub mod metrics;
 pub mod ports;
@@ -13,6 +15,7 @@ pub mod wire;
 
 pub use body::{Digest, Digester};
 pub use client::{Connection, Ending, Protocol, Request, Response};
+pub use dns::NameServer;
 pub use gateway::{Gateway, check};
 pub use tls::Authority;
 pub use upstream::{Answer, Gate, Reply, Upstream};

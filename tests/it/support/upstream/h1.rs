@@ -116,8 +116,12 @@ async fn finish(
             if framing == Framed::Chunked {
                 wire.write(b"0\r\n\r\n").await.ok()?;
             }
-            let ends = framing == Framed::UntilClose || answer.before_body;
-            (!ends).then_some(wire)
+            if answer.before_body {
+                // A close over unread bytes would reset the connection and lose the answer.
+                wire.gone().await;
+                return None;
+            }
+            (framing != Framed::UntilClose).then_some(wire)
         }
         End::Close => None,
         End::Reset => {
