@@ -12,3 +12,4 @@
 
 pub mod config;
 pub mod gateway;
+pub mod mock;
