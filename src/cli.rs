@@ -9,7 +9,6 @@ use serde_json::Value;
 
 use crate::admin::client;
 use crate::config::load::parse;
-use crate::config::load::parse;
 use crate::config::{Problem, schema};
 use crate::lifecycle::own_mock::NOWHERE;
 use crate::lifecycle::{reload, start};

@@ -473,7 +473,7 @@ async fn bodies_are_echoed_and_digested() {
     let mock = Mock::start().await;
     let mut client = mock.connect_h2().await;
     for size in [0, 1, 65_535, 65_536, 1 << 20, (1 << 20) + 1, 5 << 20] {
-        let body: Vec<u8> = (0..size).map(|i: usize| (i * 31 >> 3) as u8).collect();
+        let body: Vec<u8> = (0..size).map(|i: usize| ((i * 31) >> 3) as u8).collect();
         let hash = super::answer::hex(ring::digest::digest(&ring::digest::SHA256, &body).as_ref());
 
         let mut request = h2_post("/v1/echo/anything", body.clone());
