@@ -1,5 +1,5 @@
 //! Integration tests: the real binary between real sockets, asserted on both ends.
-#![allow(clippy::unwrap_used, missing_docs, dead_code)]
+#![allow(clippy::unwrap_used, missing_docs)]
 
 mod bodies;
 mod broken_streams;
@@ -9,9 +9,11 @@ mod harness;
 mod headers;
 mod limits;
 mod mappings;
+mod observability;
 mod routing;
 mod safety;
 mod smuggling;
 mod streams;
 mod support;
+mod tls;
 mod websocket;

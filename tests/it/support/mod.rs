@@ -13,10 +13,10 @@ pub mod upstream;
 pub mod wait;
 pub mod wire;
 
-pub use body::{Digest, Digester};
+pub use body::Digest;
 pub use client::{Connection, Ending, Protocol, Request, Response};
 pub use dns::NameServer;
-pub use gateway::{Gateway, check};
+pub use gateway::Gateway;
 pub use tls::Authority;
 pub use upstream::{Answer, Gate, Reply, Upstream};
 pub use wait::{eventually, within};
