@@ -11,6 +11,8 @@ HOP_BY_HOP = {
 }  # fmt: skip
 # Differ from call to call of the same client.
 PER_CALL = {"host", "amz-sdk-invocation-id", "idempotency-key", "traceparent"}
+# Pingora stamps every response with its own date.
+STAMPED_BY_GATEWAY = {"date"}
 LOG_ID = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-7[0-9a-f]{3}-[89ab][0-9a-f]{3}-[0-9a-f]{12}")
 
 
@@ -52,7 +54,7 @@ def provider_headers(headers: dict[str, str]) -> dict[str, str]:
     return {
         name: value
         for name, value in headers.items()
-        if name not in HOP_BY_HOP and not name.startswith(("cf-aig-", "tollgate-"))
+        if name not in HOP_BY_HOP | STAMPED_BY_GATEWAY and not name.startswith(("cf-aig-", "tollgate-"))
     }
 
 

@@ -82,6 +82,7 @@ def gateway_binary() -> Path:
 @contextlib.contextmanager
 def fake_providers() -> Iterator[Fake]:
     """Runs the fake providers in a folder that goes away with them."""
+    target_folder().mkdir(exist_ok=True)
     with tempfile.TemporaryDirectory(prefix="sdk-", dir=target_folder()) as name:
         folder = Path(name)
         certificates.write_all(folder)

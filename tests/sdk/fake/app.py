@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable
 
 from .aws import check_signature
@@ -14,6 +15,10 @@ from .http import Reply, Request, json_reply
 
 CONTROL_RECORDS = "/_control/records"
 TOKEN_PATH = "/token"
+# Every origin states when it answered; always the same, so that answers can be compared whole.
+DATE = ("date", "Thu, 01 Jan 2026 00:00:00 GMT")
+# Connections break in a silence; what was sent before it has been delivered.
+SILENCE_BEFORE_BREAK_SECONDS = 0.1
 
 
 class FakeProviders:
@@ -66,16 +71,22 @@ async def _read(scope: dict, receive: Callable) -> Request:
         path=scope["raw_path"].decode("ascii"),
         query=scope["query_string"].decode("ascii"),
         http_version=scope["http_version"],
-        headers=[(name.decode("latin-1").lower(), value.decode("latin-1")) for name, value in scope["headers"]],
+        headers=[
+            (name.decode("latin-1").lower(), value.decode("latin-1"))
+            for name, value in scope["headers"]
+        ],
         body=body,
     )
 
 
 async def _write(reply: Reply, send: Callable) -> None:
     """Sends the reply; returning without the last message makes the server break off."""
-    headers = [(name.encode(), value.encode("latin-1")) for name, value in reply.headers.items()]
+    named = [DATE, *reply.headers.items()]
+    headers = [(name.encode(), value.encode("latin-1")) for name, value in named]
     await send({"type": "http.response.start", "status": reply.status, "headers": headers})
     for chunk in reply.chunks:
         await send({"type": "http.response.body", "body": chunk, "more_body": True})
     if reply.complete:
         await send({"type": "http.response.body", "body": b"", "more_body": False})
+    else:
+        await asyncio.sleep(SILENCE_BEFORE_BREAK_SECONDS)

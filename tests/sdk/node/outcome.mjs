@@ -2,6 +2,7 @@
 
 const addedByGateway = /^(cf-aig-|tollgate-)/;
 const hopByHop = new Set(["connection", "keep-alive", "transfer-encoding"]);
+const stampedByGateway = new Set(["date"]); // Pingora does, on every response
 const perCall = new Set(["host", "idempotency-key", "traceparent"]);
 
 export async function outcomeOf(call, client, model, fakeUrl) {
@@ -22,7 +23,10 @@ export async function outcomeOf(call, client, model, fakeUrl) {
 }
 
 export const providerHeaders = (headers) =>
-  filtered(headers, (name) => !hopByHop.has(name) && !addedByGateway.test(name));
+  filtered(
+    headers,
+    (name) => !hopByHop.has(name) && !stampedByGateway.has(name) && !addedByGateway.test(name),
+  );
 
 export function requestOf({ records }) {
   if (records.length !== 1) throw new Error(`${records.length} requests instead of one`);
