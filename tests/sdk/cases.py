@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from dataclasses import dataclass
+from enum import Enum
 from functools import partial
 from typing import Any
 
@@ -24,6 +25,14 @@ MESSAGES = [{"role": "user", "content": QUESTION}]
 CLAUDE = "anthropic.claude-haiku-4-5-20251001-v1:0"
 
 
+class Ends(Enum):
+    """How a call ends when it is made directly, and so how it must end through the gateway."""
+
+    WHOLE = "whole"
+    REFUSED = "refused"
+    BROKEN = "broken"
+
+
 @dataclass(frozen=True)
 class Case:
     """A call of one SDK. A stream is consumed event by event."""
@@ -31,7 +40,8 @@ class Case:
     name: str
     sdk: str
     call: Callable[[Any], Any]
-    stream: bool = False
+    stream: bool
+    ends: Ends
 
 
 def openai_chat(client: Any, model: str, **options: Any) -> Any:
@@ -133,7 +143,7 @@ ANSWERS = {
     "openai-responses": ("openai", openai_responses, "gpt-4.1-nano"),
     "openai-embeddings": ("openai", openai_embeddings, "text-embedding-3-small"),
     "anthropic-messages": ("anthropic", anthropic_messages, "claude-haiku-4-5"),
-    "anthropic-tool": ("anthropic", anthropic_messages_with_tool, "claude-sonnet-4-5"),
+    "anthropic-tool": ("anthropic", anthropic_messages_with_tool, "claude-sonnet-5"),
     "anthropic-gzip": ("anthropic", anthropic_messages, "claude-gzip"),
     "gemini-generate": ("gemini", gemini_generate, "gemini-2.5-flash"),
     "gemini-tool": ("gemini", gemini_generate_with_tool, "gemini-2.5-pro"),
@@ -153,7 +163,7 @@ STREAMS = {
     "openai-chat-stream": ("openai", openai_chat_stream, "gpt-4.1-nano"),
     "openai-chat-stream-gzip": ("openai", openai_chat_stream, "gpt-gzip"),
     "openai-responses-stream": ("openai", partial(openai_responses, stream=True), "gpt-4.1-nano"),
-    "anthropic-thinking-stream": ("anthropic", anthropic_thinking_stream, "claude-sonnet-4-5"),
+    "anthropic-thinking-stream": ("anthropic", anthropic_thinking_stream, "claude-sonnet-5"),
     "anthropic-stream-gzip": ("anthropic", anthropic_thinking_stream, "claude-gzip"),
     "gemini-stream": ("gemini", gemini_stream, "gemini-2.5-flash"),
     "groq-stream": ("groq", partial(openai_chat, stream=True), "llama-3.1-8b-instant"),
@@ -193,20 +203,29 @@ BROKEN_CALLS = {
 }
 
 
-def _cases(rows: dict[str, tuple[str, Callable[..., Any], str]], *, stream: bool) -> list[Case]:
+REFUSED_CALLS = {
+    f"{sdk}-error-{status}": (sdk, call, f"error-{status}")
+    for sdk, call in ERROR_CALLS.items()
+    for status in ERROR_STATUSES
+}
+
+
+def _cases(
+    rows: dict[str, tuple[str, Callable[..., Any], str]], *, stream: bool, ends: Ends
+) -> list[Case]:
     return [
-        Case(name, sdk, partial(call, model=model), stream)
+        Case(name, sdk, partial(call, model=model), stream, ends)
         for name, (sdk, call, model) in rows.items()
     ]
 
 
-CASES = _cases(ANSWERS, stream=False) + _cases(STREAMS, stream=True)
-BROKEN_CASES = _cases(BROKEN_CALLS, stream=True)
-ERROR_CASES = _cases(
-    {
-        f"{sdk}-error-{status}": (sdk, call, f"error-{status}")
-        for sdk, call in ERROR_CALLS.items()
-        for status in ERROR_STATUSES
-    },
-    stream=False,
-)
+CASES = [
+    *_cases(ANSWERS, stream=False, ends=Ends.WHOLE),
+    *_cases(STREAMS, stream=True, ends=Ends.WHOLE),
+    *_cases(REFUSED_CALLS, stream=False, ends=Ends.REFUSED),
+    *_cases(BROKEN_CALLS, stream=True, ends=Ends.BROKEN),
+]
+
+
+def case_named(name: str) -> Case:
+    return next(case for case in CASES if case.name == name)

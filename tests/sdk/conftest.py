@@ -10,7 +10,7 @@ import gateway_config
 import stack
 from stack import Fake
 
-pytest.register_assert_rewrite("recorded")
+pytest.register_assert_rewrite("comparison", "recorded")
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -57,7 +57,9 @@ def _plain(value: Any) -> Any:
 
 
 def _describe(error: Exception) -> dict:
-    described = {name: _plain(getattr(error, name)) for name in ERROR_FIELDS if hasattr(error, name)}
+    described = {
+        name: _plain(getattr(error, name)) for name in ERROR_FIELDS if hasattr(error, name)
+    }
     if isinstance(error, ClientError):
         described["response"] = _plain(error.response)
     return {"class": type(error).__qualname__, **described}

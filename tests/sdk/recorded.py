@@ -21,12 +21,6 @@ def provider_requests(records: list[dict]) -> list[dict]:
     return [record for record in records if record["path"] != TOKEN_PATH]
 
 
-def only(records: list[dict]) -> dict:
-    requests = provider_requests(records)
-    assert len(requests) == 1, [request["path"] for request in requests]
-    return requests[0]
-
-
 def header(record: dict, name: str) -> str | None:
     return dict(record["headers"]).get(name)
 
@@ -49,12 +43,17 @@ def assert_answered_by(headers: dict[str, str], slug: str) -> None:
     assert LOG_ID.fullmatch(headers["cf-aig-log-id"]), headers["cf-aig-log-id"]
 
 
-def provider_headers(headers: dict[str, str]) -> dict[str, str]:
+def assert_same_response_headers(direct: dict[str, str], through: dict[str, str]) -> None:
+    assert _provider_headers(through) == _provider_headers(direct)
+
+
+def _provider_headers(headers: dict[str, str]) -> dict[str, str]:
     """The response headers that came from the provider."""
     return {
         name: value
         for name, value in headers.items()
-        if name not in HOP_BY_HOP | STAMPED_BY_GATEWAY and not name.startswith(("cf-aig-", "tollgate-"))
+        if name not in HOP_BY_HOP | STAMPED_BY_GATEWAY
+        and not name.startswith(("cf-aig-", "tollgate-"))
     }
 
 

@@ -68,7 +68,9 @@ class Fake:
 def foreign_variables() -> list[str]:
     """Names of environment variables that would turn an SDK away from what a test sets."""
     proxies = ("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY")
-    return [name for name in os.environ if name.startswith(SDK_VARIABLES) or name.upper() in proxies]
+    return [
+        name for name in os.environ if name.startswith(SDK_VARIABLES) or name.upper() in proxies
+    ]
 
 
 def target_folder() -> Path:

@@ -12,8 +12,9 @@ from botocore.credentials import Credentials
 import gateway_config
 import recorded
 import stack
-from cases import CASES, Case
+from cases import case_named
 from clients import BEDROCK_PATH, SDKS, VERTEX_PATH, vertex_client_with_own_account
+from comparison import go
 from fake.app import TOKEN_PATH
 from fake.identities import (
     AWS_CLIENT_KEY_ID,
@@ -23,23 +24,16 @@ from fake.identities import (
     AWS_STORED_KEY_ID,
     GOOGLE_LOCATION,
 )
-from outcome import outcome_of
 from stack import Fake
 
 AWS_HOST = f"bedrock-runtime.{AWS_REGION}.amazonaws.com"
 GOOGLE_HOST = f"{GOOGLE_LOCATION}-aiplatform.googleapis.com"
+VERTEX_TEXT = "Wind backing, glass falling."
 CALLERS = 8
 
 
-def case_named(name: str) -> Case:
-    return next(case for case in CASES if case.name == name)
-
-
 def test_the_gateway_signs_with_the_stored_key_for_the_aws_host(fake: Fake, gateway: str) -> None:
-    fake.take_records()
-    result = outcome_of(case_named("bedrock-converse"), SDKS["bedrock"].through(gateway))
-    assert result.error is None
-    asked = recorded.only(fake.take_records())
+    asked = go(case_named("bedrock-converse"), SDKS["bedrock"].through(gateway), fake).asked
     assert recorded.header(asked, "host") == AWS_HOST
     assert f"Credential={AWS_STORED_KEY_ID}/" in recorded.header(asked, "authorization")
 
@@ -59,12 +53,12 @@ def test_a_request_signed_by_the_client_passes_untouched(fake: Fake, gateway: st
         gateway + BEDROCK_PATH + path, content=signed.data, headers=dict(signed.headers)
     )
     assert answer.status_code == 200, answer.text
-    asked = recorded.only(fake.take_records())
+    [asked] = fake.take_records()
     for name, value in signed.headers.items():
         assert recorded.header(asked, name.lower()) == value, name
 
 
-def test_a_forged_signature_is_refused_by_aws(fake: Fake, gateway: str) -> None:
+def test_a_forged_signature_is_refused_by_aws(gateway: str) -> None:
     """Guards the two tests above: the fake does tell right from wrong."""
     scope = f"{AWS_CLIENT_KEY_ID}/20260101/{AWS_REGION}/{AWS_SERVICE}/aws4_request"
     forged = f"AWS4-HMAC-SHA256 Credential={scope}, SignedHeaders=host, Signature={'0' * 64}"
@@ -87,7 +81,7 @@ def test_many_requests_exchange_the_service_account_once(fake: Fake) -> None:
             answers = list(pool.map(case.call, clients))
         answers.append(case.call(clients[0]))
         asked = fake.take_records()
-    assert {answer.text for answer in answers} == {"Wind backing, glass falling."}
+    assert {answer.text for answer in answers} == {VERTEX_TEXT}
     assert len(recorded.provider_requests(asked)) == len(answers)
     assert sum(record["path"] == TOKEN_PATH for record in asked) == 1
 
@@ -95,8 +89,8 @@ def test_many_requests_exchange_the_service_account_once(fake: Fake) -> None:
 def test_a_ready_google_token_passes_untouched(fake: Fake, gateway: str) -> None:
     client = vertex_client_with_own_account(fake, gateway + VERTEX_PATH)
     fake.take_records()
-    result = outcome_of(case_named("vertex-generate"), client)
-    assert result.error is None
+    answer = case_named("vertex-generate").call(client)
+    assert answer.text == VERTEX_TEXT
     exchange, asked = fake.take_records()
     assert exchange["path"] == TOKEN_PATH
     assert "python-requests" in recorded.header(exchange, "user-agent"), "not the client's own"

@@ -33,9 +33,7 @@ class TokenServer:
             return json_reply(400, {"error": "invalid_grant", "error_description": str(error)})
         token = f"ya29.fake-{len(self._issued) + 1}"
         self._issued.add(token)
-        return json_reply(
-            200, {"access_token": token, "expires_in": 3599, "token_type": "Bearer"}
-        )
+        return json_reply(200, {"access_token": token, "expires_in": 3599, "token_type": "Bearer"})
 
     def check_token(self, request: Request) -> Reply | None:
         """None when the request carries a token given out here, else Google's refusal."""

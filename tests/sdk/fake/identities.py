@@ -3,7 +3,7 @@
 AWS_REGION = "us-east-1"
 AWS_SERVICE = "bedrock"
 
-# Access key id -> secret. The gateway stores one; an application that signs for itself has the other.
+# Access key id -> secret: one is stored in the gateway, the other held by an application.
 AWS_STORED_KEY_ID = "AKIDSTOREDINGATEWAY"
 AWS_CLIENT_KEY_ID = "AKIDHELDBYTHECLIENT"
 AWS_SECRETS = {

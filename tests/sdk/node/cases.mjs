@@ -48,9 +48,9 @@ export const answers = [
   ["openai", responsesStream, "gpt-4.1-nano"],
   ["openai", embeddings, "text-embedding-3-small"],
   ["anthropic", claude, "claude-haiku-4-5"],
-  ["anthropic", claude, "claude-sonnet-4-5"],
+  ["anthropic", claude, "claude-sonnet-5"],
   ["anthropic", claude, "claude-gzip"],
-  ["anthropic", claudeStream, "claude-sonnet-4-5"],
+  ["anthropic", claudeStream, "claude-sonnet-5"],
   ["anthropic", claudeStream, "claude-gzip"],
 ];
 
