@@ -7,6 +7,7 @@ mod examples;
 mod failures;
 mod harness;
 mod headers;
+mod held_of_unknown_length;
 mod limits;
 mod mappings;
 mod observability;

@@ -27,11 +27,12 @@ fn errors(metrics: &Metrics, source: &str, kind: &str) -> f64 {
 async fn every_request_is_counted_once() {
     let upstream = Upstream::h1().await;
     let gateway = Gateway::start(&openai(&upstream)).await;
+    // A connection that ends is tried again only where it was an old one: it comes first.
     for reply in [
+        Reply::Close,
         Answer::json("{\"a\":1}").into(),
         Answer::new(429).into(),
         Answer::new(503).into(),
-        Reply::Close,
     ] {
         upstream.script(reply);
         Request::post(CHAT, "{}").send(&gateway).await;
