@@ -1,0 +1,309 @@
+//! The listener for operators: health, metrics, reload, upgrade.
+//!
+//! There are no admin tokens yet, so it listens on loopback only and answers only requests
+//! that name it as their `Host`, and as their `Origin` if they have one: a web page that a
+//! browser on this machine shows cannot reach it, not even by rebinding a DNS name.
+
+pub mod client;
+mod guard;
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use http::{Method, Response, StatusCode, header};
+use pingora_core::apps::http_app::ServeHttp;
+use pingora_core::protocols::http::ServerSession;
+use serde_json::{Value, json};
+
+use crate::config::Problem;
+use crate::lifecycle::entrance::HeadLimits;
+use crate::lifecycle::phase::{Phase, State};
+use crate::lifecycle::reload::Live;
+use crate::lifecycle::upgrade::{NotUpgraded, Upgrader};
+use crate::telemetry::metrics::Metrics;
+
+/// No endpoint reads a body; clients that send one all the same may send this much.
+const LARGEST_BODY: usize = 16 * 1024;
+
+/// How long sending it may take.
+const BODY_TIME: Duration = Duration::from_secs(10);
+
+/// What can be asked for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Endpoint {
+    Health,
+    Ready,
+    Metrics,
+    Reload,
+    Upgrade,
+}
+
+/// Every endpoint with its path, its method, and what it is for.
+const ENDPOINTS: [(Endpoint, &str, Method, &str); 5] = [
+    (
+        Endpoint::Health,
+        "/healthz",
+        Method::GET,
+        "200 while the process lives",
+    ),
+    (
+        Endpoint::Ready,
+        "/readyz",
+        Method::GET,
+        "200 while it takes new requests, else 503",
+    ),
+    (
+        Endpoint::Metrics,
+        "/metrics",
+        Method::GET,
+        "Prometheus metrics",
+    ),
+    (
+        Endpoint::Reload,
+        "/-/reload",
+        Method::POST,
+        "read the configuration again",
+    ),
+    (
+        Endpoint::Upgrade,
+        "/-/upgrade",
+        Method::POST,
+        "hand over to the binary now on disk",
+    ),
+];
+
+/// What operators' clients may take and send before a request is known.
+pub fn head_limits() -> HeadLimits {
+    HeadLimits {
+        timeout: Duration::from_secs(10),
+        idle: Duration::from_secs(60),
+        size: 16 * 1024,
+    }
+}
+
+/// The application behind the listener for operators.
+pub struct Admin {
+    address: SocketAddr,
+    phase: Arc<Phase>,
+    live: Arc<Live>,
+    upgrader: Arc<Upgrader>,
+    metrics: Arc<Metrics>,
+}
+
+impl Admin {
+    /// Answers on `address`.
+    pub fn new(
+        address: SocketAddr,
+        phase: Arc<Phase>,
+        live: Arc<Live>,
+        upgrader: Arc<Upgrader>,
+        metrics: Arc<Metrics>,
+    ) -> Self {
+        Self {
+            address,
+            phase,
+            live,
+            upgrader,
+            metrics,
+        }
+    }
+
+    async fn answer(&self, method: &Method, path: &str) -> Response<Vec<u8>> {
+        let Some((endpoint, path, allowed, _)) =
+            ENDPOINTS.iter().find(|(_, known, ..)| *known == path)
+        else {
+            return unknown_path();
+        };
+        if method != allowed {
+            return wrong_method(path, allowed);
+        }
+        match endpoint {
+            Endpoint::Health => json_response(StatusCode::OK, &json!({ "status": "ok" })),
+            Endpoint::Ready => ready(self.phase.state()),
+            Endpoint::Metrics => {
+                let text = self.metrics.render(self.phase.requests());
+                response(
+                    StatusCode::OK,
+                    "text/plain; version=0.0.4",
+                    text.into_bytes(),
+                )
+            }
+            Endpoint::Reload => self.reload().await,
+            Endpoint::Upgrade => self.upgrade().await,
+        }
+    }
+
+    async fn reload(&self) -> Response<Vec<u8>> {
+        match self.live.reload("an operator asked for it").await {
+            Ok(applied) => json_response(
+                StatusCode::OK,
+                &json!({
+                    "result": "reloaded",
+                    "restart_required": applied.restart_required,
+                }),
+            ),
+            Err(problems) => json_response(
+                StatusCode::BAD_REQUEST,
+                &json!({
+                    "result": "not reloaded",
+                    "reason": "the configuration has mistakes; the last good one keeps serving",
+                    "problems": list(&problems),
+                }),
+            ),
+        }
+    }
+
+    async fn upgrade(&self) -> Response<Vec<u8>> {
+        let (status, reason, problems) = match self.upgrader.upgrade().await {
+            Ok(pid) => {
+                return json_response(StatusCode::OK, &json!({ "result": "upgraded", "pid": pid }));
+            }
+            Err(NotUpgraded::NotNow(reason)) => {
+                (StatusCode::CONFLICT, reason.to_owned(), Vec::new())
+            }
+            Err(NotUpgraded::Failed { reason, problems }) => {
+                (StatusCode::INTERNAL_SERVER_ERROR, reason, problems)
+            }
+        };
+        json_response(
+            status,
+            &json!({ "result": "not upgraded", "reason": reason, "problems": list(&problems) }),
+        )
+    }
+}
+
+#[async_trait]
+impl ServeHttp for Admin {
+    async fn response(&self, session: &mut ServerSession) -> Response<Vec<u8>> {
+        let request = session.req_header();
+        if let Err(reason) = guard::check(self.address, &request.headers) {
+            session.set_keepalive(None);
+            return json_response(StatusCode::FORBIDDEN, &json!({ "error": reason }));
+        }
+        let (method, path) = (request.method.clone(), request.uri.path().to_owned());
+        if let Err(refusal) = discard_body(session).await {
+            session.set_keepalive(None);
+            return refusal;
+        }
+        let mut response = self.answer(&method, &path).await;
+        if self.phase.state() >= State::HandingOver {
+            session.set_keepalive(None);
+        }
+        response.headers_mut().insert(
+            header::CACHE_CONTROL,
+            header::HeaderValue::from_static("no-store"),
+        );
+        response
+    }
+}
+
+fn unknown_path() -> Response<Vec<u8>> {
+    let list: Vec<_> = ENDPOINTS
+        .iter()
+        .map(|(_, path, method, what)| format!("{method} {path}: {what}"))
+        .collect();
+    json_response(
+        StatusCode::NOT_FOUND,
+        &json!({ "error": "no such endpoint", "endpoints": list }),
+    )
+}
+
+fn wrong_method(path: &str, allowed: &Method) -> Response<Vec<u8>> {
+    let error = json!({ "error": format!("{path} answers {allowed} only") });
+    let mut response = json_response(StatusCode::METHOD_NOT_ALLOWED, &error);
+    if let Ok(allowed) = header::HeaderValue::from_str(allowed.as_str()) {
+        response.headers_mut().insert(header::ALLOW, allowed);
+    }
+    response
+}
+
+fn ready(state: State) -> Response<Vec<u8>> {
+    let status = if state == State::Serving {
+        StatusCode::OK
+    } else {
+        StatusCode::SERVICE_UNAVAILABLE
+    };
+    json_response(status, &json!({ "status": state.name() }))
+}
+
+/// Reads the request's body, which means nothing, so that the connection can be used again.
+async fn discard_body(session: &mut ServerSession) -> Result<(), Response<Vec<u8>>> {
+    let reading = async {
+        let mut size = 0;
+        while let Ok(Some(bytes)) = session.read_request_body().await {
+            size += bytes.len();
+            if size > LARGEST_BODY {
+                return false;
+            }
+        }
+        true
+    };
+    match tokio::time::timeout(BODY_TIME, reading).await {
+        Ok(true) => Ok(()),
+        Ok(false) => Err(json_response(
+            StatusCode::PAYLOAD_TOO_LARGE,
+            &json!({ "error": "send no body" }),
+        )),
+        Err(_) => Err(json_response(
+            StatusCode::REQUEST_TIMEOUT,
+            &json!({ "error": "the body took too long" }),
+        )),
+    }
+}
+
+fn list(problems: &[Problem]) -> Value {
+    problems
+        .iter()
+        .map(|problem| json!({ "path": problem.path, "message": problem.message }))
+        .collect()
+}
+
+fn json_response(status: StatusCode, body: &Value) -> Response<Vec<u8>> {
+    response(status, "application/json", format!("{body}\n").into_bytes())
+}
+
+fn response(status: StatusCode, kind: &'static str, body: Vec<u8>) -> Response<Vec<u8>> {
+    let length = body.len();
+    let mut response = Response::new(body);
+    *response.status_mut() = status;
+    response
+        .headers_mut()
+        .insert(header::CONTENT_TYPE, header::HeaderValue::from_static(kind));
+    response
+        .headers_mut()
+        .insert(header::CONTENT_LENGTH, length.into());
+    response
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_wrong_method_is_answered_with_the_right_one() {
+        let refusal = wrong_method("/-/reload", &Method::POST);
+        assert_eq!(refusal.status(), StatusCode::METHOD_NOT_ALLOWED);
+        assert_eq!(refusal.headers()[header::ALLOW], "POST");
+    }
+
+    #[test]
+    fn an_unknown_path_is_answered_with_the_known_ones() {
+        let refusal = unknown_path();
+        assert_eq!(refusal.status(), StatusCode::NOT_FOUND);
+        let body = String::from_utf8_lossy(refusal.body());
+        assert!(
+            ENDPOINTS.iter().all(|(_, path, ..)| body.contains(path)),
+            "{body}"
+        );
+    }
+
+    #[test]
+    fn only_a_serving_process_is_ready() {
+        assert_eq!(ready(State::Serving).status(), StatusCode::OK);
+        for state in [State::Starting, State::HandingOver, State::Draining] {
+            assert_eq!(ready(state).status(), StatusCode::SERVICE_UNAVAILABLE);
+        }
+    }
+}

@@ -1,0 +1,270 @@
+//! The command line.
+
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+use serde_json::Value;
+
+use crate::admin::client;
+use crate::config::load::parse;
+use crate::config::{Problem, schema};
+use crate::lifecycle::own_mock::NOWHERE;
+use crate::lifecycle::{reload, start};
+
+/// The configuration of a checkout: `cargo run` serves the demo.
+const LOCAL: &str = "conf/tollgate.yaml";
+
+/// Where operators connect unless the configuration says otherwise.
+const DEFAULT_ADMIN_LISTEN: &str = "127.0.0.1:8788";
+
+/// The configuration of an installation.
+const SYSTEM: &str = "/etc/tollgate/tollgate.yaml";
+
+const EXAMPLES: &str = "\
+Examples:
+  tollgate                                   serve conf/tollgate.yaml or /etc/tollgate/tollgate.yaml
+  tollgate --conf my.yaml                    serve my.yaml (short for: tollgate serve --conf my.yaml)
+  tollgate check --conf my.yaml              list every mistake in my.yaml
+  tollgate reload --conf my.yaml             let the running process read my.yaml again
+  tollgate upgrade --conf my.yaml            replace the running process by the binary now on disk";
+
+/// A self-hosted AI gateway: one well-instrumented door in front of all of a company's model traffic.
+#[derive(Debug, Parser)]
+#[command(name = "tollgate", version, after_help = EXAMPLES)]
+struct Cli {
+    /// Configuration file [default: conf/tollgate.yaml if there is one, else /etc/tollgate/tollgate.yaml]
+    #[arg(long, short, global = true, value_name = "FILE", env = "TOLLGATE_CONF")]
+    conf: Option<PathBuf>,
+    #[command(subcommand)]
+    command: Option<Command>,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Serve until told to stop (what `tollgate` alone does)
+    ///
+    /// SIGHUP reloads the configuration, as do changes of the file. SIGTERM finishes open
+    /// requests within server.grace_period and exits; SIGINT exits at once.
+    #[command(after_help = "Example:\n  tollgate serve --conf /etc/tollgate/tollgate.yaml")]
+    Serve {
+        /// Take the listeners over from the process that started this one, over this socket
+        #[arg(long, hide = true, value_name = "SOCKET")]
+        takeover: Option<PathBuf>,
+    },
+    /// Check a configuration and list every mistake as `path: message`
+    ///
+    /// Exits with 0 if there is none, else with 1. Nothing is started or connected to.
+    #[command(
+        after_help = "Example:\n  tollgate check --conf my.yaml && tollgate reload --conf my.yaml"
+    )]
+    Check,
+    /// Let the running process read its configuration again
+    ///
+    /// It is found at admin.listen of the configuration. Requests in flight are not disturbed.
+    /// Exits with 1, and lists the mistakes, if the last good configuration keeps serving.
+    #[command(after_help = "Example:\n  tollgate reload --conf /etc/tollgate/tollgate.yaml")]
+    Reload {
+        #[command(flatten)]
+        admin: AdminAddress,
+    },
+    /// Replace the running process by the binary that is on disk now
+    ///
+    /// The running process starts the new binary, hands its listeners over, finishes its open
+    /// requests and exits. Exits with 1, and says why, if the old process keeps serving.
+    #[command(
+        after_help = "Example:\n  install tollgate-new /usr/bin/tollgate && tollgate upgrade"
+    )]
+    Upgrade {
+        #[command(flatten)]
+        admin: AdminAddress,
+    },
+}
+
+#[derive(Debug, clap::Args)]
+struct AdminAddress {
+    /// Where the running process listens for operators [default: admin.listen of the configuration]
+    #[arg(long, value_name = "ADDRESS:PORT")]
+    admin: Option<SocketAddr>,
+}
+
+/// Does what the command line says.
+pub fn run() -> ExitCode {
+    let cli = Cli::parse();
+    let conf = cli.conf.unwrap_or_else(default_conf);
+    match cli.command.unwrap_or(Command::Serve { takeover: None }) {
+        Command::Serve { takeover } => start::serve(&conf, takeover.as_deref()),
+        Command::Check => check(&conf),
+        Command::Reload { admin } => ask(&conf, &admin, "/-/reload"),
+        Command::Upgrade { admin } => ask(&conf, &admin, "/-/upgrade"),
+    }
+}
+
+fn default_conf() -> PathBuf {
+    if Path::new(LOCAL).exists() {
+        LOCAL.into()
+    } else {
+        SYSTEM.into()
+    }
+}
+
+fn check(conf: &Path) -> ExitCode {
+    match reload::load(conf, &|| Ok(NOWHERE)) {
+        Ok(loaded) => {
+            println!("{}: {}", conf.display(), summary(&loaded.config));
+            ExitCode::SUCCESS
+        }
+        Err(problems) => {
+            problems.iter().for_each(|problem| println!("{problem}"));
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn summary(config: &schema::Config) -> String {
+    let count =
+        |count: usize, thing: &str| format!("{count} {thing}{}", if count == 1 { "" } else { "s" });
+    let gateways = config
+        .accounts
+        .values()
+        .map(|account| account.gateways.len())
+        .sum();
+    format!(
+        "ok: {}, {}, {}",
+        count(config.accounts.len(), "account"),
+        count(gateways, "gateway"),
+        count(config.providers.len(), "configured provider"),
+    )
+}
+
+/// Asks the running process and prints its answer.
+fn ask(conf: &Path, admin: &AdminAddress, path: &str) -> ExitCode {
+    let address = match admin.admin.map_or_else(|| configured_admin(conf), Ok) {
+        Ok(address) => address,
+        Err(problems) => {
+            eprintln!(
+                "tollgate: nothing was done: {} has mistakes",
+                conf.display()
+            );
+            problems.iter().for_each(|problem| eprintln!("  {problem}"));
+            return ExitCode::FAILURE;
+        }
+    };
+    match client::post(address, path) {
+        Ok(answer) if answer.done => {
+            print!("{}", describe(&answer.body));
+            ExitCode::SUCCESS
+        }
+        Ok(answer) => {
+            eprint!("tollgate: {}", describe(&answer.body));
+            ExitCode::FAILURE
+        }
+        Err(error) => {
+            eprintln!(
+                "tollgate: no running process answers at {address} (admin.listen, or --admin): {error}"
+            );
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// `admin.listen` of the file. Secrets are not needed for it: who asks need not have the
+/// environment of the process that is asked.
+fn configured_admin(conf: &Path) -> Result<SocketAddr, Vec<Problem>> {
+    let text = std::fs::read_to_string(conf).map_err(|error| {
+        vec![Problem::new(
+            "",
+            format!("cannot read `{}`: {error}", conf.display()),
+        )]
+    })?;
+    let config = parse(&text, &|name| {
+        std::env::var(name)
+            .ok()
+            .or_else(|| Some("unknown".to_owned()))
+    })?;
+    let listen = config
+        .admin
+        .listen
+        .as_deref()
+        .unwrap_or(DEFAULT_ADMIN_LISTEN);
+    listen
+        .parse()
+        .map_err(|error| vec![Problem::new("admin.listen", format!("`{listen}`: {error}"))])
+}
+
+/// The running process's answer, for people.
+fn describe(answer: &Value) -> String {
+    let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
+    let mut lines = vec![text(&answer["result"])];
+    if let Some(pid) = answer["pid"].as_u64() {
+        lines[0] += &format!(": process {pid} serves now");
+    }
+    if let Some(reason) = answer["reason"].as_str() {
+        lines[0] += &format!(": {reason}");
+    }
+    let each = |key: &str| answer[key].as_array().cloned().unwrap_or_default();
+    for problem in each("problems") {
+        lines.push(format!(
+            "  {}",
+            Problem::new(text(&problem["path"]), text(&problem["message"]))
+        ));
+    }
+    let restart: Vec<_> = each("restart_required").iter().map(text).collect();
+    if !restart.is_empty() {
+        lines.push(format!(
+            "  `tollgate upgrade` or a restart is needed to apply: {}",
+            restart.join(", ")
+        ));
+    }
+    lines.join("\n") + "\n"
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use clap::CommandFactory;
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn the_configuration_may_stand_before_or_after_the_command() {
+        for line in [
+            "tollgate --conf a.yaml",
+            "tollgate serve --conf a.yaml",
+            "tollgate --conf a.yaml check",
+        ] {
+            let cli = Cli::try_parse_from(line.split(' ')).unwrap();
+            assert_eq!(cli.conf.as_deref(), Some(Path::new("a.yaml")), "{line}");
+        }
+    }
+
+    #[test]
+    fn answers_are_told_in_words() {
+        let upgraded = json!({ "result": "upgraded", "pid": 7 });
+        assert_eq!(describe(&upgraded), "upgraded: process 7 serves now\n");
+        let reloaded = json!({ "result": "reloaded", "restart_required": ["server.listen"] });
+        assert!(describe(&reloaded).ends_with("apply: server.listen\n"));
+        let refused = json!({
+            "result": "not reloaded", "reason": "mistakes",
+            "problems": [{ "path": "a.b", "message": "wrong" }],
+        });
+        assert_eq!(describe(&refused), "not reloaded: mistakes\n  a.b: wrong\n");
+    }
+
+    #[test]
+    fn a_configuration_is_counted() {
+        let config: schema::Config =
+            serde_yaml::from_str("accounts: {a: {gateways: {x: {}, y: {}}}}").unwrap();
+        assert_eq!(
+            summary(&config),
+            "ok: 1 account, 2 gateways, 0 configured providers"
+        );
+    }
+}

@@ -1,0 +1,244 @@
+//! From the command line to a serving process, and to its end.
+
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::sync::atomic::AtomicUsize;
+use std::sync::{Arc, Mutex};
+
+use pingora_core::apps::HttpServerOptions;
+use pingora_core::listeners::ListenerConfig;
+use pingora_core::server::configuration::{Opt, ServerConf};
+use pingora_core::server::{RunArgs, Server};
+use pingora_core::services::listening::Service;
+
+use super::drain::Shutdown;
+use super::entrance::{Entrance, HeadLimits, Limits};
+use super::greeting::greeting;
+use super::own_mock::OwnMock;
+use super::phase::Phase;
+use super::reload::{Live, Loaded, load};
+use super::services::{Binder, Control, Listening, SharedPredecessor};
+use super::upgrade::{Predecessor, Upgrader};
+use crate::admin::Admin;
+use crate::config::Problem;
+use crate::config::resolve::Settings;
+use crate::dns::Dns;
+use crate::proxy::Door;
+use crate::telemetry::log as log_setup;
+use crate::telemetry::metrics::Metrics;
+
+/// Longer than any process lives: the drain ends it, not Pingora's fixed sleep.
+const OUT_OF_REACH: u64 = u32::MAX as u64;
+
+/// Serves the configuration at `path` until told to stop. With `takeover`, takes the
+/// listeners over from the process that started this one.
+pub fn serve(path: &Path, takeover: Option<&Path>) -> ExitCode {
+    let predecessor = match takeover.map(|_| Predecessor::on_stdin()).transpose() {
+        Ok(predecessor) => predecessor,
+        Err(error) => return fail(None, &format!("cannot take over: {error}"), &[]),
+    };
+    let path = std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
+    let mock = OwnMock::new(std::thread::available_parallelism().map_or(1, usize::from));
+    let loaded = match load(&path, &|| mock.address()) {
+        Ok(loaded) => loaded,
+        Err(problems) => {
+            return fail(
+                predecessor,
+                &format!("{} has mistakes", path.display()),
+                &problems,
+            );
+        }
+    };
+    log_setup::init(
+        &loaded.resolved.settings.log_filter,
+        loaded.resolved.settings.access_log,
+    );
+    match Shell::new(&path, loaded, mock, takeover.is_some()) {
+        Ok(shell) => shell.run(takeover, predecessor),
+        Err(problem) => fail(predecessor, "cannot start", &[problem]),
+    }
+}
+
+/// Says why this process does not serve.
+fn fail(predecessor: Option<Predecessor>, reason: &str, problems: &[Problem]) -> ExitCode {
+    eprintln!("tollgate: {reason}");
+    problems.iter().for_each(|problem| eprintln!("  {problem}"));
+    if let Some(mut predecessor) = predecessor {
+        predecessor.refuse(reason, problems);
+    }
+    ExitCode::FAILURE
+}
+
+/// What the services share.
+struct Shell {
+    phase: Arc<Phase>,
+    live: Arc<Live>,
+    metrics: Arc<Metrics>,
+    dns: Arc<Dns>,
+    upgrader: Arc<Upgrader>,
+    settings: Settings,
+    greeting: String,
+}
+
+impl Shell {
+    fn new(path: &Path, loaded: Loaded, mock: OwnMock, takeover: bool) -> Result<Self, Problem> {
+        let settings = loaded.resolved.settings.clone();
+        let metrics =
+            Metrics::new().map_err(|error| Problem::new("", format!("metrics: {error}")))?;
+        let (phase, metrics) = (Arc::new(Phase::default()), Arc::new(metrics));
+        let dns = Dns::new(&settings.dns_servers).map_err(|error| Problem::new("dns", error))?;
+        // Whoever asked for an upgrade knows already where tollgate listens.
+        let greeting = if takeover {
+            String::new()
+        } else {
+            greeting(&loaded.config, &settings)
+        };
+        let socket = settings.upgrade_socket.clone();
+        let upgrader = Upgrader::new(phase.clone(), metrics.clone(), path.to_owned(), socket)
+            .map_err(|error| {
+                Problem::new("", format!("cannot find the running program: {error}"))
+            })?;
+        let live = Live::new(path.to_owned(), loaded.resolved, mock, metrics.clone())?;
+        let (dns, live, upgrader) = (Arc::new(dns), Arc::new(live), Arc::new(upgrader));
+        Ok(Self {
+            phase,
+            live,
+            metrics,
+            dns,
+            upgrader,
+            settings,
+            greeting,
+        })
+    }
+
+    fn run(self, takeover: Option<&Path>, mut predecessor: Option<Predecessor>) -> ExitCode {
+        let conf = server_conf(&self.settings, takeover);
+        let opt = Opt {
+            upgrade: takeover.is_some(),
+            ..Opt::default()
+        };
+        let mut server = Server::new_with_opt_and_conf(opt, conf);
+        if let Some(predecessor) = &mut predecessor {
+            predecessor.validated();
+        }
+        // Receives the listeners of the old process, or exits if they do not come.
+        server.bootstrap();
+        if let Err(error) = self.add_services(&mut server, Arc::new(Mutex::new(predecessor))) {
+            eprintln!("tollgate: {error}");
+            return ExitCode::FAILURE;
+        }
+        let shutdown_signal = Box::new(Shutdown::new(self.phase, self.live));
+        server.run(RunArgs { shutdown_signal });
+        log_setup::flush();
+        ExitCode::SUCCESS
+    }
+
+    fn add_services(
+        &self,
+        server: &mut Server,
+        predecessor: SharedPredecessor,
+    ) -> pingora_core::Result<()> {
+        let settings = &self.settings;
+        let accepting = Arc::new(AtomicUsize::new(0));
+        let mut addresses = settings.listen.clone();
+        addresses.push(settings.admin_listen);
+        let (upgrader, accepts) = (self.upgrader.clone(), accepting.clone());
+        let binder = server.add_service(Binder {
+            addresses,
+            upgrader,
+            predecessor: predecessor.clone(),
+        });
+        let door = Listening {
+            service: self.door(server)?,
+            accepting: accepting.clone(),
+        };
+        let admin = Listening {
+            service: self.admin(),
+            accepting,
+        };
+        let listening = [server.add_service(door), server.add_service(admin)];
+        let control = server.add_service(Control {
+            phase: self.phase.clone(),
+            live: self.live.clone(),
+            predecessor,
+            accepting: accepts,
+            expected: listening.len(),
+            greeting: self.greeting.clone(),
+        });
+        for service in &listening {
+            service.add_dependency(&binder);
+            control.add_dependency(service);
+        }
+        Ok(())
+    }
+
+    /// The listeners for applications.
+    fn door(
+        &self,
+        server: &Server,
+    ) -> pingora_core::Result<Service<Entrance<pingora_proxy::HttpProxy<Door>>>> {
+        let door = Door::new(
+            self.live.snapshot(),
+            self.metrics.clone(),
+            self.phase.clone(),
+            self.dns.clone(),
+            self.settings.access_log,
+        );
+        let mut proxy = pingora_proxy::http_proxy(&server.configuration, door);
+        let snapshot = self.live.snapshot();
+        let mut options = HttpServerOptions::default();
+        options.h2c = true;
+        options.h2_idle_timeout = Some(snapshot.load().limits.keepalive_timeout);
+        proxy.server_options = Some(options);
+        let timeout = self.settings.header_timeout;
+        let limits: Limits = Box::new(move || {
+            let limits = &snapshot.load().limits;
+            HeadLimits {
+                timeout,
+                idle: limits.keepalive_timeout,
+                size: limits.max_header,
+            }
+        });
+        let entrance = Entrance::new(proxy, limits, self.phase.clone());
+        let mut service = Service::new("door".to_owned(), entrance);
+        for address in &self.settings.listen {
+            let mut listener = ListenerConfig::tcp(address.to_string());
+            if let Some(certificate) = self.live.certificate() {
+                listener = listener.tls(certificate.settings()?);
+            }
+            service.add_listener(listener);
+        }
+        Ok(service)
+    }
+
+    /// The listener for operators.
+    fn admin(&self) -> Service<Entrance<Admin>> {
+        let address = self.settings.admin_listen;
+        let admin = Admin::new(
+            address,
+            self.phase.clone(),
+            self.live.clone(),
+            self.upgrader.clone(),
+            self.metrics.clone(),
+        );
+        let entrance = Entrance::new(
+            admin,
+            Box::new(crate::admin::head_limits),
+            self.phase.clone(),
+        );
+        let mut service = Service::new("admin".to_owned(), entrance);
+        service.threads = Some(1);
+        service.add_tcp(&address.to_string());
+        service
+    }
+}
+
+fn server_conf(settings: &Settings, takeover: Option<&Path>) -> ServerConf {
+    let socket = takeover.map_or_else(|| settings.upgrade_socket.clone(), PathBuf::from);
+    ServerConf {
+        threads: settings.threads,
+        upgrade_sock: socket.display().to_string(),
+        grace_period_seconds: Some(OUT_OF_REACH),
+        ..ServerConf::default()
+    }
+}

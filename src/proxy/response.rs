@@ -1,0 +1,95 @@
+//! What comes back: watched as it passes, never changed but for the gateway's own headers.
+
+use std::sync::OnceLock;
+use std::time::Instant;
+
+use http::header::{CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE, HeaderName, HeaderValue};
+use pingora_http::ResponseHeader;
+use pingora_proxy::Session;
+
+use crate::record::Source;
+use crate::wire::{Framing, Watch};
+
+use super::context::Context;
+
+/// Who made an error, for every answer that is one.
+pub const ERROR_SOURCE: HeaderName = HeaderName::from_static("tollgate-error-source");
+
+const LOG_ID: HeaderName = HeaderName::from_static("cf-aig-log-id");
+const REQUEST_ID: HeaderName = HeaderName::from_static("cf-aig-request-id");
+const EVENT_ID: HeaderName = HeaderName::from_static("cf-aig-event-id");
+const STEP: HeaderName = HeaderName::from_static("cf-aig-step");
+const PROVIDER: HeaderName = HeaderName::from_static("cf-aig-provider");
+const MODEL: HeaderName = HeaderName::from_static("cf-aig-model");
+
+/// The provider's head is there.
+pub fn head_arrived(session: &Session, response: &ResponseHeader, ctx: &mut Context) {
+    let upgraded = response.status.as_u16() == 101;
+    if response.status.is_informational() && !upgraded {
+        return;
+    }
+    ctx.answer.head = Some(Instant::now());
+    ctx.answer.status = response.status.as_u16();
+    let header = |name| response.headers.get(name).map(HeaderValue::as_bytes);
+    let framing = Framing::of(header(CONTENT_TYPE), header(CONTENT_ENCODING));
+    ctx.answer.streamed = upgraded || framing != Framing::Other;
+    // A declared length leaves no room for a word of ours.
+    let room = header(CONTENT_LENGTH).is_none()
+        && !upgraded
+        && session.req_header().method != http::Method::HEAD;
+    ctx.watch(if room { framing } else { Framing::Other });
+}
+
+/// A piece of the provider's body is there.
+pub fn body_arrived(piece: Option<&[u8]>, end_of_stream: bool, ctx: &mut Context) {
+    let piece = piece.unwrap_or_default();
+    if piece.is_empty() && !end_of_stream {
+        return;
+    }
+    let now = Instant::now();
+    ctx.answer.last_byte = Some(now);
+    if piece.is_empty() {
+        return;
+    }
+    ctx.answer.first_byte.get_or_insert(now);
+    if let Some(watch @ (Watch::Sse(_) | Watch::EventStream(_))) = &mut ctx.answer.watch {
+        watch.feed(piece);
+    }
+}
+
+/// The head goes to the client, with the gateway's own headers.
+pub fn head_leaves(response: &mut ResponseHeader, ctx: &Context) -> pingora_core::Result<()> {
+    if response.status.is_informational() && response.status.as_u16() != 101 {
+        return Ok(());
+    }
+    if response.status.as_u16() >= 400 {
+        response.insert_header(ERROR_SOURCE, Source::Provider.name())?;
+    }
+    own_headers(response, ctx)
+}
+
+/// The headers by which a client can name its request (contract of Cloudflare AI Gateway,
+/// response headers). An upstream that is a gateway too does not get to set them.
+pub fn own_headers(response: &mut ResponseHeader, ctx: &Context) -> pingora_core::Result<()> {
+    static ZERO: OnceLock<HeaderValue> = OnceLock::new();
+    let mut buffer = [0; uuid::fmt::Hyphenated::LENGTH];
+    let id = HeaderValue::from_str(ctx.id.hyphenated().encode_lower(&mut buffer))
+        .unwrap_or_else(|_| HeaderValue::from_static(""));
+    response.insert_header(EVENT_ID, ctx.directives.event_id.as_ref().unwrap_or(&id))?;
+    response.insert_header(REQUEST_ID, &id)?;
+    response.insert_header(LOG_ID, id)?;
+    response.insert_header(STEP, ZERO.get_or_init(|| HeaderValue::from_static("0")))?;
+    match &ctx.provider {
+        Some(mounted) => response.insert_header(PROVIDER, &*mounted.provider.slug)?,
+        None => drop(response.remove_header(&PROVIDER)),
+    }
+    // A model's name that cannot stand in a header is left out.
+    match ctx
+        .model()
+        .and_then(|model| HeaderValue::from_bytes(model.as_bytes()).ok())
+    {
+        Some(model) => response.insert_header(MODEL, model)?,
+        None => drop(response.remove_header(&MODEL)),
+    }
+    Ok(())
+}

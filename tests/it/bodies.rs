@@ -1,0 +1,486 @@
+//! Request bodies: whole in every framing, and bounded.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::Semaphore;
+
+use crate::support::client::Told;
+use crate::support::conf::{CHAT, SPENDING, at, entry, path};
+use crate::support::wire::Piece;
+use crate::support::{
+    Connection, Digest, Gateway, Protocol, Reply, Request, Response, Upstream, body, within,
+};
+
+const SIZES: [usize; 7] = [
+    0,
+    1 << 10,
+    (1 << 16) - 1,
+    1 << 16,
+    (1 << 16) + 1,
+    1 << 20,
+    20 << 20,
+];
+
+/// Every way a client may frame a body.
+const FRAMINGS: [(Protocol, Told); 4] = [
+    (Protocol::H1, Told::Length),
+    (Protocol::H1, Told::Open),
+    (Protocol::H2, Told::Length),
+    (Protocol::H2, Told::Open),
+];
+
+/// Options of a provider whose requests the gateway signs, and must hold therefore.
+const SIGNED: &str = r#"keys: [{ value: '{"accessKeyId":"AKIAEXAMPLE","secretAccessKey":"very-secret","region":"us-east-1"}' }]"#;
+
+/// A target of that provider.
+fn held() -> String {
+    path("aws-bedrock", "bedrock-runtime/us-east-1/model/m/invoke")
+}
+
+/// Sends every size in every framing to `target` and compares what arrived.
+async fn every_size_and_framing(
+    gateway: &Gateway,
+    upstream: &Upstream,
+    target: &str,
+    signed: bool,
+) {
+    for size in SIZES {
+        let body = body::json_of_size("m", size);
+        let wanted = Digest::of(&body);
+        for (protocol, told) in FRAMINGS {
+            let what = format!("{size} bytes, {protocol:?}, {told:?}");
+            upstream.script(Reply::Digest);
+            let request = Request::post(target, &body).over(protocol).told(told);
+            let answer = request.send(gateway).await;
+            assert_eq!(
+                (answer.status, answer.text()),
+                (200, wanted.json()),
+                "{what}"
+            );
+            let seen = upstream.requests().pop().unwrap();
+            assert_eq!(seen.digest, Some(wanted.clone()), "{what}");
+            let authorization = seen.header("authorization").unwrap_or_default();
+            assert_eq!(
+                authorization.starts_with("AWS4-HMAC-SHA256 "),
+                signed,
+                "{what}"
+            );
+        }
+    }
+}
+
+#[tokio::test]
+async fn streamed_bodies_arrive_whole_over_http1() {
+    let upstream = Upstream::h1().await;
+    let gateway = Gateway::start(&at(&upstream, "openai", "/v1", "http: h1")).await;
+    every_size_and_framing(&gateway, &upstream, CHAT, false).await;
+}
+
+#[tokio::test]
+async fn streamed_bodies_arrive_whole_over_http2() {
+    let upstream = Upstream::h2c().await;
+    let gateway = Gateway::start(&at(&upstream, "openai", "/v1", "http: h2")).await;
+    every_size_and_framing(&gateway, &upstream, CHAT, false).await;
+}
+
+#[tokio::test]
+async fn held_bodies_arrive_whole_over_http1() {
+    let upstream = Upstream::h1().await;
+    let yaml = at(&upstream, "aws-bedrock", "", &format!("http: h1, {SIGNED}"));
+    let gateway = Gateway::start(&(yaml + SPENDING)).await;
+    every_size_and_framing(&gateway, &upstream, &held(), true).await;
+}
+
+#[tokio::test]
+async fn held_bodies_arrive_whole_over_http2() {
+    let upstream = Upstream::h2c().await;
+    let yaml = at(&upstream, "aws-bedrock", "", &format!("http: h2, {SIGNED}"));
+    let gateway = Gateway::start(&(yaml + SPENDING)).await;
+    every_size_and_framing(&gateway, &upstream, &held(), true).await;
+}
+
+#[tokio::test]
+async fn other_content_streams_through_in_every_framing() {
+    let bytes = body::octets(3 << 20);
+    let wanted = Digest::of(&bytes);
+    let upstream = Upstream::h1().await;
+    let gateway = Gateway::with(&at(&upstream, "openai", "/v1", ""))
+        .server("max_body: 64KiB")
+        .start()
+        .await;
+    for content_type in [
+        "multipart/form-data; boundary=x",
+        "audio/wav",
+        "application/octet-stream",
+    ] {
+        for (protocol, told) in FRAMINGS {
+            upstream.script(Reply::Digest);
+            let request = Request::new("POST", &path("openai", "audio/transcriptions"))
+                .header("content-type", content_type)
+                .body(&bytes)
+                .over(protocol)
+                .told(told);
+            let answer = request.send(&gateway).await;
+            assert_eq!(
+                (answer.status, answer.text()),
+                (200, wanted.json()),
+                "{content_type} {protocol:?} {told:?}"
+            );
+        }
+    }
+}
+
+#[tokio::test]
+async fn continue_is_answered_before_the_body() {
+    let upstream = Upstream::h1().await;
+    let yaml = format!(
+        "{}{}{SPENDING}",
+        at(&upstream, "openai", "/v1", ""),
+        entry(&upstream, "aws-bedrock", "", SIGNED)
+    );
+    let gateway = Gateway::start(&yaml).await;
+    for target in [CHAT.to_owned(), held()] {
+        for size in [1 << 10, 1 << 20] {
+            let body = body::json_of_size("m", size);
+            upstream.script(Reply::Digest);
+            let answer = Request::post(&target, &body)
+                .told(Told::AfterContinue)
+                .send(&gateway)
+                .await;
+            assert_eq!(
+                (answer.status, answer.text()),
+                (200, Digest::of(&body).json()),
+                "{target}, {size}"
+            );
+            assert_eq!(answer.interim, [100]);
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_body_passes_before_it_is_whole() {
+    let upstream = Upstream::h1().await;
+    upstream.script(Reply::Digest);
+    let gateway = Gateway::start(&at(&upstream, "openai", "/v1", "")).await;
+    let mut connection = Connection::open(&gateway).await;
+    let head = format!(
+        "POST {CHAT} HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\ncontent-length: 4\r\n\r\n"
+    );
+    connection.write(head + "{\"").await;
+    // Nothing more is sent before the provider has the beginning.
+    crate::support::eventually("the first half at the upstream", || {
+        upstream
+            .requests()
+            .first()
+            .filter(|request| request.body == b"{\"")
+            .map(|_| ())
+    })
+    .await;
+    connection.write("\"}").await;
+    assert_eq!(
+        connection.read().await.unwrap().text(),
+        Digest::of(b"{\"\"}").json()
+    );
+}
+
+/// A request of `size` bytes of `content_type`.
+fn sized(target: &str, content_type: &str, size: usize) -> Request {
+    let body = match content_type {
+        "application/json" => body::json_of_size("m", size),
+        _ => body::octets(size),
+    };
+    Request::new("POST", target)
+        .header("content-type", content_type)
+        .body(body)
+}
+
+fn assert_refused(answer: &Response, status: u16, what: &str) {
+    assert_eq!(answer.status, status, "{what}: {}", answer.text());
+    assert_eq!(answer.json()["httpCode"], status, "{what}");
+    assert_eq!(
+        answer.header("tollgate-error-source"),
+        Some("gateway"),
+        "{what}"
+    );
+}
+
+#[tokio::test]
+async fn bodies_over_the_limit_are_413() {
+    let upstream = Upstream::h1().await;
+    let yaml = format!(
+        "{}{}{SPENDING}",
+        at(&upstream, "openai", "/v1", ""),
+        entry(&upstream, "aws-bedrock", "", SIGNED)
+    );
+    let gateway = Gateway::with(&yaml)
+        .server("max_body: 128KiB")
+        .server("max_upload: 512KiB")
+        .start()
+        .await;
+    let cases = [
+        (CHAT.to_owned(), "application/json", 128 << 10),
+        (held(), "application/json", 128 << 10),
+        (
+            path("openai", "files"),
+            "multipart/form-data; boundary=x",
+            512 << 10,
+        ),
+        (
+            path("openai", "audio/transcriptions"),
+            "audio/wav",
+            512 << 10,
+        ),
+    ];
+    for (target, content_type, limit) in cases {
+        for (protocol, told) in FRAMINGS {
+            let what = format!("{target} {content_type} {protocol:?} {told:?}");
+            upstream.script(Reply::Digest);
+            let fits = sized(&target, content_type, limit)
+                .over(protocol)
+                .told(told)
+                .send(&gateway)
+                .await;
+            assert_eq!(fits.status, 200, "{what}: {}", fits.text());
+            // What streams through has begun to arrive when it turns out to be too much.
+            let whole = upstream
+                .requests()
+                .iter()
+                .filter(|request| request.digest.is_some())
+                .count();
+            upstream.always(Reply::Digest);
+            let more = sized(&target, content_type, limit + 1)
+                .over(protocol)
+                .told(told)
+                .send(&gateway)
+                .await;
+            assert_refused(&more, 413, &what);
+            let after = upstream
+                .requests()
+                .iter()
+                .filter(|request| request.digest.is_some())
+                .count();
+            assert_eq!(after, whole, "{what}: nothing over the limit arrives whole");
+        }
+    }
+}
+
+#[tokio::test]
+async fn an_announced_excess_is_refused_before_it_is_sent() {
+    let upstream = Upstream::h1().await;
+    let gateway = Gateway::with(&at(&upstream, "openai", "/v1", ""))
+        .server("max_body: 64KiB")
+        .start()
+        .await;
+    let mut connection = Connection::open(&gateway).await;
+    let head = format!(
+        "POST {CHAT} HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\ncontent-length: 99999999\r\nexpect: 100-continue\r\n\r\n"
+    );
+    connection.write(head).await;
+    let answer = connection.read().await.unwrap();
+    assert_eq!(answer.interim, Vec::<u16>::new(), "no body was asked for");
+    assert_refused(&answer, 413, "announced");
+    upstream.untouched();
+}
+
+#[tokio::test]
+async fn held_bodies_beyond_the_common_limit_are_503() {
+    let upstream = Upstream::h1().await;
+    let yaml = at(&upstream, "aws-bedrock", "", SIGNED) + SPENDING;
+    let gateway = Gateway::with(&yaml)
+        .server("max_body: 1MiB")
+        .server("max_buffered: 1536KiB")
+        .start()
+        .await;
+    let size = 1_000_000;
+    let mut holding = Connection::open(&gateway).await;
+    let head = format!(
+        "POST {} HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\ncontent-length: {size}\r\n\r\n",
+        held()
+    );
+    let body = body::json_of_size("m", size);
+    holding
+        .write([head.as_bytes(), &body[..size - 1]].concat())
+        .await;
+    for (protocol, told) in FRAMINGS {
+        // The first body may still be on its way into memory when the second one comes.
+        let answer = within("an answer of 503", async {
+            loop {
+                upstream.always(Reply::Digest);
+                let request = Request::post(&held(), &body).over(protocol).told(told);
+                let answer = request.send(&gateway).await;
+                if answer.status != 200 {
+                    return answer;
+                }
+            }
+        })
+        .await;
+        assert_refused(&answer, 503, &format!("{protocol:?} {told:?}"));
+        let after = answer
+            .header("retry-after")
+            .and_then(|value| value.parse::<u32>().ok());
+        assert!(
+            after.is_some_and(|seconds| seconds >= 1),
+            "{:?}",
+            answer.headers
+        );
+    }
+    holding.write(&body[size - 1..]).await;
+    assert_eq!(
+        holding.read().await.unwrap().status,
+        200,
+        "who was first is served"
+    );
+    let answer = Request::post(&held(), &body).send(&gateway).await;
+    assert_eq!(answer.status, 200, "what was held is given back");
+}
+
+#[tokio::test]
+async fn clients_that_leave_give_their_share_back() {
+    let upstream = Upstream::h1().await;
+    let yaml = at(&upstream, "aws-bedrock", "", SIGNED) + SPENDING;
+    let gateway = Gateway::with(&yaml)
+        .server("max_body: 1MiB")
+        .server("max_buffered: 1MiB")
+        .start()
+        .await;
+    let size = 700_000;
+    let body = body::json_of_size("m", size);
+    let head = format!(
+        "POST {} HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\ncontent-length: {size}\r\n\r\n",
+        held()
+    );
+    for _ in 0..5 {
+        let mut leaving = Connection::open(&gateway).await;
+        leaving
+            .write([head.as_bytes(), &body[..size / 2]].concat())
+            .await;
+        drop(leaving);
+    }
+    upstream.always(Reply::Digest);
+    within("a share that was given back", async {
+        while Request::post(&held(), &body).send(&gateway).await.status != 200 {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    })
+    .await;
+}
+
+/// Sends one large held body from shared memory; the status, or `None` for a lost connection.
+async fn send_large(
+    address: std::net::SocketAddr,
+    head: Arc<str>,
+    body: Arc<[u8]>,
+    turn: Arc<Semaphore>,
+) -> Option<u16> {
+    let mut connection = Connection::open(address).await;
+    connection.write(&*head).await;
+    // All clients are connected and have asked; only some write at a time.
+    let _turn = turn.acquire().await.ok()?;
+    connection.write(&*body).await;
+    connection.read().await.map(|answer| answer.status)
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 1)]
+async fn two_hundred_large_held_bodies_stay_within_the_limit() {
+    const CLIENTS: usize = 200;
+    const SIZE: usize = 32 << 20;
+    const BUFFERED: u64 = 256 << 20;
+    let upstream = Upstream::h1().await;
+    upstream.always(Reply::Digest);
+    let yaml = at(&upstream, "aws-bedrock", "", SIGNED) + SPENDING;
+    let gateway = Gateway::with(&yaml)
+        .server("max_buffered: 256MiB")
+        .start()
+        .await;
+    let before = gateway.rss();
+    let body: Arc<[u8]> = body::json_of_size("m", SIZE).into();
+    let wanted = Digest::of(&body);
+    let head = format!(
+        "POST {} HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\ncontent-length: {SIZE}\r\n\r\n",
+        held()
+    );
+    let (head, turn) = (Arc::<str>::from(head), Arc::new(Semaphore::new(16)));
+    let mut clients = tokio::task::JoinSet::new();
+    for _ in 0..CLIENTS {
+        clients.spawn(send_large(
+            gateway.public(),
+            head.clone(),
+            body.clone(),
+            turn.clone(),
+        ));
+    }
+    let mut served = 0;
+    while let Some(status) = clients.join_next().await {
+        match status.unwrap() {
+            Some(200) => served += 1,
+            status => assert_eq!(status, Some(503)),
+        }
+    }
+    let seen = upstream.requests();
+    assert!(served >= 1, "someone is served");
+    assert_eq!(
+        seen.iter()
+            .filter(|request| request.digest.as_ref() == Some(&wanted))
+            .count(),
+        served
+    );
+    let grown = gateway.peak_rss().saturating_sub(before);
+    assert!(
+        grown < BUFFERED + (128 << 20),
+        "grew by {} MiB",
+        grown >> 20
+    );
+}
+
+#[tokio::test]
+async fn a_body_that_breaks_off_never_looks_whole() {
+    let upstream = Upstream::h1().await;
+    let yaml = format!(
+        "{}{}{SPENDING}",
+        at(&upstream, "openai", "/v1", ""),
+        entry(&upstream, "aws-bedrock", "", SIGNED)
+    );
+    let gateway = Gateway::start(&yaml).await;
+    upstream.always(Reply::Digest);
+    for target in [CHAT.to_owned(), held()] {
+        for framing in [
+            "content-length: 100\r\n\r\n{\"a\":",
+            "transfer-encoding: chunked\r\n\r\n5\r\n{\"a\":\r\n",
+        ] {
+            let mut connection = Connection::open(&gateway).await;
+            connection.write(format!("POST {target} HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\n{framing}")).await;
+            drop(connection);
+        }
+    }
+    upstream.always(Reply::Digest);
+    assert_eq!(Request::post(CHAT, "{}").send(&gateway).await.status, 200);
+    let whole: Vec<_> = upstream
+        .requests()
+        .into_iter()
+        .filter(|request| request.digest.is_some())
+        .collect();
+    assert_eq!(whole.len(), 1, "only the last request was whole: {whole:?}");
+}
+
+#[tokio::test]
+async fn a_get_with_a_body_and_a_post_without_one_pass() {
+    let upstream = Upstream::h1().await;
+    upstream.always(Reply::Digest);
+    let gateway = Gateway::start(&at(&upstream, "openai", "/v1", "")).await;
+    for protocol in [Protocol::H1, Protocol::H2] {
+        let with = Request::get(CHAT)
+            .body("{\"a\":1}")
+            .over(protocol)
+            .send(&gateway)
+            .await;
+        assert_eq!(with.text(), Digest::of(b"{\"a\":1}").json(), "{protocol:?}");
+        let mut without = Request::new("POST", CHAT)
+            .over(protocol)
+            .open(&gateway)
+            .await;
+        assert!(
+            matches!(without.piece().await, Piece::Data(bytes) if bytes == Digest::of(b"").json().as_bytes())
+        );
+    }
+}

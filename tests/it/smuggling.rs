@@ -1,0 +1,457 @@
+//! Requests that two servers could read differently: refused, and never half-understood.
+
+use crate::support::client::raw_h2::{self, Verdict};
+use crate::support::conf::{CHAT, openai};
+use crate::support::{Answer, Connection, Gateway, Response, Upstream};
+
+/// A request that would reach the provider if its bytes were taken for one.
+const SMUGGLED: &str = "GET /v1/default/default/openai/smuggled HTTP/1.1\r\nhost: x\r\n\r\n";
+
+/// A POST with these header lines and this body, and a smuggled request behind it.
+fn post(headers: &str, body: &str) -> Vec<u8> {
+    format!("POST {CHAT} HTTP/1.1\r\nhost: x\r\n{headers}\r\n{body}{SMUGGLED}").into_bytes()
+}
+
+/// Refused messages: what, header lines, body.
+const REFUSED: &[(&str, &str, &str)] = &[
+    // RFC 9112, section 6: the framing of the body.
+    (
+        "both framings",
+        "content-length: 5\r\ntransfer-encoding: chunked\r\n",
+        "0\r\n\r\n",
+    ),
+    (
+        "both framings, other order",
+        "transfer-encoding: chunked\r\ncontent-length: 5\r\n",
+        "0\r\n\r\n",
+    ),
+    (
+        "two different lengths",
+        "content-length: 5\r\ncontent-length: 6\r\n",
+        "hello",
+    ),
+    (
+        "two different lengths in one line",
+        "content-length: 5, 6\r\n",
+        "hello",
+    ),
+    ("a signed length", "content-length: +5\r\n", "hello"),
+    ("a negative length", "content-length: -1\r\n", ""),
+    (
+        "a length that is no number",
+        "content-length: 5a\r\n",
+        "hello",
+    ),
+    ("a hexadecimal length", "content-length: 0x5\r\n", "hello"),
+    (
+        "a length with a blank inside",
+        "content-length: 1 5\r\n",
+        "hello",
+    ),
+    ("an empty length", "content-length: \r\n", ""),
+    (
+        "a length beyond 64 bits",
+        "content-length: 99999999999999999999\r\n",
+        "hello",
+    ),
+    (
+        "chunked and not last",
+        "transfer-encoding: chunked, identity\r\n",
+        "0\r\n\r\n",
+    ),
+    (
+        "two lines, chunked not last",
+        "transfer-encoding: chunked\r\ntransfer-encoding: identity\r\n",
+        "0\r\n\r\n",
+    ),
+    (
+        "an unknown coding",
+        "transfer-encoding: xchunked\r\n",
+        "0\r\n\r\n",
+    ),
+    (
+        "chunked twice",
+        "transfer-encoding: chunked, chunked\r\n",
+        "0\r\n\r\n",
+    ),
+    (
+        "a quoted coding",
+        "transfer-encoding: \"chunked\"\r\n",
+        "0\r\n\r\n",
+    ),
+    (
+        "a control character before the coding",
+        "transfer-encoding: \u{b}chunked\r\n",
+        "0\r\n\r\n",
+    ),
+    // Section 5: the syntax of fields.
+    (
+        "a folded line",
+        "x-folded: a\r\n b\r\ncontent-length: 5\r\n",
+        "hello",
+    ),
+    (
+        "a folded framing",
+        "transfer-encoding:\r\n chunked\r\n",
+        "0\r\n\r\n",
+    ),
+    (
+        "a blank before the colon",
+        "transfer-encoding : chunked\r\n",
+        "0\r\n\r\n",
+    ),
+    ("a blank first line", " content-length: 5\r\n", "hello"),
+    ("no colon", "nonsense\r\ncontent-length: 5\r\n", "hello"),
+    ("an empty name", ": x\r\ncontent-length: 5\r\n", "hello"),
+    (
+        "NUL in a value",
+        "x-nul: a\0b\r\ncontent-length: 5\r\n",
+        "hello",
+    ),
+    (
+        "NUL in a name",
+        "x-\0nul: a\r\ncontent-length: 5\r\n",
+        "hello",
+    ),
+    (
+        "a bare CR in a value",
+        "x-cr: a\rb\r\ncontent-length: 5\r\n",
+        "hello",
+    ),
+    (
+        "a bare LF that hides a framing",
+        "x-lf: a\ntransfer-encoding: chunked\r\ncontent-length: 5\r\n",
+        "0\r\n\r\n",
+    ),
+    // Section 7.1: the chunked coding.
+    (
+        "a chunk size beyond 64 bits",
+        "transfer-encoding: chunked\r\n",
+        "fffffffffffffffff\r\nhello\r\n0\r\n\r\n",
+    ),
+    (
+        "a chunk size that wraps around",
+        "transfer-encoding: chunked\r\n",
+        "10000000000000005\r\nhello\r\n0\r\n\r\n",
+    ),
+    (
+        "a negative chunk size",
+        "transfer-encoding: chunked\r\n",
+        "-5\r\nhello\r\n0\r\n\r\n",
+    ),
+    (
+        "a chunk size with a prefix",
+        "transfer-encoding: chunked\r\n",
+        "0x5\r\nhello\r\n0\r\n\r\n",
+    ),
+    (
+        "no chunk size",
+        "transfer-encoding: chunked\r\n",
+        "\r\nhello\r\n0\r\n\r\n",
+    ),
+    (
+        "a chunk size that is no number",
+        "transfer-encoding: chunked\r\n",
+        "g\r\nhello\r\n0\r\n\r\n",
+    ),
+    (
+        "a chunk longer than its size",
+        "transfer-encoding: chunked\r\n",
+        "5\r\nhello!\r\n0\r\n\r\n",
+    ),
+    (
+        "chunk lines ended by LF",
+        "transfer-encoding: chunked\r\n",
+        "5\nhello\n0\n\n",
+    ),
+    // Section 3.2 and RFC 9110, section 7.2.
+    ("two hosts", "host: y\r\ncontent-length: 5\r\n", "hello"),
+];
+
+/// Messages that look odd and are fine: they prove that the others fail for their reason.
+const ACCEPTED: &[(&str, &str, &str)] = &[
+    ("a plain length", "content-length: 5\r\n", "hello"),
+    (
+        "plain chunks",
+        "transfer-encoding: chunked\r\n",
+        "5\r\nhello\r\n0\r\n\r\n",
+    ),
+    (
+        "the coding in capitals",
+        "Transfer-Encoding: CHUNKED\r\n",
+        "5\r\nhello\r\n0\r\n\r\n",
+    ),
+    (
+        "a chunk extension",
+        "transfer-encoding: chunked\r\n",
+        "5;a=b\r\nhello\r\n0\r\n\r\n",
+    ),
+    (
+        "leading zeros",
+        "transfer-encoding: chunked\r\n",
+        "0005\r\nhello\r\n0\r\n\r\n",
+    ),
+    (
+        "a trailer",
+        "transfer-encoding: chunked\r\n",
+        "5\r\nhello\r\n0\r\nx: y\r\n\r\n",
+    ),
+    (
+        "blanks around a value",
+        "content-length: \t 5 \t\r\n",
+        "hello",
+    ),
+];
+
+/// Sends `bytes`; the first response, and whether the connection was closed after it.
+async fn send(gateway: &Gateway, bytes: &[u8]) -> (Option<Response>, bool) {
+    let mut connection = Connection::open(gateway).await;
+    connection.write(bytes).await;
+    let answer = connection.read().await;
+    let closed = match &answer {
+        Some(answer) if answer.status < 400 => false,
+        _ => connection.rest().await.is_empty(),
+    };
+    (answer, closed)
+}
+
+/// Refused with 400 to 499 or 501 and the connection closed, without another answer.
+fn assert_refused(what: &str, answer: Option<&Response>, closed: bool) {
+    let status = answer.map(|answer| answer.status);
+    assert!(
+        matches!(status, Some(400..=499 | 501)),
+        "{what}: {status:?}"
+    );
+    assert!(closed, "{what}: the connection is closed after the refusal");
+}
+
+/// Requests that the provider received whole.
+fn whole(upstream: &Upstream) -> Vec<String> {
+    let requests = upstream.requests();
+    let whole = requests.iter().filter(|request| request.digest.is_some());
+    whole
+        .map(|request| {
+            format!(
+                "{} {} {:?}",
+                request.method, request.target, request.headers
+            )
+        })
+        .collect()
+}
+
+#[tokio::test]
+async fn ambiguous_messages_are_refused_and_the_connection_closed() {
+    let upstream = Upstream::h1().await;
+    upstream.always(Answer::json("{}"));
+    let gateway = Gateway::start(&openai(&upstream)).await;
+    for (what, headers, body) in REFUSED {
+        let (answer, closed) = send(&gateway, &post(headers, body)).await;
+        assert_eq!(
+            whole(&upstream),
+            Vec::<String>::new(),
+            "{what}: reached the provider"
+        );
+        assert_refused(what, answer.as_ref(), closed);
+    }
+}
+
+#[tokio::test]
+async fn unusual_but_valid_messages_pass_and_the_next_one_too() {
+    let upstream = Upstream::h1().await;
+    let gateway = Gateway::start(&openai(&upstream)).await;
+    for (what, headers, body) in ACCEPTED {
+        upstream.script(Answer::json("{}"));
+        upstream.script(Answer::json("[]"));
+        let mut connection = Connection::open(&gateway).await;
+        connection.write(post(headers, body)).await;
+        for wanted in ["{}", "[]"] {
+            let answer = connection.read().await;
+            assert_eq!(
+                answer.map(|answer| answer.text()).as_deref(),
+                Some(wanted),
+                "{what}"
+            );
+        }
+        let seen = upstream.requests();
+        let [.., first, second] = &seen[..] else {
+            panic!("two requests")
+        };
+        assert_eq!(
+            (first.text().as_str(), second.target.as_str()),
+            ("hello", "/v1/smuggled"),
+            "{what}"
+        );
+    }
+}
+
+/// Whole heads that are refused.
+const BAD_HEADS: &[(&str, &str)] = &[
+    (
+        "no host",
+        "GET /v1/default/default/openai/models HTTP/1.1\r\n\r\n",
+    ),
+    (
+        "two hosts",
+        "GET /v1/default/default/openai/models HTTP/1.1\r\nhost: a\r\nhost: b\r\n\r\n",
+    ),
+    (
+        "the same host twice",
+        "GET /v1/default/default/openai/models HTTP/1.1\r\nhost: a\r\nhost: a\r\n\r\n",
+    ),
+    (
+        "a host with a blank",
+        "GET /v1/default/default/openai/models HTTP/1.1\r\nhost: a b\r\n\r\n",
+    ),
+    (
+        "a host with a path",
+        "GET /v1/default/default/openai/models HTTP/1.1\r\nhost: a/b\r\n\r\n",
+    ),
+    (
+        "an unknown version",
+        "GET /v1/default/default/openai/models HTTP/3.7\r\nhost: x\r\n\r\n",
+    ),
+    (
+        "a lower-case version",
+        "GET /v1/default/default/openai/models http/1.1\r\nhost: x\r\n\r\n",
+    ),
+    (
+        "no version",
+        "GET /v1/default/default/openai/models\r\nhost: x\r\n\r\n",
+    ),
+    (
+        "a blank in the target",
+        "GET /v1/default/default/openai/a b HTTP/1.1\r\nhost: x\r\n\r\n",
+    ),
+    (
+        "NUL in the target",
+        "GET /v1/default/default/openai/a\0b HTTP/1.1\r\nhost: x\r\n\r\n",
+    ),
+    (
+        "no method",
+        " /v1/default/default/openai/models HTTP/1.1\r\nhost: x\r\n\r\n",
+    ),
+    (
+        "a method with a parenthesis",
+        "G(T /v1/default/default/openai/models HTTP/1.1\r\nhost: x\r\n\r\n",
+    ),
+    (
+        "a connect",
+        "CONNECT example.com:443 HTTP/1.1\r\nhost: example.com:443\r\n\r\n",
+    ),
+    ("not HTTP", "\x16\x03\x01\x02\x00\x01\x00\r\n\r\n"),
+];
+
+#[tokio::test]
+async fn malformed_heads_are_refused() {
+    let upstream = Upstream::h1().await;
+    upstream.always(Answer::json("{}"));
+    let gateway = Gateway::start(&openai(&upstream)).await;
+    for (what, head) in BAD_HEADS {
+        let mut connection = Connection::open(&gateway).await;
+        connection.write(head).await;
+        let answer = connection.read().await.map(|answer| answer.status);
+        assert_eq!(upstream.requests().len(), 0, "{what}: reached the provider");
+        assert!(
+            matches!(answer, Some(400..=499 | 501 | 505)),
+            "{what}: {answer:?}"
+        );
+    }
+}
+
+#[tokio::test]
+async fn an_absolute_target_is_read_like_a_path() {
+    // RFC 9112, section 3.2.2: a server accepts it, and Host gives way to it.
+    let upstream = Upstream::h1().await;
+    upstream.always(Answer::json("{}"));
+    let gateway = Gateway::start(&openai(&upstream)).await;
+    for authority in ["x", "other.example", "127.0.0.1:1"] {
+        let mut connection = Connection::open(&gateway).await;
+        let head = format!(
+            "GET http://{authority}/v1/default/default/openai/models?a=%2F HTTP/1.1\r\nhost: x\r\n\r\n"
+        );
+        connection.write(head).await;
+        let answer = connection.read().await.unwrap();
+        assert!(
+            matches!(answer.status, 200 | 400),
+            "{authority}: {}",
+            answer.status
+        );
+    }
+    for seen in upstream.requests() {
+        assert_eq!(seen.target, "/v1/models?a=%2F");
+        assert_eq!(seen.all("host"), [upstream.address().to_string()]);
+    }
+}
+
+#[tokio::test]
+async fn http10_is_answered_without_chunks_and_closed() {
+    let upstream = Upstream::h1().await;
+    let gateway = Gateway::start(&openai(&upstream)).await;
+    upstream.script(Answer::sse().text("data: 1\n\n"));
+    let mut connection = Connection::open(&gateway).await;
+    connection
+        .write(format!(
+            "POST {CHAT} HTTP/1.0\r\nhost: x\r\ncontent-length: 2\r\n\r\n{{}}"
+        ))
+        .await;
+    let answer = connection.read().await.unwrap();
+    assert_eq!(
+        (answer.status, answer.text().as_str()),
+        (200, "data: 1\n\n")
+    );
+    assert_eq!(answer.header("transfer-encoding"), None);
+    assert_eq!(connection.rest().await, b"");
+}
+
+/// Pseudo-headers of a good request.
+const PSEUDO: [(&str, &str); 4] = [
+    (":method", "GET"),
+    (":scheme", "http"),
+    (":path", "/v1/default/default/openai/models"),
+    (":authority", "gateway.example"),
+];
+
+/// RFC 9113, section 8.2 and 8.3: fields that make a request malformed.
+const MALFORMED: &[(&str, &str)] = &[
+    ("connection", "close"),
+    ("keep-alive", "timeout=5"),
+    ("proxy-connection", "keep-alive"),
+    ("transfer-encoding", "chunked"),
+    ("upgrade", "websocket"),
+    ("te", "gzip"),
+    ("X-Upper", "1"),
+    ("x-nul", "a\0b"),
+    ("x-crlf", "a\r\nhost: evil"),
+    ("x blank", "1"),
+    (":late", "pseudo"),
+    (":path", "/v1/default/default/openai/second"),
+    ("content-length", "5"),
+];
+
+#[tokio::test]
+async fn malformed_http2_requests_are_refused() {
+    let upstream = Upstream::h1().await;
+    upstream.script(Answer::json("{}"));
+    let gateway = Gateway::start(&openai(&upstream)).await;
+    assert_eq!(
+        raw_h2::send(&gateway, &PSEUDO).await,
+        Verdict::Answered(Some(200))
+    );
+    for field in MALFORMED {
+        let fields = [&PSEUDO[..], &[*field]].concat();
+        let verdict = raw_h2::send(&gateway, &fields).await;
+        assert_ne!(verdict, Verdict::Answered(Some(200)), "{field:?}");
+        assert_eq!(
+            upstream.requests().len(),
+            1,
+            "{field:?} reached the provider"
+        );
+    }
+    for missing in 0..3 {
+        let mut fields = PSEUDO.to_vec();
+        let (name, _) = fields.remove(missing);
+        let verdict = raw_h2::send(&gateway, &fields).await;
+        assert_ne!(verdict, Verdict::Answered(Some(200)), "without {name}");
+        assert_eq!(upstream.requests().len(), 1, "without {name}");
+    }
+}
