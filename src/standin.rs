@@ -191,7 +191,10 @@ pub struct Metrics {
 
 impl Metrics {
     pub fn new() -> prometheus::Result<Self> {
-        Ok(Self::default())
+        Ok(Self {
+            good: AtomicI64::new(1),
+            ..Self::default()
+        })
     }
 
     pub fn reloaded(&self, outcome: Outcome) {

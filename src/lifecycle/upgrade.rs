@@ -175,8 +175,10 @@ impl Upgrader {
         let ready = successor.expect("ready").await;
         cancelled.store(true, Ordering::Release);
         let sent = sending.await.unwrap_or_else(|error| Err(error.to_string()));
-        // That it never got the listeners explains why it is not ready.
-        ready.map_err(|not_ready| sent.err().map_or(not_ready, NotUpgraded::because))?;
+        if let Err(not_sent) = sent {
+            log::error!("{not_sent}");
+        }
+        ready?;
         successor
             .say("go")
             .await
@@ -209,7 +211,8 @@ fn send(listeners: &Fds, socket: &Path, cancelled: &AtomicBool) -> Result<(), St
     let latest = Instant::now() + STEP;
     while !socket.exists() {
         if cancelled.load(Ordering::Acquire) || Instant::now() > latest {
-            return Err("the new process never opened the upgrade socket".to_owned());
+            // The new process is gone, or has not said that it is ready: that is the error.
+            return Ok(());
         }
         std::thread::sleep(Duration::from_millis(5));
     }

@@ -1,6 +1,6 @@
 //! A private certificate authority for both legs.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use rcgen::{BasicConstraints, CertificateParams, IsCa, Issuer, KeyPair};
@@ -86,10 +86,9 @@ impl Identity {
         Arc::new(config)
     }
 
-    /// Writes `cert.pem` and `key.pem` into `directory`.
-    pub fn write(&self, directory: &Path) {
-        std::fs::write(directory.join("cert.pem"), &self.certificate_pem).expect("cert.pem");
-        std::fs::write(directory.join("key.pem"), &self.key_pem).expect("key.pem");
+    /// Certificate and key as PEM.
+    pub fn pem(&self) -> (&str, &str) {
+        (&self.certificate_pem, &self.key_pem)
     }
 }
 
