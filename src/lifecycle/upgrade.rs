@@ -40,6 +40,9 @@ const STEP: Duration = Duration::from_secs(30);
 /// How long the new process waits for `go`. Then it serves: the old process is gone.
 const GO: Duration = Duration::from_secs(10);
 
+/// How often the old process looks for the upgrade socket.
+const MOMENT: Duration = Duration::from_millis(10);
+
 /// Starts the new process and hands over to it.
 pub struct Upgrader {
     phase: Arc<Phase>,
@@ -214,8 +217,11 @@ fn send(listeners: &Fds, socket: &Path, cancelled: &AtomicBool) -> Result<(), St
             // The new process is gone, or has not said that it is ready: that is the error.
             return Ok(());
         }
-        std::thread::sleep(Duration::from_millis(5));
+        std::thread::sleep(MOMENT);
     }
+    // Between opening the socket and listening on it lies a moment in which Pingora would
+    // be refused, and then wait for a whole second.
+    std::thread::sleep(MOMENT);
     let path = socket.display().to_string();
     let sent = listeners.send_to_sock(path.as_str());
     sent.map(drop)

@@ -191,7 +191,7 @@ async fn http2_streams_finish_after_sigterm_and_after_an_upgrade() {
         } else {
             gateway.signal(Signal::SIGTERM);
         }
-        gateway.logged("1 requests in flight").await;
+        gateway.logged("to finish what is in flight").await;
         gate.open();
         let rest = stream.finish().await;
         assert_eq!(
