@@ -115,6 +115,8 @@ impl Upgrader {
         let Ok(_turn) = self.turn.try_lock() else {
             return Err(NotUpgraded::NotNow("another upgrade is under way"));
         };
+        // Just after an upgrade the old process may not have let go yet.
+        let _ = tokio::time::timeout(STEP, self.phase.reached(State::Serving)).await;
         if self.phase.state() != State::Serving {
             return Err(NotUpgraded::NotNow(
                 "this process is starting or about to exit",
