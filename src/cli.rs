@@ -8,10 +8,10 @@ use clap::{Parser, Subcommand};
 use serde_json::Value;
 
 use crate::admin::client;
+use crate::config::load::parse;
 use crate::config::{Problem, schema};
 use crate::lifecycle::own_mock::NOWHERE;
 use crate::lifecycle::{reload, start};
-use crate::standin::parse;
 
 /// The configuration of a checkout: `cargo run` serves the demo.
 const LOCAL: &str = "conf/tollgate.yaml";

@@ -1,5 +1,75 @@
 //! Everything that requests may read, immutable behind one `Arc`.
+//!
+//! A [`Snapshot`] is one configuration, resolved. A request takes one at its start and
+//! keeps it to its end, so a reload never changes a request in flight.
 
-/// One configuration, resolved. A request takes one at its start and keeps it to its end.
+use std::sync::{Arc, OnceLock};
+use std::time::Duration;
+
+use ahash::AHashMap;
+
+use crate::provider::Provider;
+use crate::telemetry::metrics::Series;
+
+/// One configuration, resolved.
 #[derive(Debug)]
-pub struct Snapshot {}
+pub struct Snapshot {
+    /// Limits on what clients send.
+    pub limits: Limits,
+    /// How long streams may finish after SIGTERM.
+    pub grace_period: Duration,
+    /// How long streams may finish after an upgrade.
+    pub drain_timeout: Duration,
+    /// Gateways by account, then by id.
+    pub accounts: AHashMap<Box<str>, AHashMap<Box<str>, Arc<Gateway>>>,
+}
+
+/// Limits on what clients send.
+#[derive(Debug, Clone)]
+pub struct Limits {
+    /// Largest JSON body, and largest held body, in bytes.
+    pub max_body: u64,
+    /// Largest body that streams through, in bytes.
+    pub max_upload: u64,
+    /// All held bodies together, in bytes.
+    pub max_buffered: u64,
+    /// Largest request head, in bytes.
+    pub max_header: usize,
+    /// Longest pause of a client that sends a body.
+    pub body_timeout: Duration,
+    /// Longest time for one write to a client.
+    pub write_timeout: Duration,
+    /// How long an idle client connection is kept.
+    pub keepalive_timeout: Duration,
+}
+
+/// One gateway.
+#[derive(Debug)]
+pub struct Gateway {
+    /// Account id.
+    pub account: Box<str>,
+    /// Gateway id.
+    pub id: Box<str>,
+    /// `account/id`, the label in metrics.
+    pub label: Box<str>,
+    /// Requests that bring no key may spend the stored ones.
+    pub anyone_may_spend_stored_keys: bool,
+    /// Providers by slug; aliases lead to the same one.
+    pub providers: AHashMap<Box<str>, Arc<Mounted>>,
+}
+
+/// A provider as one gateway offers it.
+#[derive(Debug)]
+pub struct Mounted {
+    /// The provider.
+    pub provider: Arc<Provider>,
+    /// Its metric series in this gateway, registered with the first request.
+    pub series: OnceLock<Series>,
+}
+
+impl Snapshot {
+    /// The gateway a URL names.
+    pub fn gateway(&self, account: &str, id: &str) -> Option<&Arc<Gateway>> {
+        self.accounts.get(account)?.get(id)
+    }
+}

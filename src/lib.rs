@@ -3,16 +3,32 @@
 //! The modules in the order in which a request meets them:
 //!
 //! 1. [`config`]: YAML to an immutable [`gateway::Snapshot`], swapped on reload.
-//! 2. [`endpoint`]: method and path to a gateway, a provider and the provider's path.
-//! 3. [`proxy`]: Pingora's phases, the only place that knows Pingora's proxy.
-//! 4. [`record`], [`telemetry`]: one record per request, and its views.
+//! 2. [`proxy`]: Pingora's phases, the only place that knows Pingora's proxy. It calls
+//! 3. [`endpoint`]: the path to a gateway, a provider and the provider's path;
+//! 4. [`directives`] and [`call`]: what the client asks of the gateway and of the provider;
+//! 5. [`provider`]: where the request goes; [`dns`]: at which address;
+//! 6. [`credential`]: how it pays;
+//! 7. [`wire`]: how its answer can be ended honestly;
+//! 8. [`mod@error`]: what clients can receive from the gateway itself;
+//! 9. [`record`], [`telemetry`]: one record per request, and its views.
 //!
 //! Around them: [`mock`] (a built-in provider), [`lifecycle`] (start, reload,
-//! upgrade, drain) and [`admin`] (the operators' listener).
+//! upgrade, drain), [`admin`] (the operators' listener) and [`cli`].
 
 pub mod admin;
+pub mod call;
 pub mod cli;
 pub mod config;
+pub mod credential;
+pub mod directives;
+pub mod dns;
+pub mod endpoint;
+pub mod error;
 pub mod gateway;
 pub mod lifecycle;
-pub mod standin;
+pub mod mock;
+pub mod provider;
+pub mod proxy;
+pub mod record;
+pub mod telemetry;
+pub mod wire;

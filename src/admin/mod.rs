@@ -22,7 +22,7 @@ use crate::lifecycle::entrance::HeadLimits;
 use crate::lifecycle::phase::{Phase, State};
 use crate::lifecycle::reload::Live;
 use crate::lifecycle::upgrade::{NotUpgraded, Upgrader};
-use crate::standin::Metrics;
+use crate::telemetry::metrics::Metrics;
 
 /// No endpoint reads a body; clients that send one all the same may send this much.
 const LARGEST_BODY: usize = 16 * 1024;

@@ -1,13 +1,27 @@
 //! The configuration as the code needs it, checked.
+//!
+//! [`resolve`] takes the whole schema apart, field by field and exhaustively: a field added
+//! to the schema does not compile until it is used here.
 
-use std::net::SocketAddr;
+mod providers;
+
+pub use providers::MOCK;
+
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
-use super::schema::{AccessLog, ServerTls};
+use ahash::AHashMap;
 
-/// What a running process is set up with. Requests read [`crate::gateway::Snapshot`] instead.
-#[derive(Debug, Clone)]
+use super::Problem;
+use super::schema::{self, AccessLog, ServerTls};
+use super::units::ByteSize;
+use crate::gateway::{Gateway, Limits, Mounted, Snapshot};
+use crate::provider::Provider;
+
+/// What a running process is set up with. Requests read [`Snapshot`] instead.
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Settings {
     /// Where applications connect.
     pub listen: Vec<SocketAddr>,
@@ -15,14 +29,12 @@ pub struct Settings {
     pub tls: Option<ServerTls>,
     /// Worker threads, at least 1.
     pub threads: usize,
+    /// How long a client may take to send a request head.
+    pub header_timeout: Duration,
     /// Where operators connect; loopback.
     pub admin_listen: SocketAddr,
     /// What must survive a restart lies here.
     pub data_dir: PathBuf,
-    /// How long streams may finish after SIGTERM.
-    pub grace_period: Duration,
-    /// How long streams may finish after an upgrade.
-    pub drain_timeout: Duration,
     /// Where an upgrade hands the listeners over.
     pub upgrade_socket: PathBuf,
     /// Form of the access log.
@@ -31,4 +43,333 @@ pub struct Settings {
     pub log_filter: String,
     /// Name servers; the system's when empty.
     pub dns_servers: Vec<SocketAddr>,
+}
+
+/// A configuration that passed every check.
+#[derive(Debug)]
+pub struct Resolved {
+    /// For the process.
+    pub settings: Settings,
+    /// For requests.
+    pub snapshot: Snapshot,
+}
+
+impl Settings {
+    /// The keys in which `new` differs in a way that a running process cannot follow.
+    pub fn restart_required(&self, new: &Self) -> Vec<&'static str> {
+        let Self {
+            listen,
+            tls,
+            threads,
+            header_timeout,
+            admin_listen,
+            data_dir,
+            upgrade_socket,
+            access_log,
+            log_filter,
+            dns_servers,
+        } = self;
+        [
+            ("server.listen", *listen != new.listen),
+            ("server.tls", *tls != new.tls),
+            ("server.threads", *threads != new.threads),
+            (
+                "server.header_timeout",
+                *header_timeout != new.header_timeout,
+            ),
+            (
+                "server.upgrade_socket",
+                *upgrade_socket != new.upgrade_socket,
+            ),
+            ("admin.listen", *admin_listen != new.admin_listen),
+            ("data_dir", *data_dir != new.data_dir),
+            ("log.access", *access_log != new.access_log),
+            ("log.level", *log_filter != new.log_filter),
+            ("dns.servers", *dns_servers != new.dns_servers),
+        ]
+        .into_iter()
+        .filter_map(|(key, differs)| differs.then_some(key))
+        .collect()
+    }
+}
+
+/// Collects problems, so that every mistake is reported and not only the first.
+#[derive(Default)]
+struct Problems(Vec<Problem>);
+
+impl Problems {
+    fn add(&mut self, path: impl Into<String>, message: impl Into<String>) {
+        self.0.push(Problem::new(path, message));
+    }
+
+    /// The value, or `None` and a problem at `path`.
+    fn ok<T>(&mut self, path: &str, result: Result<T, String>) -> Option<T> {
+        result.map_err(|message| self.add(path, message)).ok()
+    }
+}
+
+/// Checks `config` and builds what the process and its requests need. `mock` is where the
+/// built-in mock provider listens; it is used only when the configuration names it.
+pub fn resolve(config: &schema::Config, mock: SocketAddr) -> Result<Resolved, Vec<Problem>> {
+    let mut problems = Problems::default();
+    let schema::Config {
+        server,
+        admin,
+        data_dir,
+        log,
+        dns,
+        providers,
+        accounts,
+    } = config;
+    let settings = settings(server, admin, data_dir.as_ref(), log, dns, &mut problems);
+    let providers = providers::resolve(providers, mock, &mut problems);
+    let accounts = resolve_accounts(accounts, &providers, &mut problems);
+    let limits = limits(server, &mut problems);
+    if !problems.0.is_empty() {
+        return Err(problems.0);
+    }
+    let seconds = |value: &Option<super::units::Duration>, default| {
+        value.map_or(Duration::from_secs(default), |d| d.0)
+    };
+    let snapshot = Snapshot {
+        limits,
+        grace_period: seconds(&server.grace_period, 30),
+        drain_timeout: seconds(&server.drain_timeout, 15 * 60),
+        accounts,
+    };
+    Ok(Resolved { settings, snapshot })
+}
+
+fn settings(
+    server: &schema::Server,
+    admin: &schema::Admin,
+    data_dir: Option<&PathBuf>,
+    log: &schema::Log,
+    dns: &schema::Dns,
+    problems: &mut Problems,
+) -> Settings {
+    let schema::Admin {
+        listen: admin_listen,
+    } = admin;
+    let schema::Log { access, level } = log;
+    let schema::Dns { servers } = dns;
+    let default_listen = vec!["127.0.0.1:8787".to_owned()];
+    let listen = addresses(
+        "server.listen",
+        server.listen.as_ref().unwrap_or(&default_listen),
+        problems,
+    );
+    if server.listen.as_ref().is_some_and(Vec::is_empty) {
+        problems.add(
+            "server.listen",
+            "names no address; write at least one, such as \"127.0.0.1:8787\"",
+        );
+    }
+    let cores = std::thread::available_parallelism().map_or(1, usize::from);
+    Settings {
+        listen,
+        tls: server.tls.clone(),
+        threads: if server.threads == 0 {
+            cores
+        } else {
+            server.threads
+        },
+        header_timeout: server
+            .header_timeout
+            .map_or(Duration::from_secs(30), |d| d.0),
+        admin_listen: admin_address(admin_listen.as_deref(), problems),
+        data_dir: data_dir
+            .cloned()
+            .unwrap_or_else(|| "/var/lib/tollgate".into()),
+        upgrade_socket: server
+            .upgrade_socket
+            .clone()
+            .unwrap_or_else(|| "/run/tollgate/upgrade.sock".into()),
+        access_log: *access,
+        log_filter: log_filter(level.as_deref(), problems),
+        dns_servers: addresses("dns.servers", servers, problems),
+    }
+}
+
+fn addresses(path: &str, texts: &[String], problems: &mut Problems) -> Vec<SocketAddr> {
+    let mut addresses = Vec::new();
+    for (index, text) in texts.iter().enumerate() {
+        match text.parse() {
+            Ok(address) if addresses.contains(&address) => {
+                problems.add(format!("{path}[{index}]"), format!("`{text}` stands twice"))
+            }
+            Ok(address) => addresses.push(address),
+            Err(_) => problems.add(
+                format!("{path}[{index}]"),
+                format!(
+                    "`{text}` is not an address and a port such as 127.0.0.1:8787 or [::1]:8787"
+                ),
+            ),
+        }
+    }
+    addresses
+}
+
+fn admin_address(text: Option<&str>, problems: &mut Problems) -> SocketAddr {
+    let default = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 8788);
+    let Some(text) = text else { return default };
+    match text.parse::<SocketAddr>() {
+        Ok(address) if address.ip().is_loopback() => address,
+        Ok(_) => {
+            problems.add("admin.listen", format!("`{text}` is not a loopback address; without admin tokens the admin listener must stay on 127.0.0.1 or [::1]"));
+            default
+        }
+        Err(_) => {
+            problems.add(
+                "admin.listen",
+                format!("`{text}` is not an address and a port such as 127.0.0.1:8788"),
+            );
+            default
+        }
+    }
+}
+
+/// Pingora reports every failed request at `error`; the access log has it already.
+fn log_filter(level: Option<&str>, problems: &mut Problems) -> String {
+    let level = level.unwrap_or("info");
+    if level.parse::<log::LevelFilter>().is_err() {
+        problems.add(
+            "log.level",
+            format!("`{level}` is not a level; use error, warn, info, debug or trace"),
+        );
+    }
+    if matches!(level, "debug" | "trace") {
+        level.to_owned()
+    } else {
+        format!(
+            "{level},pingora_core=warn,pingora_proxy=warn,hickory_resolver=error,hickory_net=error"
+        )
+    }
+}
+
+fn limits(server: &schema::Server, problems: &mut Problems) -> Limits {
+    let schema::Server {
+        listen: _,
+        tls: _,
+        threads: _,
+        max_body,
+        max_upload,
+        max_buffered,
+        max_header,
+        header_timeout: _,
+        body_timeout,
+        write_timeout,
+        keepalive_timeout,
+        grace_period: _,
+        drain_timeout: _,
+        upgrade_socket: _,
+    } = server;
+    const MIB: u64 = 1 << 20;
+    let bytes = |size: &Option<ByteSize>, default| size.map_or(default, |size| size.0);
+    let time = |value: &Option<super::units::Duration>, default| {
+        value.map_or(Duration::from_secs(default), |d| d.0)
+    };
+    let limits = Limits {
+        max_body: bytes(max_body, 32 * MIB),
+        max_upload: bytes(max_upload, 1024 * MIB),
+        max_buffered: bytes(max_buffered, 1024 * MIB),
+        max_header: usize::try_from(bytes(max_header, 64 << 10)).unwrap_or(usize::MAX),
+        body_timeout: time(body_timeout, 60),
+        write_timeout: time(write_timeout, 60),
+        keepalive_timeout: time(keepalive_timeout, 75),
+    };
+    if limits.max_buffered < limits.max_body {
+        problems.add(
+            "server.max_buffered",
+            "must be at least server.max_body, or the largest permitted body could never be held",
+        );
+    }
+    // Pingora itself refuses heads over 1 MiB.
+    if !(1024..=1 << 20).contains(&limits.max_header) {
+        problems.add("server.max_header", "must be between 1KiB and 1MiB");
+    }
+    for (path, value) in [
+        ("server.body_timeout", limits.body_timeout),
+        ("server.write_timeout", limits.write_timeout),
+        ("server.keepalive_timeout", limits.keepalive_timeout),
+    ] {
+        if value.is_zero() {
+            problems.add(path, "must be more than 0s");
+        }
+    }
+    limits
+}
+
+type Accounts = AHashMap<Box<str>, AHashMap<Box<str>, Arc<Gateway>>>;
+
+fn resolve_accounts(
+    accounts: &std::collections::BTreeMap<String, schema::Account>,
+    providers: &AHashMap<Box<str>, Arc<Provider>>,
+    problems: &mut Problems,
+) -> Accounts {
+    if accounts.is_empty() {
+        problems.add("accounts", "no gateway is configured; write `accounts: { default: { gateways: { default: {} } } }`");
+    }
+    let mut resolved = Accounts::new();
+    for (account, schema::Account { gateways }) in accounts {
+        check_id(&format!("accounts.{account}"), account, problems);
+        let of_account = resolved.entry(account.as_str().into()).or_default();
+        for (id, gateway) in gateways {
+            check_id(&format!("accounts.{account}.gateways.{id}"), id, problems);
+            of_account.insert(
+                id.as_str().into(),
+                Arc::new(resolve_gateway(account, id, gateway, providers)),
+            );
+        }
+    }
+    resolved
+}
+
+fn resolve_gateway(
+    account: &str,
+    id: &str,
+    gateway: &schema::Gateway,
+    providers: &AHashMap<Box<str>, Arc<Provider>>,
+) -> Gateway {
+    let schema::Gateway {
+        authentication: schema::Authentication {
+            anyone_may_spend_stored_keys,
+        },
+    } = gateway;
+    let mut mounts: AHashMap<*const Provider, Arc<Mounted>> = AHashMap::new();
+    let mount = |provider: &Arc<Provider>| {
+        let mounted = mounts.entry(Arc::as_ptr(provider)).or_insert_with(|| {
+            Arc::new(Mounted {
+                provider: Arc::clone(provider),
+                series: OnceLock::new(),
+            })
+        });
+        Arc::clone(mounted)
+    };
+    let mut mount = mount;
+    Gateway {
+        account: account.into(),
+        id: id.into(),
+        label: format!("{account}/{id}").into(),
+        anyone_may_spend_stored_keys: *anyone_may_spend_stored_keys,
+        providers: providers
+            .iter()
+            .map(|(slug, provider)| (slug.clone(), mount(provider)))
+            .collect(),
+    }
+}
+
+/// Ids stand in URLs and labels: 1 to 64 letters, digits, `-` and `_`, as Cloudflare's clients check them.
+fn check_id(path: &str, id: &str, problems: &mut Problems) {
+    let good = (1..=64).contains(&id.len())
+        && id
+            .bytes()
+            .all(|b| b.is_ascii_alphanumeric() || b == b'-' || b == b'_')
+        && id.as_bytes()[0].is_ascii_alphanumeric();
+    if !good {
+        problems.add(
+            path,
+            "an id is 1 to 64 letters, digits, - and _, and begins with a letter or digit",
+        );
+    }
 }

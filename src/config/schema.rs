@@ -71,7 +71,7 @@ pub struct Server {
 }
 
 /// Certificate and key of the listener, PEM files.
-#[derive(Debug, Clone, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct ServerTls {
     /// Certificate chain, leaf first.
@@ -150,7 +150,8 @@ pub struct Provider {
     /// HTTP version towards this provider: `h1` (default), `h2` or `auto`.
     pub http: Option<HttpVersion>,
     /// Version prefix put in front of a path that brings none (`v1`), for providers whose
-    /// base URL does not end in it.
+    /// base URL does not end in it. Empty: a leading `v1/` is dropped, for providers whose paths
+    /// have no such version.
     pub version: Option<String>,
     /// Path mappings, first match wins; none means the path is appended to `base_url`.
     pub paths: Vec<PathRule>,
@@ -273,6 +274,8 @@ pub struct PathRule {
     /// What a captured part must look like. Required for every capture that enters a host name.
     #[serde(rename = "where")]
     pub wheres: BTreeMap<String, Shape>,
+    /// How a key is put on requests of this rule, where that differs from the provider's `auth`.
+    pub auth: Option<Auth>,
 }
 
 /// What a client-supplied part of a URL must look like. Matched whole, ASCII only.
@@ -305,8 +308,8 @@ pub struct Realtime {
 pub struct TargetHeader {
     /// Header name; removed before the request goes out.
     pub name: String,
-    /// Domain that the URL's host must be or be under.
-    pub domain: String,
+    /// Domains; the URL's host must be one of them or under one.
+    pub domains: Vec<String>,
 }
 
 /// One account.

@@ -13,7 +13,7 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use super::phase::{Phase, State};
 use super::reload::Live;
 use super::systemd;
-use crate::standin::log_setup;
+use crate::telemetry::log as log_setup;
 
 /// How long a connection on which no request has arrived yet may still bring one: clients
 /// that connected before the listeners closed are served, not cut.

@@ -24,7 +24,7 @@ use tokio::time::{Instant, timeout_at};
 use super::drain::LATE_ARRIVALS;
 use super::head;
 use super::phase::{Phase, State};
-use crate::standin::{Failure, Kind};
+use crate::error::{Failure, Kind};
 
 /// What every HTTP/2 connection begins with (RFC 9113, section 3.4).
 const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";

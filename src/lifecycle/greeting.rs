@@ -3,8 +3,8 @@
 use std::fmt::Write;
 use std::net::SocketAddr;
 
+use crate::config::resolve::{MOCK, Settings};
 use crate::config::schema::Config;
-use crate::standin::{MOCK, Settings};
 
 /// Where it listens and, if the built-in mock provider is configured, a request to try.
 pub fn greeting(config: &Config, settings: &Settings) -> String {
@@ -70,7 +70,7 @@ mod tests {
 
     fn greet(listen: &str, yaml: &str) -> String {
         let config: Config = serde_yaml::from_str(yaml).unwrap();
-        let mut settings = crate::standin::resolve(&config, ([127, 0, 0, 1], 1).into())
+        let mut settings = crate::config::resolve::resolve(&config, ([127, 0, 0, 1], 1).into())
             .unwrap()
             .settings;
         settings.listen = vec![listen.parse().unwrap()];
@@ -92,6 +92,8 @@ mod tests {
     #[test]
     fn without_a_mock_nothing_is_offered() {
         assert!(!greet("127.0.0.1:1", "accounts: {a: {gateways: {g: {}}}}").contains("curl"));
-        assert!(!greet("127.0.0.1:1", "providers: {mock: {}}").contains("curl"));
+        assert!(
+            !greet("127.0.0.1:1", "{providers: {mock: {}}, accounts: {a: {}}}").contains("curl")
+        );
     }
 }

@@ -4,7 +4,7 @@ use std::io;
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 use std::sync::Mutex;
 
-use crate::standin::mock_serve;
+use crate::mock::serve as mock_serve;
 
 /// Stands for the mock's address where nothing is connected to. Nothing ever listens there.
 pub const NOWHERE: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::LOCALHOST), 1);

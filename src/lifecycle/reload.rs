@@ -15,8 +15,11 @@ use tokio::sync::Mutex;
 
 use super::certificate::{self, Certificate};
 use super::own_mock::{self, OwnMock};
+use crate::config::load::parse;
+use crate::config::resolve::{MOCK, Resolved, Settings, resolve};
 use crate::config::{Problem, schema};
-use crate::standin::{MOCK, Metrics, Outcome, Resolved, Settings, Snapshot, parse, resolve};
+use crate::gateway::Snapshot;
+use crate::telemetry::metrics::{Metrics, Outcome};
 
 /// A changed file must be the same for this long before it is believed.
 const STILL: Duration = Duration::from_millis(100);

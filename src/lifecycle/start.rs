@@ -21,7 +21,11 @@ use super::services::{Binder, Control, Listening, SharedPredecessor};
 use super::upgrade::{Predecessor, Upgrader};
 use crate::admin::Admin;
 use crate::config::Problem;
-use crate::standin::{Dns, Door, Metrics, Settings, log_setup};
+use crate::config::resolve::Settings;
+use crate::dns::Dns;
+use crate::proxy::Door;
+use crate::telemetry::log as log_setup;
+use crate::telemetry::metrics::Metrics;
 
 /// Longer than any process lives: the drain ends it, not Pingora's fixed sleep.
 const OUT_OF_REACH: u64 = u32::MAX as u64;

@@ -32,7 +32,7 @@ use tokio::sync::Mutex;
 use super::phase::{Phase, State};
 use super::{program, systemd, upgrade_socket};
 use crate::config::Problem;
-use crate::standin::{Metrics, Outcome};
+use crate::telemetry::metrics::{Metrics, Outcome};
 
 /// How long the new process may take for each step.
 const STEP: Duration = Duration::from_secs(30);

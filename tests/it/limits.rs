@@ -96,7 +96,7 @@ async fn an_idle_connection_is_closed() {
     let upstream = Upstream::h1().await;
     upstream.always(Answer::json("{}"));
     let gateway = Gateway::with(&openai(&upstream))
-        .server("keepalive_timeout: 300ms")
+        .server("keepalive_timeout: 1s")
         .start()
         .await;
     let mut connection = Connection::open(&gateway).await;
@@ -116,7 +116,7 @@ async fn a_body_that_does_not_come_is_408() {
     let upstream = Upstream::h1().await;
     upstream.always(Answer::json("{}"));
     let gateway = Gateway::with(&openai(&upstream))
-        .server("body_timeout: 300ms")
+        .server("body_timeout: 1s")
         .start()
         .await;
     let mut connection = Connection::open(&gateway).await;

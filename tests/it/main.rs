@@ -1,5 +1,5 @@
 //! Integration tests: the real binary between real sockets, asserted on both ends.
-#![allow(clippy::unwrap_used, missing_docs, dead_code)]
+#![allow(clippy::unwrap_used, missing_docs)]
 
 mod bodies;
 mod broken_streams;
@@ -7,6 +7,7 @@ mod examples;
 mod failures;
 mod harness;
 mod headers;
+mod held_of_unknown_length;
 mod lifecycle;
 mod lifecycle_connections;
 mod lifecycle_reload;
@@ -14,10 +15,12 @@ mod lifecycle_systemd;
 mod lifecycle_upgrade;
 mod limits;
 mod mappings;
+mod observability;
 mod routing;
 mod safety;
 mod smuggling;
 mod streams;
 mod support;
+mod tls;
 mod upgrade_storm;
 mod websocket;

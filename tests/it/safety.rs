@@ -2,6 +2,7 @@
 
 use crate::support::conf::{CHAT, SPENDING, at, openai, path};
 use crate::support::gateway::check;
+use crate::support::metrics::Metrics;
 use crate::support::{Answer, Gateway, NameServer, Reply, Request, Upstream, ports};
 
 /// Link-local and metadata addresses, in the spellings that have fooled others.
@@ -62,11 +63,10 @@ async fn names_that_resolve_to_metadata_addresses_are_not_connected_to() {
             (502, &2005.into()),
             "{addresses:?}"
         );
-        let metrics = gateway.metrics().await;
-        assert!(
-            metrics.text().contains("upstream_forbidden"),
-            "refused for its address, not for silence"
-        );
+        let forbidden = |metrics: &Metrics| metrics.text().contains("upstream_forbidden");
+        gateway
+            .metrics_when("a refusal for its address, not for silence", forbidden)
+            .await;
     }
 }
 
@@ -268,57 +268,64 @@ async fn the_clients_own_key_wins_wherever_it_stands() {
     }
 }
 
+/// Secrets that must stay where they belong.
+const SECRETS: [&str; 5] = [
+    "sk-stored-secret",
+    "header-secret",
+    "client-secret",
+    "query-secret",
+    "gateway-secret",
+];
+
+/// A request that carries every secret a client can have; its own key only if `own`.
+fn secretive(slug: &str, own: bool) -> Request {
+    let [_, _, client, query, token] = SECRETS;
+    let target = path(slug, &format!("chat/completions?key={query}"));
+    let request =
+        Request::post(&target, "{}").header("cf-aig-authorization", &format!("Bearer {token}"));
+    if own {
+        request.header("authorization", &format!("Bearer {client}"))
+    } else {
+        request
+    }
+}
+
 #[tokio::test]
 async fn secrets_are_not_told() {
-    let secrets = [
-        "sk-stored-secret",
-        "header-secret",
-        "client-secret",
-        "query-secret",
-        "gateway-secret",
-    ];
+    let [stored, extra, ..] = SECRETS;
     let upstream = Upstream::h1().await;
-    let more = format!(
-        "keys: [{{ value: {} }}], headers: {{ x-extra: \"${{EXTRA}}\" }}",
-        secrets[0]
-    );
     let closed = ports::refusing();
+    let more = format!("keys: [{{ value: {stored} }}], headers: {{ x-extra: \"${{EXTRA}}\" }}");
     let dead = format!(
-        "  custom-dead: {{ base_url: \"http://127.0.0.1:{}\", allow_insecure: true, keys: [{{ value: {} }}] }}\n",
-        closed.number(),
-        secrets[0]
+        "  custom-dead: {{ base_url: \"http://127.0.0.1:{}\", allow_insecure: true, keys: [{{ value: {stored} }}] }}\n",
+        closed.number()
     );
     let yaml = at(&upstream, "openai", "/v1", &more) + &dead + SPENDING;
-    let gateway = Gateway::with(&yaml).env("EXTRA", secrets[1]).start().await;
-    let replies: [Reply; 3] = [
-        Answer::json("{}").into(),
-        Answer::new(401).text("{}").into(),
-        Reply::Close,
-    ];
+    let gateway = Gateway::with(&yaml).env("EXTRA", extra).start().await;
     let mut told = String::new();
-    for (slug, reply) in [
-        ("openai", Some(&replies[0])),
-        ("openai", Some(&replies[1])),
-        ("openai", Some(&replies[2])),
-        ("custom-dead", None),
-        ("nobody", None),
-    ] {
-        if let Some(reply) = reply {
-            upstream.script(reply.clone());
+    for own in [false, true] {
+        for reply in [
+            Answer::json("{}").into(),
+            Answer::new(401).text("{}").into(),
+            Reply::Raw(b"nonsense\r\n\r\n".to_vec()),
+        ] {
+            upstream.script(reply);
+            told += &secretive("openai", own).send(&gateway).await.everything();
         }
-        for client in [false, true].into_iter().skip(usize::from(reply.is_some())) {
-            let target = path(slug, &format!("chat/completions?key={}", secrets[3]));
-            let mut request = Request::post(&target, "{}")
-                .header("cf-aig-authorization", &format!("Bearer {}", secrets[4]));
-            if client {
-                request = request.header("authorization", &format!("Bearer {}", secrets[2]));
-            }
-            told += &request.send(&gateway).await.everything();
+        for slug in ["custom-dead", "nobody"] {
+            told += &secretive(slug, own).send(&gateway).await.everything();
         }
     }
-    told += gateway.metrics().await.text();
-    told += &gateway.logged("nobody").await;
-    for secret in secrets {
+    let seen = upstream.requests();
+    assert!(
+        seen.iter()
+            .all(|request| request.header("x-extra") == Some(extra)),
+        "the secrets were in use"
+    );
+    let all = |metrics: &Metrics| metrics.sum("tollgate_requests_total", &[]) >= 10.0;
+    told += gateway.metrics_when("ten requests", all).await.text();
+    told += &gateway.log();
+    for secret in SECRETS {
         assert!(!told.contains(secret), "{secret} in {told}");
     }
 }

@@ -14,10 +14,10 @@ pub mod upstream;
 pub mod wait;
 pub mod wire;
 
-pub use body::{Digest, Digester};
+pub use body::Digest;
 pub use client::{Connection, Ending, Protocol, Request, Response};
 pub use dns::NameServer;
-pub use gateway::{Gateway, check, run};
+pub use gateway::{Gateway, run};
 pub use notify::NotifySocket;
 pub use tls::Authority;
 pub use upstream::{Answer, Gate, Reply, Upstream};

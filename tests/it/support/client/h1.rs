@@ -81,11 +81,6 @@ impl Connection {
         within("the end of the connection", self.wire.rest()).await
     }
 
-    /// What arrived, at least one byte; `None` at the end of the connection.
-    pub async fn any(&mut self) -> Option<Vec<u8>> {
-        within("bytes on this connection", self.wire.any()).await
-    }
-
     /// Reads exactly `count` bytes of an upgraded connection.
     pub async fn exactly(&mut self, count: usize) -> Vec<u8> {
         let mut framing = Framing::Length(count as u64);

@@ -155,6 +155,8 @@ fn head_of(answer: &Answer, framing: Framed) -> String {
 /// Plays one part. False when the gateway went away meanwhile.
 async fn play(wire: &mut Wire, part: &Part, framing: Framed) -> bool {
     match part {
+        // An empty chunk would be the last one.
+        Part::Bytes(bytes) if bytes.is_empty() => true,
         Part::Bytes(bytes) if framing == Framed::Chunked => {
             let mut chunk = format!("{:x}\r\n", bytes.len()).into_bytes();
             chunk.extend_from_slice(bytes);

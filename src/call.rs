@@ -1,0 +1,294 @@
+//! What the client asks a provider for, as far as it can be read in passing.
+//!
+//! The model's name is wanted for the record and for `cf-aig-model`, but a body that
+//! streams through is never held for it: [`ModelScan`] finds it while the bytes pass.
+
+use memchr::memchr2;
+
+/// Longest model name that is recorded, in bytes; a longer one is cut off the record, not
+/// the request.
+pub const MAX_MODEL: usize = 256;
+
+/// Whether a content type says JSON (`application/json`, `…+json`), parameters aside.
+pub fn is_json(content_type: &[u8]) -> bool {
+    let essence = content_type
+        .split(|b| *b == b';')
+        .next()
+        .unwrap_or(b"")
+        .trim_ascii();
+    let ends_with = |suffix: &[u8]| {
+        essence.len() >= suffix.len()
+            && essence[essence.len() - suffix.len()..].eq_ignore_ascii_case(suffix)
+    };
+    essence.eq_ignore_ascii_case(b"application/json") || ends_with(b"+json")
+}
+
+/// The model in a path, for the APIs that put it there: `models/{model}:verb` (Gemini),
+/// `model/{model}/verb` (Bedrock), `deployments/{model}/…` (Azure), `@cf/{author}/{model}`.
+pub fn model_in_path(path: &str) -> Option<&str> {
+    let path = path.split('?').next().unwrap_or(path);
+    if let Some(at) = path.find("/@cf/") {
+        return Some(&path[at + 1..]);
+    }
+    let after = |marker: &str| path.find(marker).map(|at| &path[at + marker.len()..]);
+    let rest = after("/models/")
+        .or_else(|| after("/model/"))
+        .or_else(|| after("/deployments/"))?;
+    let segment = rest.split('/').next().unwrap_or(rest);
+    // Gemini's verb follows a colon; Bedrock's version does too, but then a segment follows.
+    let model = if rest.len() == segment.len() {
+        segment.split(':').next().unwrap_or(segment)
+    } else {
+        segment
+    };
+    (!model.is_empty()).then_some(model)
+}
+
+/// Finds the string value of the top-level key `model` in a JSON body fed in pieces.
+///
+/// Looks at structure only: strings are skipped at memory speed, nothing is kept but the
+/// name (at most [`MAX_MODEL`] bytes). Malformed JSON finds nothing; it never fails.
+#[derive(Debug, Default)]
+pub struct ModelScan {
+    state: State,
+    depth: u32,
+    /// The string just read is, or will be, a key of the top-level object.
+    at_key: bool,
+    /// Bytes of the string being read, when it is a top-level key or the model's value.
+    text: Vec<u8>,
+    keep: bool,
+    value_is_model: bool,
+    found: Option<Box<str>>,
+}
+
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
+enum State {
+    /// Between strings.
+    #[default]
+    Structure,
+    /// Inside a string.
+    Text,
+    /// After a backslash in a string.
+    Escape,
+    /// Found, or beyond finding.
+    Done,
+}
+
+impl ModelScan {
+    /// Looks at the next piece of the body.
+    pub fn feed(&mut self, mut bytes: &[u8]) {
+        while !bytes.is_empty() && self.state != State::Done {
+            bytes = match self.state {
+                State::Structure => self.structure(bytes),
+                State::Text => self.string(bytes),
+                State::Escape => {
+                    self.keep_bytes(&bytes[..1]);
+                    self.state = State::Text;
+                    &bytes[1..]
+                }
+                State::Done => return,
+            };
+        }
+    }
+
+    /// The model, once it has passed.
+    pub fn model(&self) -> Option<&str> {
+        self.found.as_deref()
+    }
+
+    fn structure<'a>(&mut self, bytes: &'a [u8]) -> &'a [u8] {
+        for (at, byte) in bytes.iter().enumerate() {
+            match byte {
+                b'"' => {
+                    self.text.clear();
+                    self.keep = self.depth == 1 && (self.at_key || self.value_is_model);
+                    self.state = State::Text;
+                    return &bytes[at + 1..];
+                }
+                b'{' | b'[' => {
+                    self.depth += 1;
+                    self.at_key = self.depth == 1 && *byte == b'{';
+                    self.value_is_model = false;
+                }
+                b'}' | b']' => {
+                    self.depth = self.depth.saturating_sub(1);
+                    if self.depth == 0 {
+                        self.state = State::Done;
+                        return &[];
+                    }
+                }
+                b',' if self.depth == 1 => {
+                    self.at_key = true;
+                    self.value_is_model = false;
+                }
+                _ => {}
+            }
+        }
+        &[]
+    }
+
+    fn string<'a>(&mut self, bytes: &'a [u8]) -> &'a [u8] {
+        let Some(at) = memchr2(b'"', b'\\', bytes) else {
+            self.keep_bytes(bytes);
+            return &[];
+        };
+        if bytes[at] == b'\\' {
+            // The backslash is kept: the name is unescaped by the JSON parser at the end.
+            self.keep_bytes(&bytes[..=at]);
+            self.state = State::Escape;
+        } else {
+            self.keep_bytes(&bytes[..at]);
+            self.end_of_string();
+        }
+        &bytes[at + 1..]
+    }
+
+    fn keep_bytes(&mut self, bytes: &[u8]) {
+        if self.keep {
+            let room = (MAX_MODEL + 1).saturating_sub(self.text.len());
+            self.text.extend_from_slice(&bytes[..bytes.len().min(room)]);
+        }
+    }
+
+    fn end_of_string(&mut self) {
+        self.state = State::Structure;
+        if !self.keep {
+            return;
+        }
+        if self.at_key {
+            self.at_key = false;
+            self.value_is_model = self.text == b"model";
+        } else if self.value_is_model {
+            self.found = unescape(&self.text);
+            self.state = State::Done;
+        }
+    }
+}
+
+fn unescape(text: &[u8]) -> Option<Box<str>> {
+    if text.len() > MAX_MODEL {
+        return None;
+    }
+    if !text.contains(&b'\\') {
+        return std::str::from_utf8(text).ok().map(Into::into);
+    }
+    let quoted = [b"\"", text, b"\""].concat();
+    serde_json::from_slice::<String>(&quoted)
+        .ok()
+        .map(Into::into)
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+
+    fn scan(pieces: &[&[u8]]) -> Option<String> {
+        let mut scan = ModelScan::default();
+        for piece in pieces {
+            scan.feed(piece);
+        }
+        scan.model().map(str::to_owned)
+    }
+
+    const CASES: [(&str, Option<&str>); 14] = [
+        (r#"{"model":"gpt-5","messages":[]}"#, Some("gpt-5")),
+        (
+            r#"{"messages":[{"role":"user","content":"the \"model\": \"no\" {"}],"model":"m"}"#,
+            Some("m"),
+        ),
+        (
+            r#"{"messages":[{"model":"inner"}],"model":"outer"}"#,
+            Some("outer"),
+        ),
+        (r#"{"a":"model","b":"x","model" : "y"}"#, Some("y")),
+        (r#"{"a":["model","x"],"model":"y"}"#, Some("y")),
+        (r#"{"model":{"name":"x"},"other":"model"}"#, None),
+        (r#"{"model":null,"other":"x"}"#, None),
+        (r#"{"model":12,"x":"y"}"#, None),
+        ("{\"model\":\"a\\u002fb\\\\c\"}", Some(r"a/b\c")),
+        (r#"{"models":"x"}"#, None),
+        (r#"["model","x"]"#, None),
+        (r#""model""#, None),
+        ("", None),
+        (
+            r#"{"text":"\\","model":"after-escape"}"#,
+            Some("after-escape"),
+        ),
+    ];
+
+    #[test]
+    fn finds_the_top_level_model() {
+        for (body, expected) in CASES {
+            assert_eq!(scan(&[body.as_bytes()]).as_deref(), expected, "{body}");
+        }
+    }
+
+    #[test]
+    fn finds_it_however_the_body_is_cut() {
+        for (body, expected) in CASES {
+            let body = body.as_bytes();
+            for cut in 0..=body.len() {
+                assert_eq!(scan(&[&body[..cut], &body[cut..]]).as_deref(), expected);
+            }
+            let bytes: Vec<&[u8]> = body.chunks(1).collect();
+            assert_eq!(scan(&bytes).as_deref(), expected);
+        }
+    }
+
+    #[test]
+    fn an_endless_name_is_not_kept() {
+        let body = format!(r#"{{"model":"{}"}}"#, "x".repeat(1 << 20));
+        let mut scan = ModelScan::default();
+        scan.feed(body.as_bytes());
+        assert_eq!(scan.model(), None);
+        assert!(scan.text.capacity() <= 4 * MAX_MODEL);
+    }
+
+    #[test]
+    fn reads_models_out_of_paths() {
+        let cases = [
+            (
+                "/v1beta/models/gemini-2.5-pro:streamGenerateContent?alt=sse",
+                Some("gemini-2.5-pro"),
+            ),
+            (
+                "/model/anthropic.claude-3-haiku-20240307-v1:0/invoke",
+                Some("anthropic.claude-3-haiku-20240307-v1:0"),
+            ),
+            (
+                "/openai/deployments/my-gpt/chat/completions?api-version=1",
+                Some("my-gpt"),
+            ),
+            (
+                "/client/v4/accounts/0/ai/run/@cf/meta/llama-3",
+                Some("@cf/meta/llama-3"),
+            ),
+            ("/v1/chat/completions", None),
+            ("/v1/models/", None),
+        ];
+        for (path, expected) in cases {
+            assert_eq!(model_in_path(path), expected, "{path}");
+        }
+    }
+
+    #[test]
+    fn knows_json() {
+        for yes in [
+            "application/json",
+            "Application/JSON; charset=utf-8",
+            "application/vnd.x+json",
+        ] {
+            assert!(is_json(yes.as_bytes()), "{yes}");
+        }
+        for no in [
+            "",
+            "multipart/form-data; boundary=x",
+            "application/jsonl",
+            "text/plain",
+            "json",
+        ] {
+            assert!(!is_json(no.as_bytes()), "{no}");
+        }
+    }
+}

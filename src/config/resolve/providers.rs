@@ -1,0 +1,493 @@
+//! Providers: the catalogue, a deployment's overrides, and what becomes of both.
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use ahash::AHashMap;
+use http::header::{HeaderName, HeaderValue};
+use pingora_core::protocols::tls::CaType;
+use pingora_core::utils::tls::WrappedX509;
+use pingora_rustls::CertificateDer;
+
+use super::Problems;
+use crate::config::schema::{self, Auth, Format};
+use crate::config::secret::Secret;
+use crate::credential::{self, KeyPlaces};
+use crate::provider::join::Version;
+use crate::provider::template::{Pattern, Template};
+use crate::provider::{
+    Address, Base, Connection, Keyring, Provider, Realtime, Rule, StoredKey, TargetHeader,
+};
+
+/// The catalogue that is compiled in.
+const CATALOGUE: &str = include_str!("../../../conf/providers.yaml");
+
+/// Prefix of the slugs of providers that a deployment brings itself.
+const CUSTOM: &str = "custom-";
+
+/// The slug of the built-in mock provider.
+pub const MOCK: &str = "mock";
+
+/// Every provider by slug and alias.
+pub(super) fn resolve(
+    overrides: &BTreeMap<String, schema::Provider>,
+    mock: SocketAddr,
+    problems: &mut Problems,
+) -> AHashMap<Box<str>, Arc<Provider>> {
+    let mut catalogue = catalogue(problems);
+    match overrides.contains_key(MOCK) {
+        true => point_mock_at(&mut catalogue, mock),
+        // Off unless configured.
+        false => drop(catalogue.remove(MOCK)),
+    }
+    let mut merged = catalogue.clone();
+    for (slug, change) in overrides {
+        match catalogue.get(slug) {
+            Some(entry) => drop(merged.insert(slug.clone(), merge(entry.clone(), change.clone()))),
+            None if is_custom(slug) => drop(merged.insert(slug.clone(), change.clone())),
+            None => unknown(slug, &catalogue, problems),
+        }
+    }
+    let mut providers = AHashMap::new();
+    for (slug, entry) in &merged {
+        let aliases = entry.aliases.clone();
+        let path = format!("providers.{slug}");
+        let provider = Arc::new(Builder { path, problems }.provider(slug, entry.clone()));
+        for alias in aliases {
+            providers
+                .entry(alias.as_str().into())
+                .or_insert_with(|| Arc::clone(&provider));
+        }
+        providers.insert(slug.as_str().into(), provider);
+    }
+    providers
+}
+
+fn catalogue(problems: &mut Problems) -> BTreeMap<String, schema::Provider> {
+    match crate::config::load::parse_as(CATALOGUE, &|_| None) {
+        Ok(catalogue) => catalogue,
+        Err(found) => {
+            problems.0.extend(found);
+            BTreeMap::new()
+        }
+    }
+}
+
+fn point_mock_at(catalogue: &mut BTreeMap<String, schema::Provider>, mock: SocketAddr) {
+    if let Some(entry) = catalogue.get_mut(MOCK) {
+        entry.base_url = Some(format!("http://{mock}"));
+        entry.allow_insecure = Some(true);
+    }
+}
+
+fn is_custom(slug: &str) -> bool {
+    let name = slug.strip_prefix(CUSTOM).unwrap_or("");
+    (1..=64).contains(&name.len())
+        && name
+            .bytes()
+            .all(|b| b.is_ascii_alphanumeric() || b == b'-' || b == b'_')
+}
+
+fn unknown(slug: &str, catalogue: &BTreeMap<String, schema::Provider>, problems: &mut Problems) {
+    let near = catalogue
+        .keys()
+        .map(|known| (strsim::jaro_winkler(slug, known), known))
+        .max_by(|a, b| a.0.total_cmp(&b.0));
+    let hint = match near {
+        Some((closeness, known)) if closeness > 0.8 => format!("did you mean `{known}`? "),
+        _ => String::new(),
+    };
+    problems.add(
+        format!("providers.{slug}"),
+        format!("no such provider; {hint}A provider of your own is called `custom-<slug>`"),
+    );
+}
+
+/// `change` over `entry`: every field that is given replaces the catalogue's.
+fn merge(entry: schema::Provider, change: schema::Provider) -> schema::Provider {
+    let schema::Provider {
+        base_url,
+        format,
+        allow_insecure,
+        connect_to,
+        headers,
+        auth,
+        keys,
+        timeouts,
+        tls,
+        http,
+        version,
+        paths,
+        aliases,
+        realtime,
+        target_header,
+    } = change;
+    let own_paths = !paths.is_empty();
+    let mut rules = if own_paths { paths } else { entry.paths };
+    if base_url.is_some() && !own_paths {
+        // A deployment's base URL stands for all of the provider's.
+        rules.iter_mut().for_each(|rule| rule.base_url = None);
+    }
+    schema::Provider {
+        base_url: base_url.or(entry.base_url),
+        format: format.or(entry.format),
+        allow_insecure: allow_insecure.or(entry.allow_insecure),
+        connect_to: connect_to.or(entry.connect_to),
+        headers: entry.headers.into_iter().chain(headers).collect(),
+        auth: auth.or(entry.auth),
+        keys,
+        timeouts: schema::Timeouts {
+            connect: timeouts.connect.or(entry.timeouts.connect),
+            idle: timeouts.idle.or(entry.timeouts.idle),
+        },
+        tls: schema::ProviderTls {
+            ca: tls.ca.or(entry.tls.ca),
+        },
+        http: http.or(entry.http),
+        version: version.or(entry.version),
+        paths: rules,
+        aliases: if aliases.is_empty() {
+            entry.aliases
+        } else {
+            aliases
+        },
+        realtime: realtime.or(entry.realtime),
+        target_header: target_header.or(entry.target_header),
+    }
+}
+
+/// Resolves one provider, reporting problems under its path.
+struct Builder<'a> {
+    path: String,
+    problems: &'a mut Problems,
+}
+
+impl Builder<'_> {
+    fn provider(&mut self, slug: &str, entry: schema::Provider) -> Provider {
+        let schema::Provider {
+            base_url,
+            format,
+            allow_insecure,
+            connect_to,
+            headers,
+            auth,
+            keys,
+            timeouts,
+            tls,
+            http,
+            version,
+            paths,
+            aliases: _,
+            realtime,
+            target_header,
+        } = entry;
+        let insecure = allow_insecure.unwrap_or(false);
+        let auth = auth.unwrap_or(Auth::Bearer);
+        let address = self.address(
+            base_url.as_deref(),
+            insecure,
+            version.as_deref(),
+            &paths,
+            &keys,
+        );
+        Provider {
+            slug: slug.into(),
+            format: format.unwrap_or(if slug.starts_with(CUSTOM) {
+                Format::OpenaiChat
+            } else {
+                Format::Opaque
+            }),
+            keyring: Arc::new(self.keyring(auth, &keys)),
+            headers: self.headers(&headers),
+            connection: self.connection(
+                connect_to.as_deref(),
+                &timeouts,
+                &tls,
+                http.unwrap_or_default(),
+            ),
+            address,
+            realtime: realtime.map(|realtime| Realtime {
+                path: realtime.path.as_str().into(),
+                rename_query: realtime
+                    .rename_query
+                    .iter()
+                    .map(|(old, new)| (old.as_str().into(), new.as_str().into()))
+                    .collect(),
+                subprotocol_key: realtime.subprotocol_key.as_deref().map(Into::into),
+            }),
+            target_header: target_header.and_then(|header| self.target_header(&header)),
+        }
+    }
+
+    fn at(&self, field: &str) -> String {
+        format!("{}.{field}", self.path)
+    }
+
+    fn ok<T>(&mut self, field: &str, result: Result<T, String>) -> Option<T> {
+        let path = self.at(field);
+        self.problems.ok(&path, result)
+    }
+
+    fn keyring(&mut self, auth: Auth, keys: &[schema::Key]) -> Keyring {
+        let places = KeyPlaces::new(&auth);
+        let places = self.ok("auth", places).unwrap_or_default();
+        Keyring {
+            places,
+            keys: self.keys(&auth, keys),
+            auth,
+        }
+    }
+
+    fn keys(&mut self, auth: &Auth, keys: &[schema::Key]) -> Vec<StoredKey> {
+        let mut stored: Vec<StoredKey> = Vec::new();
+        for (index, schema::Key { alias, value, file }) in keys.iter().enumerate() {
+            let field = format!("keys[{index}]");
+            let alias: Box<str> = alias.as_deref().unwrap_or("default").into();
+            if stored.iter().any(|key| key.alias == alias) {
+                let path = self.at(&field);
+                self.problems
+                    .add(path, format!("the alias `{alias}` stands twice"));
+            }
+            let secret = match (value, file) {
+                (Some(value), None) => value.read(),
+                (None, Some(file)) => Secret::from_file(file),
+                _ => Err("write exactly one of `value` and `file`".to_owned()),
+            };
+            let parsed = secret.and_then(|secret| credential::parse(auth, secret.expose()));
+            if let Some(credential) = self.ok(&field, parsed) {
+                stored.push(StoredKey { alias, credential });
+            }
+        }
+        stored
+    }
+
+    fn headers(&mut self, headers: &BTreeMap<String, Secret>) -> Vec<(HeaderName, HeaderValue)> {
+        let mut resolved = Vec::new();
+        for (name, secret) in headers {
+            let field = format!("headers.{name}");
+            let header = secret.read().and_then(|value| {
+                let name: HeaderName = name
+                    .parse()
+                    .map_err(|_| "is not a header name".to_owned())?;
+                if matches!(
+                    name.as_str(),
+                    "host" | "content-length" | "transfer-encoding" | "connection" | "upgrade"
+                ) {
+                    return Err(
+                        "this header belongs to the connection and cannot be set".to_owned()
+                    );
+                }
+                let mut value = HeaderValue::from_str(value.expose())
+                    .map_err(|_| "the value is not a header value".to_owned())?;
+                value.set_sensitive(true);
+                Ok((name, value))
+            });
+            resolved.extend(self.ok(&field, header));
+        }
+        resolved
+    }
+
+    fn connection(
+        &mut self,
+        connect_to: Option<&str>,
+        timeouts: &schema::Timeouts,
+        tls: &schema::ProviderTls,
+        http: schema::HttpVersion,
+    ) -> Connection {
+        let schema::Timeouts { connect, idle } = timeouts;
+        let schema::ProviderTls { ca } = tls;
+        let connect_to = connect_to.and_then(|text| self.ok("connect_to", host_and_port(text)));
+        let authorities = ca.as_deref().and_then(|file| {
+            let loaded = authorities(file);
+            self.ok("tls.ca", loaded)
+        });
+        let group = ahash::RandomState::with_seeds(1, 2, 3, 4).hash_one((
+            &connect_to,
+            ca_bytes(authorities.as_ref()),
+            http as u8,
+        ));
+        Connection {
+            connect_to,
+            connect_timeout: connect.map_or(Duration::from_secs(10), |d| d.0),
+            idle_timeout: idle.map_or(Duration::from_secs(600), |d| d.0),
+            ca: authorities,
+            http,
+            group,
+        }
+    }
+
+    fn address(
+        &mut self,
+        base_url: Option<&str>,
+        insecure: bool,
+        version: Option<&str>,
+        paths: &[schema::PathRule],
+        keys: &[schema::Key],
+    ) -> Address {
+        let base = base_url.and_then(|url| {
+            let base = Base::parse(url, insecure);
+            self.ok("base_url", base)
+        });
+        if base_url.is_none() && paths.iter().all(|rule| rule.base_url.is_none()) {
+            let path = self.at("base_url");
+            self.problems
+                .add(path, "is missing: where do requests to this provider go?");
+        }
+        let version = match version {
+            None => Version::AsSent,
+            Some("") => Version::Drop,
+            Some(version) => Version::Insert(version.into()),
+        };
+        let rules = paths
+            .iter()
+            .enumerate()
+            .filter_map(|(index, rule)| self.rule(index, rule, base.as_ref(), insecure, keys))
+            .collect();
+        Address {
+            base,
+            rules,
+            version,
+        }
+    }
+
+    fn rule(
+        &mut self,
+        index: usize,
+        rule: &schema::PathRule,
+        base: Option<&Base>,
+        insecure: bool,
+        keys: &[schema::Key],
+    ) -> Option<Rule> {
+        let schema::PathRule {
+            pattern,
+            base_url,
+            path,
+            wheres,
+            auth,
+        } = rule;
+        let keyring = auth.clone().map(|auth| Arc::new(self.keyring(auth, keys)));
+        let field = format!("paths[{index}]");
+        let built = (|| {
+            let pattern = Pattern::parse(pattern)?;
+            let own = base_url
+                .as_deref()
+                .map(|url| Base::parse(url, insecure))
+                .transpose()?;
+            let path = Template::parse(path)?;
+            let base = own.as_ref().or(base).ok_or("has no base URL")?;
+            let given =
+                |name: &str| name == "account" || pattern.captures().any(|known| known == name);
+            if let Some(name) = base
+                .captures()
+                .chain(path.captures())
+                .chain(wheres.keys().map(String::as_str))
+                .find(|name| !given(name))
+            {
+                return Err(format!("`{{{name}}}` is not captured by `match`"));
+            }
+            if let Some(name) = base
+                .host_captures()
+                .find(|name| !wheres.contains_key(*name))
+            {
+                return Err(format!(
+                    "`{{{name}}}` enters a host name and needs a shape under `where`"
+                ));
+            }
+            let shapes = wheres
+                .iter()
+                .map(|(name, shape)| (name.as_str().into(), *shape))
+                .collect();
+            Ok(Rule {
+                pattern,
+                base: own,
+                path,
+                shapes,
+                keyring,
+            })
+        })();
+        self.ok(&field, built)
+    }
+
+    fn target_header(&mut self, header: &schema::TargetHeader) -> Option<TargetHeader> {
+        let schema::TargetHeader { name, domains } = header;
+        let parsed = name
+            .parse()
+            .map_err(|_| format!("`{name}` is not a header name"));
+        let name = self.ok("target_header.name", parsed)?;
+        Some(TargetHeader {
+            name,
+            domains: domains
+                .iter()
+                .map(|domain| domain.as_str().into())
+                .collect(),
+        })
+    }
+}
+
+fn host_and_port(text: &str) -> Result<(Box<str>, u16), String> {
+    let wrong = || format!("`{text}` is not host:port, such as 10.0.0.5:443");
+    let (host, port) = text.rsplit_once(':').ok_or_else(wrong)?;
+    let port = port.parse().map_err(|_| wrong())?;
+    let host = host
+        .strip_prefix('[')
+        .and_then(|host| host.strip_suffix(']'))
+        .unwrap_or(host);
+    if host.is_empty() || host.contains(['/', '@', ' ', '[', ']']) {
+        return Err(wrong());
+    }
+    Ok((host.into(), port))
+}
+
+fn authorities(file: &Path) -> Result<Arc<CaType>, String> {
+    use pingora_rustls::CertificateDer as Der;
+    let shown = PathBuf::from(file);
+    let pem =
+        std::fs::read(file).map_err(|error| format!("cannot read {}: {error}", shown.display()))?;
+    let mut certificates = Vec::new();
+    for der in rustls_certificates(&pem) {
+        let der: Der<'static> = der.map_err(|error| {
+            format!(
+                "{} is not a PEM file of certificates: {error}",
+                shown.display()
+            )
+        })?;
+        let raw = der.as_ref().to_vec();
+        // The parser that Pingora hands to WrappedX509 panics on what is not a certificate.
+        x509_check(&raw).map_err(|error| {
+            format!(
+                "{} holds something that is not a certificate: {error}",
+                shown.display()
+            )
+        })?;
+        certificates.push(WrappedX509::new(raw, pingora_core::utils::tls::parse_x509));
+    }
+    if certificates.is_empty() {
+        return Err(format!("{} holds no certificate", shown.display()));
+    }
+    Ok(certificates.into())
+}
+
+fn rustls_certificates(
+    pem: &[u8],
+) -> impl Iterator<Item = Result<CertificateDer<'static>, String>> + '_ {
+    use rustls_pki_types::pem::PemObject;
+    CertificateDer::pem_slice_iter(pem).map(|result| result.map_err(|error| error.to_string()))
+}
+
+fn x509_check(der: &[u8]) -> Result<(), String> {
+    let mut store = pingora_rustls::RootCertStore::empty();
+    store
+        .add(CertificateDer::from(der.to_vec()))
+        .map_err(|error| error.to_string())
+}
+
+fn ca_bytes(authorities: Option<&Arc<CaType>>) -> Vec<u8> {
+    authorities
+        .iter()
+        .flat_map(|list| list.iter())
+        .flat_map(|ca| ca.borrow_raw_cert().iter().copied())
+        .collect()
+}

@@ -1,0 +1,260 @@
+//! Whether a request brings a key of its own, and where.
+
+use http::header::{AUTHORIZATION, InvalidHeaderName};
+use http::{HeaderMap, HeaderName};
+
+use crate::config::schema::Auth;
+
+/// The places of a request in which a client may bring its own key to a provider.
+///
+/// Built once per provider from its `auth`; the first place that holds a key wins.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct KeyPlaces {
+    headers: Vec<HeaderPlace>,
+    query: Vec<String>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct HeaderPlace {
+    name: HeaderName,
+    /// Without its space; alone in the header it is no key.
+    scheme: String,
+}
+
+/// Where the key stands that a request brings.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum OwnKey<'a> {
+    /// In this header.
+    Header(&'a HeaderName),
+    /// In this query parameter.
+    Query(&'a str),
+}
+
+impl KeyPlaces {
+    /// Where clients may bring a key to a provider that takes it as `auth` says.
+    ///
+    /// # Errors
+    /// When `auth` names a header that cannot be one.
+    pub fn new(auth: &Auth) -> Result<Self, String> {
+        match auth {
+            Auth::Bearer => Ok(Self::of([AUTHORIZATION], [])),
+            Auth::Header {
+                name,
+                prefix,
+                also,
+                query,
+            } => Self::configured(name, prefix, also, query.as_deref()),
+            // A presigned URL carries its signature in the query.
+            Auth::AwsSigv4 { .. } => Ok(Self::of([AUTHORIZATION], ["X-Amz-Signature"])),
+            // The same APIs accept API keys in place of tokens.
+            Auth::GoogleServiceAccount => Ok(Self::of(
+                [AUTHORIZATION, HeaderName::from_static("x-goog-api-key")],
+                ["key"],
+            )),
+            Auth::None => Ok(Self::of([], [])),
+        }
+    }
+
+    fn of<const H: usize, const Q: usize>(headers: [HeaderName; H], query: [&str; Q]) -> Self {
+        let place = |name| HeaderPlace {
+            name,
+            scheme: String::new(),
+        };
+        Self {
+            headers: headers.into_iter().map(place).collect(),
+            query: query.into_iter().map(str::to_owned).collect(),
+        }
+    }
+
+    fn configured(
+        name: &str,
+        prefix: &str,
+        also: &[String],
+        query: Option<&str>,
+    ) -> Result<Self, String> {
+        let mut headers = vec![HeaderPlace {
+            name: header_name(name)?,
+            scheme: prefix.trim().to_owned(),
+        }];
+        for other in also {
+            headers.push(HeaderPlace {
+                name: header_name(other)?,
+                scheme: String::new(),
+            });
+        }
+        let query = query.into_iter().map(str::to_owned).collect();
+        Ok(Self { headers, query })
+    }
+
+    /// The key that a request with these headers and this query (without `?`) brings.
+    ///
+    /// An empty value and a scheme without a key (`Bearer `) are none.
+    pub fn find(&self, headers: &HeaderMap, query: Option<&str>) -> Option<OwnKey<'_>> {
+        let header = self.headers.iter().find(|place| {
+            let mut values = headers.get_all(&place.name).iter();
+            values.any(|value| holds_key(value.as_bytes(), &place.scheme))
+        });
+        if let Some(place) = header {
+            return Some(OwnKey::Header(&place.name));
+        }
+        let query = query?;
+        let mut names = self.query.iter();
+        names
+            .find(|name| query_holds(query, name))
+            .map(|name| OwnKey::Query(name))
+    }
+
+    /// Every header in which a key may stand: what to remove before another key is set.
+    pub fn headers(&self) -> impl Iterator<Item = &HeaderName> {
+        self.headers.iter().map(|place| &place.name)
+    }
+
+    /// Every query parameter in which a key may stand.
+    pub fn query(&self) -> impl Iterator<Item = &str> {
+        self.query.iter().map(String::as_str)
+    }
+}
+
+/// Parses a configured header name.
+pub(super) fn header_name(name: &str) -> Result<HeaderName, String> {
+    name.parse()
+        .map_err(|_: InvalidHeaderName| format!("`{name}` is not a header name"))
+}
+
+/// What follows `scheme` in `value`, if `value` is that scheme: schemes are compared without
+/// regard to case and end at a space or at the end (RFC 9110, 11.1).
+pub(super) fn after_scheme<'a>(value: &'a str, scheme: &str) -> Option<&'a str> {
+    let (start, rest) = value.split_at_checked(scheme.len())?;
+    let ends = rest.is_empty() || rest.starts_with([' ', '\t']);
+    (start.eq_ignore_ascii_case(scheme) && ends).then(|| rest.trim())
+}
+
+fn holds_key(value: &[u8], scheme: &str) -> bool {
+    let value = value.trim_ascii();
+    let is_bare = |scheme: &str| value.eq_ignore_ascii_case(scheme.as_bytes());
+    !value.is_empty() && !is_bare("Bearer") && !is_bare(scheme)
+}
+
+/// Names are compared without regard to case: rather a stored key too few than one too many.
+fn query_holds(query: &str, name: &str) -> bool {
+    query.split('&').any(|pair| {
+        pair.split_once('=')
+            .is_some_and(|(key, value)| !value.is_empty() && key.eq_ignore_ascii_case(name))
+    })
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+
+    fn header_auth() -> Auth {
+        Auth::Header {
+            name: "x-api-key".into(),
+            prefix: "Key ".into(),
+            also: vec!["Authorization".into()],
+            query: Some("key".into()),
+        }
+    }
+
+    fn sigv4() -> Auth {
+        Auth::AwsSigv4 {
+            service: "bedrock".into(),
+        }
+    }
+
+    /// Where the key stands, as text.
+    fn found(auth: &Auth, headers: &[(&str, &str)], query: Option<&str>) -> String {
+        let mut map = HeaderMap::new();
+        for (name, value) in headers {
+            map.append(header_name(name).unwrap(), value.parse().unwrap());
+        }
+        match KeyPlaces::new(auth).unwrap().find(&map, query) {
+            None => "none".into(),
+            Some(OwnKey::Header(name)) => format!("header {name}"),
+            Some(OwnKey::Query(name)) => format!("query {name}"),
+        }
+    }
+
+    #[test]
+    fn keys_are_found_where_each_kind_of_provider_reads_them() {
+        let google = Auth::GoogleServiceAccount;
+        let bearer = [("authorization", "Bearer sk-1")];
+        assert_eq!(found(&Auth::Bearer, &bearer, None), "header authorization");
+        assert_eq!(
+            found(&header_auth(), &bearer, None),
+            "header authorization",
+            "`also`"
+        );
+        assert_eq!(found(&sigv4(), &bearer, None), "header authorization");
+        assert_eq!(found(&google, &bearer, None), "header authorization");
+        assert_eq!(
+            found(&header_auth(), &[("x-api-key", "k")], None),
+            "header x-api-key"
+        );
+        assert_eq!(
+            found(&google, &[("x-goog-api-key", "k")], None),
+            "header x-goog-api-key"
+        );
+        assert_eq!(
+            found(&header_auth(), &[], Some("alt=sse&key=k")),
+            "query key"
+        );
+        let presigned = Some("X-Amz-Algorithm=AWS4-HMAC-SHA256&X-Amz-Signature=0f");
+        assert_eq!(found(&sigv4(), &[], presigned), "query X-Amz-Signature");
+    }
+
+    #[test]
+    fn what_holds_no_key_is_none() {
+        for value in ["", "Bearer", "bearer ", "  "] {
+            let headers = [("authorization", value), ("x-api-key", value)];
+            for auth in [Auth::Bearer, header_auth(), sigv4()] {
+                assert_eq!(found(&auth, &headers, None), "none", "{value:?}");
+            }
+        }
+        assert_eq!(
+            found(&header_auth(), &[("x-api-key", "Key ")], None),
+            "none"
+        );
+        assert_eq!(
+            found(&header_auth(), &[], Some("key=&monkey=1&key")),
+            "none"
+        );
+        assert_eq!(
+            found(&Auth::Bearer, &[("x-api-key", "k")], Some("key=k")),
+            "none"
+        );
+        assert_eq!(
+            found(&Auth::None, &[("authorization", "Bearer k")], None),
+            "none"
+        );
+    }
+
+    #[test]
+    fn an_empty_line_does_not_hide_a_second_one() {
+        let headers = [("authorization", ""), ("authorization", "Bearer k")];
+        assert_eq!(found(&Auth::Bearer, &headers, None), "header authorization");
+    }
+
+    #[test]
+    fn every_place_can_be_listed_for_removal() {
+        let places = KeyPlaces::new(&header_auth()).unwrap();
+        let headers: Vec<_> = places.headers().map(HeaderName::as_str).collect();
+        assert_eq!(headers, ["x-api-key", "authorization"]);
+        assert_eq!(places.query().collect::<Vec<_>>(), ["key"]);
+    }
+
+    #[test]
+    fn a_header_that_cannot_be_one_is_refused() {
+        let auth = Auth::Header {
+            name: "x-key".into(),
+            prefix: String::new(),
+            also: vec!["a b".into()],
+            query: None,
+        };
+        assert_eq!(
+            KeyPlaces::new(&auth).unwrap_err(),
+            "`a b` is not a header name"
+        );
+    }
+}

@@ -1,0 +1,57 @@
+//! The list of models, as each provider shapes it.
+
+use super::reply::{CREATED, Quoted};
+
+/// Model names to try first; any other name is served too.
+const MODELS: [&str; 6] = [
+    "mock",
+    "mock-ttft-200ms-drip-50ms",
+    "mock-tools",
+    "mock-status-429",
+    "mock-cut-3",
+    "mock-silent",
+];
+
+/// Whose shape a list of models has.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Shape {
+    OpenAi,
+    Anthropic,
+    Gemini,
+}
+
+impl Shape {
+    /// The whole list.
+    pub(super) fn list(self) -> String {
+        let models: Vec<String> = MODELS.iter().map(|name| self.one(name)).collect();
+        let models = models.join(",");
+        match self {
+            Self::OpenAi => format!(r#"{{"object":"list","data":[{models}]}}"#),
+            Self::Gemini => format!(r#"{{"models":[{models}]}}"#),
+            Self::Anthropic => format!(
+                r#"{{"data":[{models}],"has_more":false,"first_id":"{first}","last_id":"{last}"}}"#,
+                first = MODELS[0],
+                last = MODELS[MODELS.len() - 1],
+            ),
+        }
+    }
+
+    /// One model, whatever its name.
+    pub(super) fn one(self, name: &str) -> String {
+        match self {
+            Self::OpenAi => format!(
+                r#"{{"id":{},"object":"model","created":{CREATED},"owned_by":"tollgate"}}"#,
+                Quoted(name)
+            ),
+            Self::Anthropic => format!(
+                r#"{{"type":"model","id":{0},"display_name":{0},"created_at":"2023-11-14T22:13:20Z"}}"#,
+                Quoted(name)
+            ),
+            Self::Gemini => format!(
+                r#"{{"name":{},"version":"1","displayName":{},"inputTokenLimit":1048576,"outputTokenLimit":65536,"supportedGenerationMethods":["generateContent","countTokens","embedContent"]}}"#,
+                Quoted(&format!("models/{name}")),
+                Quoted(name)
+            ),
+        }
+    }
+}

@@ -1,0 +1,270 @@
+//! From a request's head to the decision where it goes: a straight line of checks, each
+//! of which can refuse.
+
+use std::sync::Arc;
+
+use http::header::{AUTHORIZATION, CONTENT_LENGTH, HOST, HeaderValue, TRANSFER_ENCODING};
+use pingora_proxy::Session;
+
+use crate::call;
+use crate::config::schema::Auth;
+use crate::credential::{OwnKey, ServiceAccount};
+use crate::directives::Directives;
+use crate::endpoint::{Endpoint, Unserved};
+use crate::error::{Failure, Kind};
+use crate::gateway::Gateway;
+use crate::lifecycle::phase::{Phase, State};
+use crate::provider::{Ask, Keyring, Provider};
+use crate::wire;
+
+use super::context::{Context, Route, Spend};
+use super::{Door, body, subrequest};
+
+/// What happens after admission.
+pub enum Next {
+    /// The request goes to the provider.
+    Forward,
+    /// A subrequest has answered it.
+    Answered,
+}
+
+/// Sets the connection's limits before anything is read from it.
+pub fn prepare(session: &mut Session, ctx: &Context, phase: &Phase) {
+    let limits = &ctx.snapshot.limits;
+    session.set_read_timeout(Some(limits.body_timeout));
+    session.set_write_timeout(Some(limits.write_timeout));
+    let keepalive =
+        (phase.state() < State::HandingOver).then_some(limits.keepalive_timeout.as_secs());
+    // A client that asked for `Connection: close` keeps its will.
+    if keepalive.is_none() || session.get_keepalive().is_some() {
+        session.set_keepalive(keepalive);
+    }
+}
+
+/// Decides what happens to a request.
+pub async fn admit(door: &Door, session: &mut Session, ctx: &mut Context) -> Result<Next, Failure> {
+    if ctx.is_subrequest {
+        return body::read_placeholder(session)
+            .await
+            .map(|()| Next::Forward);
+    }
+    head_size(session, ctx.snapshot.limits.max_header)?;
+    unambiguous(session)?;
+    let target = request_target(session)?;
+    ctx.path = target.split('?').next().unwrap_or("").into();
+    let endpoint = Endpoint::parse(target.as_bytes()).map_err(unserved)?;
+    let gateway = gateway(ctx, &endpoint)?;
+    let mounted = gateway
+        .providers
+        .get(endpoint.provider)
+        .cloned()
+        .ok_or_else(|| no_provider(&endpoint))?;
+    ctx.gateway = Some(Arc::clone(&gateway));
+    ctx.provider = Some(Arc::clone(&mounted));
+    ctx.directives = Directives::parse(&session.req_header().headers)?;
+    ctx.route = Some(route(session, ctx, &gateway, &mounted.provider, &endpoint)?);
+    body::admit(door, session, ctx).await?;
+    if body::needs_subrequest(session, ctx) {
+        return subrequest::run(session, ctx).await.map(|()| Next::Answered);
+    }
+    Ok(Next::Forward)
+}
+
+fn head_size(session: &Session, most: usize) -> Result<(), Failure> {
+    let head = session.req_header();
+    let fields: usize = head
+        .headers
+        .iter()
+        .map(|(name, value)| name.as_str().len() + value.len() + 4)
+        .sum();
+    if fields + head.raw_path().len() > most {
+        return Err(Failure::because(
+            Kind::HeadTooLarge,
+            format!("The request head is larger than the {most} bytes of server.max_header"),
+        ));
+    }
+    Ok(())
+}
+
+/// Refuses what two servers could read differently (RFC 9112, 3.2 and 6.1 to 6.3). What
+/// Pingora refuses before is not repeated: two hosts, two lengths, unknown transfer codings.
+fn unambiguous(session: &mut Session) -> Result<(), Failure> {
+    let Some(http1) = session.as_http1() else {
+        return Ok(());
+    };
+    let head = http1.req_header();
+    let host = head.headers.get(HOST).map(HeaderValue::as_bytes);
+    let codings = head.headers.get_all(TRANSFER_ENCODING).iter();
+    let codings: Vec<_> = codings.map(HeaderValue::as_bytes).collect();
+    let message = if host.is_none() && head.version == http::Version::HTTP_11 {
+        "An HTTP/1.1 request must have a Host header"
+    } else if host.is_some_and(|host| http::uri::Authority::try_from(host).is_err()) {
+        "The Host header must be a host, or host:port"
+    } else if !codings.is_empty() && codings != [b"chunked"] {
+        "The only transfer coding that is understood is chunked, once"
+    } else if !codings.is_empty() && names_length(&http1.get_headers_raw_bytes()) {
+        // Pingora has dropped the length already; only the bytes still show it.
+        "A request must not have both Content-Length and Transfer-Encoding"
+    } else {
+        return Ok(());
+    };
+    session.set_keepalive(None);
+    Err(Failure::because(Kind::BadRequest, message))
+}
+
+/// Whether a line of a raw head is a `Content-Length` field.
+fn names_length(head: &[u8]) -> bool {
+    const NAME: &[u8] = b"content-length:";
+    head.split(|byte| *byte == b'\n')
+        .any(|line| line.len() >= NAME.len() && line[..NAME.len()].eq_ignore_ascii_case(NAME))
+}
+
+/// The target in origin form. In absolute form (RFC 9112, 3.2.2) scheme and authority go.
+fn request_target(session: &Session) -> Result<String, Failure> {
+    let raw = session.req_header().raw_path();
+    let target = std::str::from_utf8(raw).map_err(|_| unserved(Unserved::Encoding))?;
+    match target.split_once("://") {
+        Some(("http" | "https", rest)) => {
+            let path = rest.find('/').map_or("/", |slash| &rest[slash..]);
+            Ok(path.to_owned())
+        }
+        _ => Ok(target.to_owned()),
+    }
+}
+
+fn unserved(reason: Unserved) -> Failure {
+    Failure::because(Kind::BadPath, reason.message())
+}
+
+fn gateway(ctx: &Context, endpoint: &Endpoint<'_>) -> Result<Arc<Gateway>, Failure> {
+    let gateway = ctx
+        .snapshot
+        .gateway(endpoint.account, endpoint.gateway)
+        .cloned();
+    gateway.ok_or_else(|| {
+        Failure::because(
+            Kind::UnknownGateway,
+            "Please configure AI Gateway: this account has no such gateway; gateways are configured under accounts.<account>.gateways",
+        )
+    })
+}
+
+fn no_provider(endpoint: &Endpoint<'_>) -> Failure {
+    let shown: String = endpoint
+        .provider
+        .chars()
+        .filter(|c| c.is_ascii_graphic())
+        .take(64)
+        .collect();
+    Failure::because(
+        Kind::UnknownProvider,
+        format!(
+            "No provider is called `{shown}`; providers of your own are called custom-<slug> and configured under providers"
+        ),
+    )
+}
+
+fn route(
+    session: &Session,
+    ctx: &Context,
+    gateway: &Gateway,
+    provider: &Provider,
+    endpoint: &Endpoint<'_>,
+) -> Result<Route, Failure> {
+    let headers = &session.req_header().headers;
+    let target_header = provider
+        .target_header
+        .as_ref()
+        .and_then(|header| headers.get(&header.name));
+    let target = provider.target(&Ask {
+        account: endpoint.account,
+        path: endpoint.path,
+        query: endpoint.query,
+        upgrade: session.is_upgrade_req(),
+        target_header: target_header.and_then(|value| value.to_str().ok()),
+    })?;
+    Ok(Route {
+        format: wire::format_of(&target.path_and_query, provider.format),
+        model: call::model_in_path(&target.path_and_query).map(Into::into),
+        spend: spend(
+            session,
+            ctx,
+            gateway,
+            provider,
+            provider.keyring(&target),
+            endpoint.query,
+        )?,
+        target,
+    })
+}
+
+/// The key on the request goes before a stored one; a stored one is spent only where the
+/// gateway says so.
+fn spend(
+    session: &Session,
+    ctx: &Context,
+    gateway: &Gateway,
+    provider: &Provider,
+    keyring: &Keyring,
+    query: Option<&str>,
+) -> Result<Spend, Failure> {
+    let headers = &session.req_header().headers;
+    let own = keyring.places.find(headers, query);
+    if own == Some(OwnKey::Header(&AUTHORIZATION)) && keyring.auth == Auth::GoogleServiceAccount {
+        return sent_account(headers);
+    }
+    if own.is_some() || has_subprotocol_key(session, provider) {
+        return Ok(Spend::AsSent);
+    }
+    if keyring.keys.is_empty() || !gateway.anyone_may_spend_stored_keys {
+        return Ok(Spend::AsSent);
+    }
+    let alias = ctx.directives.key_alias.as_deref().unwrap_or("default");
+    let index = keyring.keys.iter().position(|key| *key.alias == *alias);
+    index.map(Spend::Stored).ok_or_else(|| {
+        Failure::because(Kind::UnknownKey, "No key of this alias is stored for this provider; see cf-aig-byok-alias and providers.<slug>.keys")
+    })
+}
+
+/// Base64 of a service account's JSON may stand where a token does.
+fn sent_account(headers: &http::HeaderMap) -> Result<Spend, Failure> {
+    let text = headers
+        .get(AUTHORIZATION)
+        .and_then(|value| value.to_str().ok());
+    match text.and_then(ServiceAccount::from_header) {
+        None => Ok(Spend::AsSent),
+        Some(Ok(account)) => Ok(Spend::Account(Arc::new(account))),
+        Some(Err(reason)) => Err(Failure::because(
+            Kind::BadRequest,
+            format!("The service account in Authorization cannot be used: {reason}"),
+        )),
+    }
+}
+
+fn has_subprotocol_key(session: &Session, provider: &Provider) -> bool {
+    let prefix = provider
+        .realtime
+        .as_ref()
+        .and_then(|realtime| realtime.subprotocol_key.as_deref());
+    let offered = session
+        .req_header()
+        .headers
+        .get_all("sec-websocket-protocol");
+    prefix.is_some_and(|prefix| {
+        super::attempt::subprotocols(offered)
+            .any(|offer| super::attempt::credential_in(offer, prefix).is_some())
+    })
+}
+
+/// The declared length of the body.
+pub fn content_length(session: &Session) -> Option<u64> {
+    session
+        .req_header()
+        .headers
+        .get(CONTENT_LENGTH)?
+        .to_str()
+        .ok()?
+        .trim()
+        .parse()
+        .ok()
+}

@@ -1,0 +1,244 @@
+//! Request bodies: streamed through where possible, held where they must be known before
+//! the first try (signing; later routing, caching and replay).
+
+use bytes::{Bytes, BytesMut};
+use http::header::{CONTENT_TYPE, EXPECT, TRANSFER_ENCODING};
+use pingora_core::ErrorType;
+use pingora_proxy::Session;
+
+use crate::call::{self, ModelScan};
+use crate::credential::Credential;
+use crate::error::{Failure, Kind};
+use crate::gateway::Limits;
+
+use super::Door;
+use super::admission::content_length;
+use super::context::{Body, Context};
+
+/// Pingora replays a body it has read out of a buffer of this size, in bytes. The last read
+/// must happen with that buffer on, and a read returns at most as much.
+const REPLAY_BUFFER: u64 = 64 * 1024;
+
+/// Decides whether the body streams or is held, and holds it.
+pub async fn admit(door: &Door, session: &mut Session, ctx: &mut Context) -> Result<(), Failure> {
+    let limits = ctx.snapshot.limits.clone();
+    let content_type = session.req_header().headers.get(CONTENT_TYPE);
+    let json = content_type.is_some_and(|value| call::is_json(value.as_bytes()));
+    let held = must_be_held(ctx);
+    let limit = Limit::of(&limits, json || held);
+    let declared = content_length(session);
+    if declared.is_some_and(|length| length > limit.bytes) {
+        return Err(limit.exceeded());
+    }
+    let expects_continue = session.req_header().headers.contains_key(EXPECT);
+    if expects_continue && declared != Some(0) {
+        session
+            .write_continue_response()
+            .await
+            .map_err(|error| gone(&error))?;
+    }
+    if !held {
+        let wants_model = json
+            && ctx
+                .route
+                .as_ref()
+                .is_some_and(|route| route.model.is_none());
+        let scan = wants_model.then(ModelScan::default);
+        ctx.body = Body::Streaming {
+            passed: 0,
+            limit: limit.bytes,
+            scan,
+        };
+        return Ok(());
+    }
+    let (bytes, memory) = hold(door, session, declared, &limits).await?;
+    ctx.body = Body::Held {
+        bytes,
+        _memory: memory,
+    };
+    Ok(())
+}
+
+/// Signatures cover the body.
+fn must_be_held(ctx: &Context) -> bool {
+    matches!(ctx.stored_credential(), Some(Credential::Aws { .. }))
+}
+
+/// The most bytes a body may have, and the key that says so.
+#[derive(Clone, Copy)]
+struct Limit {
+    bytes: u64,
+    key: &'static str,
+}
+
+impl Limit {
+    fn of(limits: &Limits, small: bool) -> Self {
+        if small {
+            Self {
+                bytes: limits.max_body,
+                key: "server.max_body",
+            }
+        } else {
+            Self {
+                bytes: limits.max_upload,
+                key: "server.max_upload",
+            }
+        }
+    }
+
+    fn exceeded(self) -> Failure {
+        too_large(self.bytes, self.key)
+    }
+}
+
+fn too_large(bytes: u64, key: &str) -> Failure {
+    Failure::because(
+        Kind::BodyTooLarge,
+        format!("The request body is larger than the {bytes} bytes of {key}"),
+    )
+}
+
+/// Reads the body whole, within the memory of all held bodies.
+async fn hold(
+    door: &Door,
+    session: &mut Session,
+    declared: Option<u64>,
+    limits: &Limits,
+) -> Result<(Bytes, super::memory::Reservation), Failure> {
+    let mut memory = door.memory.reserve_nothing();
+    let mut reserve = |bytes| match memory.grow(bytes, limits.max_buffered) {
+        true => Ok(()),
+        false => Err(Failure::new(Kind::Overloaded)),
+    };
+    let mut reserved = declared.unwrap_or(0);
+    reserve(reserved)?;
+    let mut body = BytesMut::with_capacity(usize::try_from(reserved).unwrap_or(0));
+    loop {
+        // Without a length any read may be the last one, so the buffer is on from the first.
+        let remaining = declared.map_or(0, |length| length.saturating_sub(body.len() as u64));
+        if remaining <= REPLAY_BUFFER {
+            session.enable_retry_buffering();
+        }
+        let Some(piece) = session
+            .read_request_body()
+            .await
+            .map_err(|error| read_failure(&error))?
+        else {
+            return Ok((body.freeze(), memory));
+        };
+        let length = (body.len() + piece.len()) as u64;
+        if length > limits.max_body {
+            return Err(too_large(limits.max_body, "server.max_body"));
+        }
+        if length > reserved {
+            // Grows as the buffer does, by doubling.
+            let target = (reserved * 2)
+                .clamp(REPLAY_BUFFER, limits.max_body)
+                .max(length);
+            reserve(target - reserved)?;
+            body.reserve(
+                usize::try_from(target)
+                    .unwrap_or(0)
+                    .saturating_sub(body.len()),
+            );
+            reserved = target;
+        }
+        body.extend_from_slice(&piece);
+    }
+}
+
+/// Whether the held body is one that Pingora cannot replay: longer than its buffer, and of
+/// a length it did not know when reading began.
+pub fn needs_subrequest(session: &Session, ctx: &Context) -> bool {
+    let Body::Held { bytes, .. } = &ctx.body else {
+        return false;
+    };
+    content_length(session).is_none() && bytes.len() as u64 > REPLAY_BUFFER
+}
+
+/// In a subrequest: takes in the one byte that stands for the held body.
+pub async fn read_placeholder(session: &mut Session) -> Result<(), Failure> {
+    session.enable_retry_buffering();
+    while session
+        .read_request_body()
+        .await
+        .map_err(|error| read_failure(&error))?
+        .is_some()
+    {}
+    Ok(())
+}
+
+/// What goes to the provider: the held body whole, once per attempt, or the piece as it came.
+pub fn pass(
+    piece: &mut Option<Bytes>,
+    end_of_stream: bool,
+    ctx: &mut Context,
+) -> Result<(), Failure> {
+    match &mut ctx.body {
+        Body::Unread => Ok(()),
+        Body::Held { bytes, .. } => {
+            *piece = match ctx.attempt.body_sent {
+                false if end_of_stream => Some(bytes.clone()),
+                _ => None,
+            };
+            ctx.attempt.body_sent = end_of_stream;
+            Ok(())
+        }
+        Body::Streaming {
+            passed,
+            limit,
+            scan,
+        } => {
+            // Pingora would write an empty last piece as a second end of a chunked body.
+            if piece.as_ref().is_some_and(Bytes::is_empty) {
+                *piece = None;
+            }
+            let Some(piece) = piece else { return Ok(()) };
+            *passed += piece.len() as u64;
+            if *passed > *limit {
+                let message = format!(
+                    "The request body is larger than the {limit} bytes that server.max_body (JSON) or server.max_upload allows"
+                );
+                return Err(Failure::because(Kind::BodyTooLarge, message));
+            }
+            if let Some(scan) = scan {
+                scan.feed(piece);
+            }
+            Ok(())
+        }
+    }
+}
+
+/// Begins a new attempt: the body passes again from its start.
+pub fn rewind(ctx: &mut Context) {
+    ctx.attempt.body_sent = false;
+    if let Body::Streaming { passed, scan, .. } = &mut ctx.body {
+        *passed = 0;
+        if let Some(scan) = scan {
+            *scan = ModelScan::default();
+        }
+    }
+}
+
+/// The head of a request whose body is held: its length is known.
+pub fn frame(head: &mut pingora_http::RequestHeader, ctx: &Context) -> pingora_core::Result<()> {
+    if let Body::Held { bytes, .. } = &ctx.body {
+        head.remove_header(&TRANSFER_ENCODING);
+        head.insert_header(http::header::CONTENT_LENGTH, bytes.len())?;
+    }
+    Ok(())
+}
+
+fn read_failure(error: &pingora_core::Error) -> Failure {
+    match error.etype() {
+        ErrorType::ReadTimedout => Failure::new(Kind::ClientTimeout),
+        ErrorType::InvalidHTTPHeader => {
+            Failure::because(Kind::BadRequest, "The request body's framing is broken")
+        }
+        _ => gone(error),
+    }
+}
+
+fn gone(error: &pingora_core::Error) -> Failure {
+    Failure::new(Kind::ClientGone).with_detail(error.to_string())
+}

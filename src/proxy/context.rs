@@ -1,0 +1,198 @@
+//! What one request carries from phase to phase.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant, SystemTime};
+
+use bytes::Bytes;
+use pingora_core::{Error, ErrorType};
+use uuid::Uuid;
+
+use crate::call::ModelScan;
+use crate::config::schema::Format;
+use crate::credential::{Credential, ServiceAccount};
+use crate::directives::Directives;
+use crate::error::Failure;
+use crate::gateway::{Gateway, Mounted, Snapshot};
+use crate::provider::{StoredKey, Target};
+use crate::wire::{Framing, Watch};
+
+use super::memory::Reservation;
+
+/// The state of one request.
+pub struct Context {
+    /// The configuration it runs under, to its end.
+    pub snapshot: Arc<Snapshot>,
+    /// When its head had been read.
+    pub clock: Instant,
+    /// The same moment on the calendar.
+    pub started: SystemTime,
+    /// Its identity.
+    pub id: Uuid,
+    /// The path it asked for, without the query.
+    pub path: Box<str>,
+    /// The gateway in its URL.
+    pub gateway: Option<Arc<Gateway>>,
+    /// The provider in its URL.
+    pub provider: Option<Arc<Mounted>>,
+    /// What it asks of the gateway itself.
+    pub directives: Directives,
+    /// Where it goes, once that is decided.
+    pub route: Option<Route>,
+    /// Its body.
+    pub body: Body,
+    /// The current try.
+    pub attempt: Attempt,
+    /// What came back.
+    pub answer: Answer,
+    /// What went wrong, when the gateway knows it better than Pingora.
+    pub failure: Option<Failure>,
+    /// A subrequest has taken the request over and will settle it.
+    pub handed_over: bool,
+    /// A subrequest runs this.
+    pub is_subrequest: bool,
+}
+
+/// Where a request goes, and how it pays.
+pub struct Route {
+    /// Origin, path and query.
+    pub target: Target,
+    /// The dialect of the answer.
+    pub format: Format,
+    /// The model, when the path names it.
+    pub model: Option<Box<str>>,
+    /// Which credential it goes with.
+    pub spend: Spend,
+}
+
+/// Which credential a request goes with.
+pub enum Spend {
+    /// The one it brought, or none.
+    AsSent,
+    /// A stored key: its index in the provider's list.
+    Stored(usize),
+    /// A service account that the client sent, to be exchanged for a token.
+    Account(Arc<ServiceAccount>),
+}
+
+/// The request's body.
+pub enum Body {
+    /// Not looked at yet.
+    Unread,
+    /// It streams through.
+    Streaming {
+        /// Bytes of this attempt so far.
+        passed: u64,
+        /// Most bytes it may have.
+        limit: u64,
+        /// Looks for the model's name as it passes.
+        scan: Option<ModelScan>,
+    },
+    /// It is held whole, and goes out whole with every attempt.
+    Held {
+        /// The bytes.
+        bytes: Bytes,
+        /// Keeps their memory accounted for.
+        _memory: Reservation,
+    },
+}
+
+/// The current try at the provider.
+#[derive(Default)]
+pub struct Attempt {
+    /// Tries so far, this one included.
+    pub count: u32,
+    /// When the first began.
+    pub began: Option<Instant>,
+    /// Connections that failed, each to another address.
+    pub failed_connections: u32,
+    /// Addresses that the name has.
+    pub addresses: u32,
+    /// It runs over a connection that was already open.
+    pub reused: bool,
+    /// The held body has been handed to Pingora in this attempt.
+    pub body_sent: bool,
+    /// A token exchanged for this attempt.
+    pub token: Option<Arc<str>>,
+}
+
+/// What came back from the provider.
+#[derive(Default)]
+pub struct Answer {
+    /// When its head arrived.
+    pub head: Option<Instant>,
+    /// When the first byte of its body arrived.
+    pub first_byte: Option<Instant>,
+    /// When the last byte so far arrived.
+    pub last_byte: Option<Instant>,
+    /// Events, or an upgrade.
+    pub streamed: bool,
+    /// Knows how to end it honestly, should it break.
+    pub watch: Option<Watch>,
+    /// The provider's status.
+    pub status: u16,
+}
+
+impl Context {
+    /// For a request whose head has just been read.
+    pub fn new(snapshot: Arc<Snapshot>) -> Self {
+        Self {
+            snapshot,
+            clock: Instant::now(),
+            started: SystemTime::now(),
+            id: Uuid::now_v7(),
+            path: "".into(),
+            gateway: None,
+            provider: None,
+            directives: Directives::default(),
+            route: None,
+            body: Body::Unread,
+            attempt: Attempt::default(),
+            answer: Answer::default(),
+            failure: None,
+            handed_over: false,
+            is_subrequest: false,
+        }
+    }
+
+    /// Remembers why, and gives Pingora an error to carry.
+    pub fn fail(&mut self, failure: Failure) -> Box<Error> {
+        let name = failure.kind.name();
+        self.failure = Some(failure);
+        Error::new(ErrorType::new(name))
+    }
+
+    /// The model's name, from the path or from the body as far as it has passed.
+    pub fn model(&self) -> Option<&str> {
+        let in_path = self.route.as_ref().and_then(|route| route.model.as_deref());
+        in_path.or(match &self.body {
+            Body::Streaming {
+                scan: Some(scan), ..
+            } => scan.model(),
+            _ => None,
+        })
+    }
+
+    /// The stored credential that the request goes with.
+    pub fn stored_credential(&self) -> Option<&Credential> {
+        self.stored_key().map(|key| &key.credential)
+    }
+
+    /// The stored key that the request spends.
+    pub fn stored_key(&self) -> Option<&StoredKey> {
+        let (route, mounted) = (self.route.as_ref()?, self.provider.as_ref()?);
+        match route.spend {
+            Spend::Stored(index) => mounted.provider.keyring(&route.target).keys.get(index),
+            Spend::AsSent | Spend::Account(_) => None,
+        }
+    }
+
+    /// The framing of the answer, to know how a break can be told.
+    pub fn watch(&mut self, framing: Framing) {
+        self.answer.watch = Some(Watch::new(framing));
+    }
+
+    /// How long after the request's head `moment` was.
+    pub fn since_start(&self, moment: Option<Instant>) -> Option<Duration> {
+        moment.map(|moment| moment.saturating_duration_since(self.clock))
+    }
+}

@@ -1,0 +1,206 @@
+//! What goes wrong: whether to try again, what the client is told, how a broken stream ends.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::header::{CACHE_CONTROL, CONTENT_LENGTH, CONTENT_TYPE, RETRY_AFTER};
+use pingora_core::{Error, ErrorSource, ErrorType};
+use pingora_http::ResponseHeader;
+use pingora_proxy::{FailToProxy, Session};
+
+use crate::error::{Failure, Kind};
+use crate::record::Source;
+
+use super::admission::content_length;
+use super::context::{Body, Context};
+use super::response::{ERROR_SOURCE, own_headers};
+
+/// Connections tried per request at most, each to another address of the provider's name.
+const MAX_CONNECTIONS: u32 = 3;
+/// Tries per request when connections turn out to be closed.
+const MAX_TRIES: u32 = 3;
+/// How long, and how much, a client that is refused early may go on sending, so that it can
+/// read the refusal instead of a reset (RFC 9112, 9.6).
+const LINGER: Duration = Duration::from_secs(2);
+const LINGER_BYTES: usize = 8 << 20;
+/// An unread body of at most this many bytes is read to keep the connection.
+const DRAINED: u64 = 256 << 10;
+/// How long a reset waits on HTTP/2 for what is queued before it: h2 drops that otherwise.
+const BEFORE_RESET: Duration = Duration::from_millis(20);
+
+/// The connection could not be made: another address of the same name may do.
+pub fn could_not_connect(ctx: &mut Context, mut error: Box<Error>) -> Box<Error> {
+    ctx.attempt.failed_connections += 1;
+    let others = ctx.attempt.addresses.min(MAX_CONNECTIONS);
+    error.set_retry(ctx.attempt.failed_connections < others);
+    error
+}
+
+/// The connection broke. It is tried again only when it was an old one that the provider had
+/// closed meanwhile: nothing of an answer has been seen, and the body can be sent again.
+pub fn broke(session: &Session, ctx: &Context, mut error: Box<Error>, reused: bool) -> Box<Error> {
+    // Pingora marks what is safe to repeat: HTTP/1 errors on a reused connection, refused
+    // HTTP/2 streams and those behind a GOAWAY. A stream that was reset is an answer.
+    error.retry.decide_reuse(reused);
+    let unanswered = ctx.answer.head.is_none()
+        && session
+            .response_written()
+            .is_none_or(|head| head.status.is_informational());
+    let replayable =
+        matches!(ctx.body, Body::Held { .. }) || !session.as_ref().retry_buffer_truncated();
+    let safe = error.retry() && error.esource() == &ErrorSource::Upstream;
+    let again = safe && unanswered && replayable && ctx.failure.is_none();
+    error.set_retry(again && ctx.attempt.count < MAX_TRIES);
+    error
+}
+
+/// Answers a request that is refused before anything was tried.
+pub async fn refuse(
+    session: &mut Session,
+    ctx: &mut Context,
+    failure: Failure,
+) -> pingora_core::Result<()> {
+    let gone = failure.kind == Kind::ClientGone;
+    ctx.failure = Some(failure.clone());
+    if gone {
+        return Err(Error::new_down(ErrorType::ConnectionClosed));
+    }
+    write(session, ctx, &failure).await
+}
+
+/// The end of a request that failed.
+pub async fn give_up(session: &mut Session, error: &Error, ctx: &mut Context) -> FailToProxy {
+    let nothing = FailToProxy {
+        error_code: 0,
+        can_reuse_downstream: false,
+    };
+    if ctx.handed_over {
+        return nothing;
+    }
+    let begun = session
+        .response_written()
+        .is_some_and(|head| !head.status.is_informational());
+    let failure = ctx.failure.take().unwrap_or_else(|| classify(error, begun));
+    let kind = failure.kind;
+    ctx.failure = Some(failure.clone());
+    if kind == Kind::ClientGone {
+        return nothing;
+    }
+    let written = if begun {
+        end_broken(session, ctx).await
+    } else {
+        write(session, ctx, &failure).await
+    };
+    if let Err(error) = written {
+        log::debug!("the client did not take the error: {error}");
+    }
+    FailToProxy {
+        error_code: kind.status(),
+        can_reuse_downstream: false,
+    }
+}
+
+/// What an error of Pingora's means.
+fn classify(error: &Error, begun: bool) -> Failure {
+    let kind = match (error.esource(), error.etype()) {
+        (ErrorSource::Downstream, ErrorType::ReadTimedout) if !begun => Kind::ClientTimeout,
+        (ErrorSource::Downstream, ErrorType::InvalidHTTPHeader) => Kind::BadRequest,
+        (ErrorSource::Downstream, _) => Kind::ClientGone,
+        (
+            _,
+            ErrorType::ReadTimedout
+            | ErrorType::WriteTimedout
+            | ErrorType::ConnectTimedout
+            | ErrorType::TLSHandshakeTimedout,
+        ) => Kind::UpstreamTimeout,
+        (ErrorSource::Upstream, _) if begun => Kind::UpstreamCut,
+        (
+            _,
+            ErrorType::TLSHandshakeFailure
+            | ErrorType::InvalidCert
+            | ErrorType::HandshakeError
+            | ErrorType::TLSWantX509Lookup,
+        ) => Kind::UpstreamTls,
+        (
+            ErrorSource::Upstream,
+            ErrorType::InvalidHTTPHeader | ErrorType::H1Error | ErrorType::InvalidH2,
+        ) => Kind::UpstreamInvalid,
+        (ErrorSource::Upstream, _) => Kind::UpstreamUnreachable,
+        _ => Kind::Internal,
+    };
+    Failure::new(kind).with_detail(error.to_string())
+}
+
+/// An answer of the gateway's own.
+async fn write(
+    session: &mut Session,
+    ctx: &Context,
+    failure: &Failure,
+) -> pingora_core::Result<()> {
+    let body = Bytes::from(failure.body());
+    let mut head = ResponseHeader::build(failure.kind.status(), Some(12))?;
+    head.insert_header(CONTENT_TYPE, "application/json")?;
+    head.insert_header(CONTENT_LENGTH, body.len())?;
+    head.insert_header(CACHE_CONTROL, "no-store")?;
+    head.insert_header(ERROR_SOURCE, Source::Gateway.name())?;
+    if let Some(seconds) = failure.kind.retry_after() {
+        head.insert_header(RETRY_AFTER, seconds)?;
+    }
+    own_headers(&mut head, ctx)?;
+    let unread = !session.is_body_done();
+    let little = content_length(session).is_some_and(|length| length <= DRAINED);
+    if unread && !little {
+        // What is left of the request is not worth reading for the sake of the connection.
+        session.set_keepalive(None);
+    }
+    session.set_close_on_response_before_downstream_finish(!little);
+    session.write_response_header(Box::new(head), false).await?;
+    session.write_response_body(Some(body), true).await?;
+    if unread && !little {
+        linger(session).await;
+    }
+    Ok(())
+}
+
+/// Reads on for a while, so that the answer is not lost to a reset.
+async fn linger(session: &mut Session) {
+    let drain = async {
+        let mut read = 0;
+        while let Ok(Some(piece)) = session.read_request_body().await {
+            read += piece.len();
+            if read > LINGER_BYTES {
+                break;
+            }
+        }
+    };
+    let _ = tokio::time::timeout(LINGER, drain).await;
+}
+
+/// Ends an answer that broke after its first byte: in its own dialect where that is possible,
+/// otherwise by breaking the framing. Never so that it looks complete.
+async fn end_broken(session: &mut Session, ctx: &Context) -> pingora_core::Result<()> {
+    let format = ctx.route.as_ref().map(|route| route.format);
+    let watch = ctx.answer.watch.as_ref();
+    let kind = ctx
+        .failure
+        .as_ref()
+        .map_or(Kind::UpstreamCut, |failure| failure.kind);
+    let message = if kind == Kind::UpstreamTimeout {
+        "The provider stopped sending before its answer was complete"
+    } else {
+        Kind::UpstreamCut.message()
+    };
+    let frame = format.and_then(|format| watch?.error_frame(format, message));
+    session.set_keepalive(None);
+    match frame {
+        Some(frame) => session.write_response_body(Some(frame.into()), true).await,
+        None => {
+            // HTTP/1 closes the connection before the framing's end, HTTP/2 resets the stream.
+            if session.as_http2().is_some() {
+                tokio::time::sleep(BEFORE_RESET).await;
+            }
+            session.as_downstream_mut().shutdown().await;
+            Ok(())
+        }
+    }
+}

@@ -1,0 +1,234 @@
+//! The rim: the only directory that knows Pingora's proxy.
+//!
+//! A phase method fetches, calls one function, stores. One file per group of phases:
+//!
+//! | file | phases |
+//! |---|---|
+//! | [`admission`] | `early_request_filter`, `request_filter` |
+//! | [`body`] | `request_body_filter`, holding of bodies |
+//! | [`subrequest`] | re-entry with a held body of unknown length |
+//! | [`attempt`] | `upstream_peer`, `upstream_request_filter`, `connected_to_upstream` |
+//! | [`response`] | `upstream_response_filter`, body filters, `response_filter` |
+//! | [`failure`] | `fail_to_connect`, `error_while_proxy`, `fail_to_proxy` |
+//! | [`settle`] | `logging` |
+
+mod admission;
+mod attempt;
+mod body;
+mod context;
+mod failure;
+mod memory;
+mod response;
+mod settle;
+mod subrequest;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use arc_swap::ArcSwap;
+use async_trait::async_trait;
+use bytes::Bytes;
+use pingora_core::upstreams::peer::HttpPeer;
+use pingora_core::{Error, Result};
+use pingora_http::{RequestHeader, ResponseHeader};
+use pingora_proxy::{FailToProxy, ProxyHttp, ProxyWarnLogContext, Session};
+
+use crate::config::schema::AccessLog;
+use crate::credential::TokenCache;
+use crate::dns::Dns;
+use crate::gateway::Snapshot;
+use crate::lifecycle::phase::Phase;
+use crate::telemetry::metrics::Metrics;
+
+use context::Context;
+use memory::Memory;
+
+/// The door: what Pingora drives for every request.
+pub struct Door {
+    live: Arc<ArcSwap<Snapshot>>,
+    metrics: Arc<Metrics>,
+    phase: Arc<Phase>,
+    dns: Arc<Dns>,
+    tokens: TokenCache,
+    memory: Arc<Memory>,
+    access_log: AccessLog,
+}
+
+impl Door {
+    /// `live` is read anew by each request; `phase` tells when to stop keeping connections.
+    pub fn new(
+        live: Arc<ArcSwap<Snapshot>>,
+        metrics: Arc<Metrics>,
+        phase: Arc<Phase>,
+        dns: Arc<Dns>,
+        access_log: AccessLog,
+    ) -> Self {
+        let tokens = TokenCache::new(attempt::token_endpoint(&dns, None));
+        let memory = Arc::new(Memory::new(Arc::clone(&metrics)));
+        Self {
+            live,
+            metrics,
+            phase,
+            dns,
+            tokens,
+            memory,
+            access_log,
+        }
+    }
+}
+
+#[async_trait]
+impl ProxyHttp for Door {
+    type CTX = Context;
+
+    fn new_ctx(&self) -> Context {
+        Context::new(self.live.load_full())
+    }
+
+    async fn early_request_filter(&self, session: &mut Session, ctx: &mut Context) -> Result<()> {
+        subrequest::take_over(session, ctx);
+        admission::prepare(session, ctx, &self.phase);
+        Ok(())
+    }
+
+    fn allow_spawning_subrequest(&self, session: &Session, ctx: &Context) -> bool {
+        subrequest::may_be_needed(session, ctx)
+    }
+
+    async fn request_filter(&self, session: &mut Session, ctx: &mut Context) -> Result<bool> {
+        match admission::admit(self, session, ctx).await {
+            Ok(admission::Next::Forward) => Ok(false),
+            Ok(admission::Next::Answered) => Ok(true),
+            Err(failure) => {
+                failure::refuse(session, ctx, failure).await?;
+                Ok(true)
+            }
+        }
+    }
+
+    async fn upstream_peer(
+        &self,
+        _session: &mut Session,
+        ctx: &mut Context,
+    ) -> Result<Box<HttpPeer>> {
+        attempt::peer(self, ctx)
+            .await
+            .map_err(|failure| ctx.fail(failure))
+    }
+
+    async fn connected_to_upstream(
+        &self,
+        _session: &mut Session,
+        reused: bool,
+        _peer: &HttpPeer,
+        _fd: std::os::unix::io::RawFd,
+        _digest: Option<&pingora_core::protocols::Digest>,
+        ctx: &mut Context,
+    ) -> Result<()> {
+        ctx.attempt.reused = reused;
+        Ok(())
+    }
+
+    async fn upstream_request_filter(
+        &self,
+        session: &mut Session,
+        request: &mut RequestHeader,
+        ctx: &mut Context,
+    ) -> Result<()> {
+        attempt::head(session, request, ctx).map_err(|failure| ctx.fail(failure))
+    }
+
+    async fn request_body_filter(
+        &self,
+        session: &mut Session,
+        body: &mut Option<Bytes>,
+        end_of_stream: bool,
+        ctx: &mut Context,
+    ) -> Result<()> {
+        if session.was_upgraded() {
+            return Ok(());
+        }
+        body::pass(body, end_of_stream, ctx).map_err(|failure| ctx.fail(failure))
+    }
+
+    async fn upstream_response_filter(
+        &self,
+        session: &mut Session,
+        response: &mut ResponseHeader,
+        ctx: &mut Context,
+    ) -> Result<()> {
+        response::head_arrived(session, response, ctx);
+        Ok(())
+    }
+
+    fn upstream_response_body_filter(
+        &self,
+        _session: &mut Session,
+        body: &mut Option<Bytes>,
+        end_of_stream: bool,
+        ctx: &mut Context,
+    ) -> Result<Option<Duration>> {
+        match response::body_arrived(body.as_deref(), end_of_stream, ctx) {
+            Ok(()) => Ok(None),
+            Err(failure) => Err(ctx.fail(failure)),
+        }
+    }
+
+    async fn response_filter(
+        &self,
+        session: &mut Session,
+        response: &mut ResponseHeader,
+        ctx: &mut Context,
+    ) -> Result<()> {
+        response::head_leaves(session, response, ctx)
+    }
+
+    fn fail_to_connect(
+        &self,
+        _session: &mut Session,
+        _peer: &HttpPeer,
+        ctx: &mut Context,
+        error: Box<Error>,
+    ) -> Box<Error> {
+        failure::could_not_connect(ctx, error)
+    }
+
+    fn error_while_proxy(
+        &self,
+        _peer: &HttpPeer,
+        session: &mut Session,
+        error: Box<Error>,
+        ctx: &mut Context,
+        reused: bool,
+    ) -> Box<Error> {
+        failure::broke(session, ctx, error, reused)
+    }
+
+    async fn fail_to_proxy(
+        &self,
+        session: &mut Session,
+        error: &Error,
+        ctx: &mut Context,
+    ) -> FailToProxy {
+        failure::give_up(session, error, ctx).await
+    }
+
+    fn suppress_error_log(&self, _session: &Session, _ctx: &Context, _error: &Error) -> bool {
+        // The access log has every failure, once, with its detail.
+        true
+    }
+
+    fn suppress_proxy_warn_log(
+        &self,
+        _session: &Session,
+        _ctx: &Context,
+        _error: &Error,
+        _context: ProxyWarnLogContext,
+    ) -> bool {
+        true
+    }
+
+    async fn logging(&self, session: &mut Session, error: Option<&Error>, ctx: &mut Context) {
+        settle::publish(self, session, error, ctx);
+    }
+}

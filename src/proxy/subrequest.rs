@@ -1,0 +1,119 @@
+//! Re-entry for one case: a body that must be held, of a length that was not declared, and
+//! longer than Pingora's replay buffer.
+//!
+//! Pingora can send a body that was read before the provider was chosen only out of that
+//! buffer. So the request enters Pingora once more as a subrequest with a body of one byte,
+//! which is replaced by the held one on its way out. The whole state of the request goes
+//! with it; the outer request only carries bytes.
+
+use std::sync::Mutex;
+
+use bytes::Bytes;
+use http::Version;
+use http::header::{CONTENT_LENGTH, HOST, TRANSFER_ENCODING};
+use pingora_core::protocols::http::HttpTask;
+use pingora_core::protocols::http::subrequest::server::SubrequestHandle;
+use pingora_proxy::Session;
+use pingora_proxy::subrequest::{BodyMode, Ctx};
+
+use crate::error::{Failure, Kind};
+
+use super::admission::content_length;
+use super::context::Context;
+
+/// The state that moves into the subrequest. `Sync` is asked for by Pingora.
+type Handover = Mutex<Option<Context>>;
+
+/// Whether a request may have to run as a subrequest: its body is of undeclared length.
+pub fn may_be_needed(session: &Session, ctx: &Context) -> bool {
+    !ctx.is_subrequest && content_length(session).is_none()
+}
+
+/// In a subrequest: takes the state of the request over.
+pub fn take_over(session: &mut Session, ctx: &mut Context) {
+    let handed = session
+        .subrequest_ctx
+        .as_mut()
+        .and_then(|sub| sub.user_ctx_mut());
+    let state = handed
+        .and_then(|handed| handed.downcast_mut::<Handover>())
+        .and_then(|handover| handover.get_mut().ok()?.take());
+    if let Some(state) = state {
+        *ctx = state;
+        ctx.is_subrequest = true;
+    }
+}
+
+/// Runs the request as a subrequest and carries its answer to the client.
+pub async fn run(session: &mut Session, ctx: &mut Context) -> Result<(), Failure> {
+    let internal = |detail: &str| Failure::new(Kind::Internal).with_detail(detail);
+    let spawner = session
+        .subrequest_spawner
+        .take()
+        .ok_or_else(|| internal("no subrequest can be made"))?;
+    stand_in(session).map_err(|error| internal(&error.to_string()))?;
+    let outer = Context::new(ctx.snapshot.clone());
+    let state = std::mem::replace(ctx, outer);
+    ctx.handed_over = true;
+    let handover: Handover = Mutex::new(Some(state));
+    let sub = Ctx::builder()
+        .body_mode(BodyMode::ExpectBody)
+        .user_ctx(Box::new(handover))
+        .build();
+    let (prepared, handle) = spawner.create_subrequest(session.as_downstream(), sub);
+    let running = tokio::spawn(prepared.run());
+    let carried = carry(session, handle).await;
+    if carried.is_err() {
+        // The client is gone, or its answer cannot be completed: the call ends at once.
+        running.abort();
+    }
+    carried
+}
+
+/// The head that the subrequest reads: HTTP/1.1, with a body of one byte.
+fn stand_in(session: &mut Session) -> pingora_core::Result<()> {
+    let head = session.req_header_mut();
+    head.remove_header(&TRANSFER_ENCODING);
+    head.insert_header(CONTENT_LENGTH, 1)?;
+    if head.version == Version::HTTP_2 {
+        head.set_version(Version::HTTP_11);
+        if let Some(authority) = head.uri.authority().map(|authority| authority.to_string()) {
+            head.insert_header(HOST, authority)?;
+        }
+    }
+    Ok(())
+}
+
+/// Carries the subrequest's answer to the client, watching whether it is still there.
+async fn carry(session: &mut Session, handle: SubrequestHandle) -> Result<(), Failure> {
+    let SubrequestHandle { tx, mut rx, .. } = handle;
+    let gone = |error: Box<pingora_core::Error>| {
+        Failure::new(Kind::ClientGone).with_detail(error.to_string())
+    };
+    let placeholder = HttpTask::Body(Some(Bytes::from_static(b"-")), true);
+    if tx.send(placeholder).await.is_err() {
+        return Err(
+            Failure::new(Kind::Internal).with_detail("the subrequest ended before it began")
+        );
+    }
+    loop {
+        tokio::select! {
+            task = rx.recv() => match task {
+                Some(task) => {
+                    if session.write_response_tasks(vec![task]).await.map_err(gone)? {
+                        return Ok(());
+                    }
+                }
+                None => return Err(cut()),
+            },
+            idle = session.as_downstream_mut().read_body_or_idle(true) => {
+                idle.map_err(gone)?;
+            }
+        }
+    }
+}
+
+/// The subrequest ended without ending its answer: so must this one.
+fn cut() -> Failure {
+    Failure::new(Kind::UpstreamCut)
+}

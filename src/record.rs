@@ -1,0 +1,199 @@
+//! Every fact about one finished request.
+//!
+//! Built up while the request runs, published once at its end: metrics and the access log
+//! are views of it and cannot disagree. To add a fact, add a field; [`RequestRecord::fields`]
+//! takes the record apart exhaustively and refuses to compile until it is written somewhere.
+
+use std::borrow::Cow;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use uuid::Uuid;
+
+use crate::error::Failure;
+use crate::gateway::{Gateway, Mounted};
+
+/// Who is at fault for an error.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Source {
+    /// The gateway made the answer.
+    Gateway,
+    /// The provider did.
+    Provider,
+}
+
+impl Source {
+    /// The value of the `tollgate-error-source` header, and the label in metrics.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Gateway => "gateway",
+            Self::Provider => "provider",
+        }
+    }
+}
+
+/// One finished request. Durations count from the moment its head was read.
+#[derive(Debug)]
+pub struct RequestRecord {
+    /// UUIDv7; `cf-aig-log-id`.
+    pub id: Uuid,
+    /// When it began.
+    pub started: SystemTime,
+    /// Which gateway, when the URL named one.
+    pub gateway: Option<Arc<Gateway>>,
+    /// Which provider, when the URL named one.
+    pub provider: Option<Arc<Mounted>>,
+    /// The model, when it was seen.
+    pub model: Option<Box<str>>,
+    /// Alias of the stored key that was spent.
+    pub key_alias: Option<Box<str>>,
+    /// HTTP method.
+    pub method: http::Method,
+    /// Path as the client sent it. Never the query: keys may stand in it.
+    pub path: Box<str>,
+    /// HTTP version of the client's request.
+    pub version: http::Version,
+    /// The client's address.
+    pub client: Option<SocketAddr>,
+    /// The client's `user-agent`, at most 256 bytes.
+    pub user_agent: Option<Box<str>>,
+    /// The client's `traceparent`.
+    pub traceparent: Option<Box<str>>,
+    /// Status that the client received; 0 when it received none.
+    pub status: u16,
+    /// An answer of events or a protocol upgrade.
+    pub streamed: bool,
+    /// What went wrong in the gateway, or between it and the provider.
+    pub failure: Option<Failure>,
+    /// Who made the error, for a status of 400 and above or a broken answer.
+    pub error_source: Option<Source>,
+    /// Tries at the provider.
+    pub attempts: u32,
+    /// The last try went over a connection that was already open.
+    pub reused: bool,
+    /// Body bytes received from the client.
+    pub request_bytes: u64,
+    /// Body bytes sent to the client.
+    pub response_bytes: u64,
+    /// From the request's head to the end of the answer.
+    pub duration: Duration,
+    /// From the start of the first try to the provider's last byte.
+    pub upstream: Option<Duration>,
+    /// To the provider's response head.
+    pub first_byte: Option<Duration>,
+    /// To the first body byte of a streamed answer.
+    pub first_token: Option<Duration>,
+}
+
+/// A value in a view of the record.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Value<'a> {
+    /// Text.
+    Text(Cow<'a, str>),
+    /// A whole number.
+    Number(u64),
+    /// Milliseconds.
+    Milliseconds(f64),
+    /// Yes or no.
+    Flag(bool),
+}
+
+impl RequestRecord {
+    /// Time spent in the gateway itself: everything but the tries at the provider.
+    pub fn overhead(&self) -> Duration {
+        self.duration
+            .saturating_sub(self.upstream.unwrap_or_default())
+    }
+
+    /// `account/gateway`, empty when the URL named none.
+    pub fn gateway_label(&self) -> &str {
+        self.gateway.as_ref().map_or("", |gateway| &gateway.label)
+    }
+
+    /// The provider's slug, empty when the URL named none.
+    pub fn provider_label(&self) -> &str {
+        self.provider
+            .as_ref()
+            .map_or("", |mounted| &mounted.provider.slug)
+    }
+
+    /// What kind of error it was, out of a closed vocabulary: [`crate::error::Kind::name`],
+    /// or a class of provider statuses.
+    pub fn error_kind(&self) -> Option<&'static str> {
+        match (&self.failure, self.status) {
+            (Some(failure), _) => Some(failure.kind.name()),
+            (None, 429) => Some("provider_429"),
+            (None, 400..=499) => Some("provider_4xx"),
+            (None, 500..) => Some("provider_5xx"),
+            (None, _) => None,
+        }
+    }
+
+    /// All facts by name, in the order of the access log. Absent ones are left out.
+    pub fn fields(&self, mut write: impl FnMut(&'static str, Value<'_>)) {
+        let Self {
+            id,
+            started: _, // the log line has a time stamp of its own
+            gateway: _, // written as a label
+            provider: _,
+            model,
+            key_alias,
+            method,
+            path,
+            version,
+            client,
+            user_agent,
+            traceparent,
+            status,
+            streamed,
+            failure,
+            error_source,
+            attempts,
+            reused,
+            request_bytes,
+            response_bytes,
+            duration,
+            upstream,
+            first_byte,
+            first_token,
+        } = self;
+        let text = |text: &str| Value::Text(Cow::Owned(text.to_owned()));
+        let milliseconds = |duration: Duration| Value::Milliseconds(duration.as_secs_f64() * 1e3);
+        write("id", Value::Text(id.to_string().into()));
+        write("gateway", text(self.gateway_label()));
+        write("provider", text(self.provider_label()));
+        model
+            .as_deref()
+            .inspect(|model| write("model", text(model)));
+        key_alias
+            .as_deref()
+            .inspect(|alias| write("key", text(alias)));
+        write("method", text(method.as_str()));
+        write("path", text(path));
+        write("http", Value::Text(format!("{version:?}").into()));
+        client.inspect(|client| write("client", Value::Text(client.to_string().into())));
+        write("status", Value::Number((*status).into()));
+        write("streamed", Value::Flag(*streamed));
+        error_source.inspect(|source| write("error_source", text(source.name())));
+        self.error_kind().inspect(|kind| write("error", text(kind)));
+        failure
+            .as_ref()
+            .inspect(|failure| write("detail", Value::Text(failure.to_string().into())));
+        write("attempts", Value::Number((*attempts).into()));
+        write("reused", Value::Flag(*reused));
+        write("bytes_in", Value::Number(*request_bytes));
+        write("bytes_out", Value::Number(*response_bytes));
+        write("duration_ms", milliseconds(*duration));
+        upstream.inspect(|upstream| write("upstream_ms", milliseconds(*upstream)));
+        write("overhead_ms", milliseconds(self.overhead()));
+        first_byte.inspect(|first| write("first_byte_ms", milliseconds(*first)));
+        first_token.inspect(|first| write("ttft_ms", milliseconds(*first)));
+        user_agent
+            .as_deref()
+            .inspect(|agent| write("user_agent", text(agent)));
+        traceparent
+            .as_deref()
+            .inspect(|trace| write("traceparent", text(trace)));
+    }
+}

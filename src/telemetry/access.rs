@@ -1,0 +1,134 @@
+//! The access log: one line per request, logfmt or JSON.
+
+use std::fmt::Write;
+
+use crate::config::schema::AccessLog;
+use crate::record::{RequestRecord, Value};
+
+/// The log target of access lines; everything else is the process log.
+pub const TARGET: &str = "tollgate::access";
+
+/// Writes the line of a finished request.
+pub fn write(form: AccessLog, record: &RequestRecord) {
+    if form != AccessLog::Off && ::log::log_enabled!(target: TARGET, ::log::Level::Info) {
+        ::log::info!(target: TARGET, "{}", line(form, record));
+    }
+}
+
+/// The line without its time stamp.
+fn line(form: AccessLog, record: &RequestRecord) -> String {
+    let mut line = String::with_capacity(512);
+    record.fields(|key, value| match form {
+        AccessLog::Json => json_field(&mut line, key, &value),
+        AccessLog::Logfmt | AccessLog::Off => logfmt_field(&mut line, key, &value),
+    });
+    line
+}
+
+fn logfmt_field(line: &mut String, key: &str, value: &Value<'_>) {
+    if !line.is_empty() {
+        line.push(' ');
+    }
+    line.push_str(key);
+    line.push('=');
+    match value {
+        Value::Text(text) if is_bare(text) => line.push_str(text),
+        Value::Text(text) => push_quoted(line, text),
+        other => push_plain(line, other),
+    }
+}
+
+fn json_field(line: &mut String, key: &str, value: &Value<'_>) {
+    line.push_str(",\"");
+    line.push_str(key);
+    line.push_str("\":");
+    match value {
+        Value::Text(text) => push_quoted(line, text),
+        other => push_plain(line, other),
+    }
+}
+
+/// Writing to a `String` cannot fail.
+fn push_plain(line: &mut String, value: &Value<'_>) {
+    let _ = match value {
+        Value::Text(text) => write!(line, "{text}"),
+        Value::Number(number) => write!(line, "{number}"),
+        Value::Milliseconds(milliseconds) => write!(line, "{milliseconds:.3}"),
+        Value::Flag(flag) => write!(line, "{flag}"),
+    };
+}
+
+fn is_bare(text: &str) -> bool {
+    !text.is_empty()
+        && text
+            .bytes()
+            .all(|b| b.is_ascii_graphic() && b != b'"' && b != b'=' && b != b'\\')
+}
+
+/// A JSON string, which is a logfmt string too: no line break or control character gets out.
+pub fn push_quoted(line: &mut String, text: &str) {
+    match serde_json::to_string(text) {
+        Ok(quoted) => line.push_str(&quoted),
+        Err(_) => line.push_str("\"\""),
+    }
+}
+
+#[cfg(test)]
+pub(crate) mod tests {
+    use super::*;
+    use std::time::{Duration, SystemTime};
+
+    pub(crate) fn record() -> RequestRecord {
+        RequestRecord {
+            id: uuid::Uuid::nil(),
+            started: SystemTime::UNIX_EPOCH,
+            gateway: None,
+            provider: None,
+            model: Some("a model\n\"x\"".into()),
+            key_alias: None,
+            method: http::Method::POST,
+            path: "/v1/a/b/c".into(),
+            version: http::Version::HTTP_11,
+            client: None,
+            user_agent: None,
+            traceparent: None,
+            status: 200,
+            streamed: false,
+            failure: None,
+            error_source: None,
+            attempts: 1,
+            reused: true,
+            request_bytes: 10,
+            response_bytes: 20,
+            duration: Duration::from_micros(1500),
+            upstream: Some(Duration::from_micros(1000)),
+            first_byte: None,
+            first_token: None,
+        }
+    }
+
+    #[test]
+    fn a_line_cannot_be_forged_by_what_clients_send() {
+        let line = line(AccessLog::Logfmt, &record());
+        assert!(!line.contains('\n'));
+        assert!(line.contains(r#"model="a model\n\"x\"""#), "{line}");
+        assert!(
+            line.contains("status=200 streamed=false attempts=1 reused=true"),
+            "{line}"
+        );
+        assert!(
+            line.contains("duration_ms=1.500 upstream_ms=1.000 overhead_ms=0.500"),
+            "{line}"
+        );
+    }
+
+    #[test]
+    fn json_lines_are_json() {
+        let line = line(AccessLog::Json, &record());
+        let object: serde_json::Value =
+            serde_json::from_str(&format!("{{\"x\":0{line}}}")).unwrap_or_default();
+        assert_eq!(object["model"], "a model\n\"x\"");
+        assert_eq!(object["bytes_out"], 20);
+        assert_eq!(object["reused"], true);
+    }
+}

@@ -1,0 +1,361 @@
+//! The only file that names a Prometheus metric.
+//!
+//! Label sets are bounded: `gateway` and `provider` are configured names (or empty), `status`
+//! is an HTTP status, `kind`, `source`, `result` and `key` come from closed vocabularies.
+//! Nothing that a client chooses freely becomes a label.
+
+use prometheus::{
+    Encoder, Gauge, Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge,
+    IntGaugeVec, Opts, Registry, TextEncoder,
+};
+
+use crate::record::RequestRecord;
+
+/// Seconds; a model answers between a tenth of a second and ten minutes.
+const DURATIONS: [f64; 16] = [
+    0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0, 300.0, 600.0,
+];
+/// Seconds; the gateway itself needs microseconds.
+const OVERHEADS: [f64; 12] = [
+    0.000_05, 0.000_1, 0.000_2, 0.000_5, 0.001, 0.002, 0.005, 0.01, 0.05, 0.1, 1.0, 10.0,
+];
+
+/// Outcome of a reload or an upgrade.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Outcome {
+    /// It took effect.
+    Success,
+    /// Nothing changed.
+    Failure,
+}
+
+impl Outcome {
+    const fn label(self) -> &'static str {
+        match self {
+            Self::Success => "success",
+            Self::Failure => "failure",
+        }
+    }
+}
+
+/// All metrics of the process.
+#[derive(Debug)]
+pub struct Metrics {
+    registry: Registry,
+    requests: IntCounterVec,
+    errors: IntCounterVec,
+    duration: HistogramVec,
+    upstream: HistogramVec,
+    overhead: HistogramVec,
+    first_token: HistogramVec,
+    request_bytes: IntCounterVec,
+    response_bytes: IntCounterVec,
+    attempts: IntCounterVec,
+    in_flight: IntGauge,
+    held_bytes: IntGauge,
+    reloads: IntCounterVec,
+    last_reload_successful: IntGauge,
+    restart_required: IntGaugeVec,
+    upgrades: IntCounterVec,
+    log_dropped: Gauge,
+}
+
+/// The series of one provider in one gateway, looked up once.
+#[derive(Debug)]
+pub struct Series {
+    ok: IntCounter,
+    duration: Histogram,
+    upstream: Histogram,
+    overhead: Histogram,
+    first_token: Histogram,
+    request_bytes: IntCounter,
+    response_bytes: IntCounter,
+    attempts: IntCounter,
+}
+
+impl Metrics {
+    /// Registers everything. An error can only be a programming mistake (a name twice).
+    pub fn new() -> prometheus::Result<Self> {
+        let registry = Registry::new();
+        let by_provider = ["gateway", "provider"];
+        let counter = |name: &str, help: &str, labels: &[&str]| {
+            let vec = IntCounterVec::new(Opts::new(name, help), labels)?;
+            registry.register(Box::new(vec.clone()))?;
+            prometheus::Result::Ok(vec)
+        };
+        let histogram = |name: &str, help: &str, buckets: &[f64]| {
+            let opts = HistogramOpts::new(name, help).buckets(buckets.to_vec());
+            let vec = HistogramVec::new(opts, &by_provider)?;
+            registry.register(Box::new(vec.clone()))?;
+            prometheus::Result::Ok(vec)
+        };
+        let gauge = |name: &str, help: &str| {
+            let gauge = IntGauge::new(name, help)?;
+            registry.register(Box::new(gauge.clone()))?;
+            prometheus::Result::Ok(gauge)
+        };
+        let restart_required = IntGaugeVec::new(
+            Opts::new(
+                "tollgate_config_restart_required",
+                "1 for a configuration key that changed but takes effect only after a restart or an upgrade",
+            ),
+            &["key"],
+        )?;
+        registry.register(Box::new(restart_required.clone()))?;
+        let log_dropped = Gauge::new(
+            "tollgate_log_lines_dropped_total",
+            "Log lines dropped because standard error did not keep up",
+        )?;
+        registry.register(Box::new(log_dropped.clone()))?;
+        let build = IntGaugeVec::new(
+            Opts::new("tollgate_build_info", "Version of the running binary"),
+            &["version"],
+        )?;
+        build.with_label_values(&[env!("CARGO_PKG_VERSION")]).set(1);
+        registry.register(Box::new(build))?;
+        Ok(Self {
+            requests: counter(
+                "tollgate_requests_total",
+                "Requests by the status their client received; status 0: it received none",
+                &["gateway", "provider", "status"],
+            )?,
+            errors: counter(
+                "tollgate_errors_total",
+                "Requests that failed, by who made the error (gateway or provider) and kind",
+                &["gateway", "provider", "source", "kind"],
+            )?,
+            duration: histogram(
+                "tollgate_request_duration_seconds",
+                "From the request's head to the end of the answer",
+                &DURATIONS,
+            )?,
+            upstream: histogram(
+                "tollgate_upstream_duration_seconds",
+                "From the start of the first try at the provider to its last byte",
+                &DURATIONS,
+            )?,
+            overhead: histogram(
+                "tollgate_gateway_overhead_seconds",
+                "Time spent in the gateway itself",
+                &OVERHEADS,
+            )?,
+            first_token: histogram(
+                "tollgate_time_to_first_token_seconds",
+                "From the request's head to the first byte of a streamed answer",
+                &DURATIONS,
+            )?,
+            request_bytes: counter(
+                "tollgate_request_bytes_total",
+                "Body bytes received from clients",
+                &by_provider,
+            )?,
+            response_bytes: counter(
+                "tollgate_response_bytes_total",
+                "Body bytes sent to clients",
+                &by_provider,
+            )?,
+            attempts: counter(
+                "tollgate_upstream_attempts_total",
+                "Tries at providers",
+                &by_provider,
+            )?,
+            in_flight: gauge(
+                "tollgate_requests_in_flight",
+                "Requests and upgraded connections in flight",
+            )?,
+            held_bytes: gauge(
+                "tollgate_held_body_bytes",
+                "Memory reserved for held request bodies",
+            )?,
+            reloads: counter(
+                "tollgate_config_reloads_total",
+                "Configuration reloads by result",
+                &["result"],
+            )?,
+            last_reload_successful: {
+                let gauge = gauge(
+                    "tollgate_config_last_reload_successful",
+                    "Whether the last reload took effect",
+                )?;
+                gauge.set(1);
+                gauge
+            },
+            restart_required,
+            upgrades: counter(
+                "tollgate_upgrades_total",
+                "Binary upgrades by result",
+                &["result"],
+            )?,
+            log_dropped,
+            registry,
+        })
+    }
+
+    /// The series of one provider in one gateway.
+    pub fn series(&self, gateway: &str, provider: &str) -> Series {
+        let labels = [gateway, provider];
+        Series {
+            ok: self.requests.with_label_values(&[gateway, provider, "200"]),
+            duration: self.duration.with_label_values(&labels),
+            upstream: self.upstream.with_label_values(&labels),
+            overhead: self.overhead.with_label_values(&labels),
+            first_token: self.first_token.with_label_values(&labels),
+            request_bytes: self.request_bytes.with_label_values(&labels),
+            response_bytes: self.response_bytes.with_label_values(&labels),
+            attempts: self.attempts.with_label_values(&labels),
+        }
+    }
+
+    /// Counts a finished request.
+    pub fn publish(&self, record: &RequestRecord) {
+        let (gateway, provider) = (record.gateway_label(), record.provider_label());
+        let unmounted;
+        let series = match &record.provider {
+            Some(mounted) => mounted
+                .series
+                .get_or_init(|| self.series(gateway, provider)),
+            None => {
+                unmounted = self.series(gateway, provider);
+                &unmounted
+            }
+        };
+        series.observe(record);
+        if record.status == 200 {
+            series.ok.inc();
+        } else {
+            let mut digits = [0; 3];
+            let status = status_label(record.status, &mut digits);
+            self.requests
+                .with_label_values(&[gateway, provider, status])
+                .inc();
+        }
+        if let (Some(source), Some(kind)) = (record.error_source, record.error_kind()) {
+            self.errors
+                .with_label_values(&[gateway, provider, source.name(), kind])
+                .inc();
+        }
+    }
+
+    /// Memory reserved for held bodies, in bytes.
+    pub fn held_bytes(&self, bytes: u64) {
+        self.held_bytes
+            .set(i64::try_from(bytes).unwrap_or(i64::MAX));
+    }
+
+    /// Counts a reload.
+    pub fn reloaded(&self, outcome: Outcome) {
+        self.reloads.with_label_values(&[outcome.label()]).inc();
+        self.last_reload_successful
+            .set((outcome == Outcome::Success).into());
+    }
+
+    /// The configuration keys that wait for a restart; all others no longer do.
+    pub fn restart_required(&self, keys: &[&str]) {
+        self.restart_required.reset();
+        for key in keys {
+            self.restart_required.with_label_values(&[key]).set(1);
+        }
+    }
+
+    /// Counts an upgrade.
+    pub fn upgraded(&self, outcome: Outcome) {
+        self.upgrades.with_label_values(&[outcome.label()]).inc();
+    }
+
+    /// The text that Prometheus scrapes, with `in_flight` requests being answered.
+    pub fn render(&self, in_flight: usize) -> String {
+        self.in_flight
+            .set(i64::try_from(in_flight).unwrap_or(i64::MAX));
+        self.log_dropped.set(super::log::dropped() as f64);
+        let mut text = Vec::new();
+        if let Err(error) = TextEncoder::new().encode(&self.registry.gather(), &mut text) {
+            log::error!("cannot render the metrics: {error}");
+        }
+        String::from_utf8(text).unwrap_or_default()
+    }
+}
+
+impl Series {
+    fn observe(&self, record: &RequestRecord) {
+        self.duration.observe(record.duration.as_secs_f64());
+        self.overhead.observe(record.overhead().as_secs_f64());
+        if let Some(upstream) = record.upstream {
+            self.upstream.observe(upstream.as_secs_f64());
+        }
+        if let Some(first_token) = record.first_token {
+            self.first_token.observe(first_token.as_secs_f64());
+        }
+        self.request_bytes.inc_by(record.request_bytes);
+        self.response_bytes.inc_by(record.response_bytes);
+        self.attempts.inc_by(record.attempts.into());
+    }
+}
+
+/// The status as text; what no HTTP status can be is `other`, so that the set is bounded.
+fn status_label(status: u16, digits: &mut [u8; 3]) -> &str {
+    match status {
+        0 => "0",
+        100..=599 => {
+            let [hundreds, tens, ones] = [status / 100, status / 10 % 10, status % 10];
+            *digits = [hundreds, tens, ones].map(|digit| b'0' + digit as u8);
+            std::str::from_utf8(digits).unwrap_or("other")
+        }
+        _ => "other",
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+    use crate::error::{Failure, Kind};
+    use crate::record::Source;
+    use crate::telemetry::access::tests::record;
+
+    #[test]
+    fn a_finished_request_is_counted_everywhere_once() {
+        let metrics = Metrics::new().unwrap();
+        metrics.publish(&record());
+        let mut failed = record();
+        failed.status = 504;
+        failed.failure = Some(Failure::new(Kind::UpstreamTimeout));
+        failed.error_source = Some(Source::Gateway);
+        metrics.publish(&failed);
+        let text = metrics.render(0);
+        for line in [
+            r#"tollgate_requests_total{gateway="",provider="",status="200"} 1"#,
+            r#"tollgate_requests_total{gateway="",provider="",status="504"} 1"#,
+            r#"tollgate_errors_total{gateway="",kind="upstream_timeout",provider="",source="gateway"} 1"#,
+            r#"tollgate_request_bytes_total{gateway="",provider=""} 20"#,
+            r#"tollgate_request_duration_seconds_count{gateway="",provider=""} 2"#,
+        ] {
+            assert!(text.contains(line), "{line} in\n{text}");
+        }
+    }
+
+    #[test]
+    fn statuses_are_bounded_labels() {
+        let label = |status| status_label(status, &mut [0; 3]).to_owned();
+        assert_eq!(
+            [label(0), label(200), label(429), label(599)],
+            ["0", "200", "429", "599"]
+        );
+        assert_eq!(
+            [label(600), label(99), label(65535)],
+            ["other", "other", "other"]
+        );
+    }
+
+    #[test]
+    fn keys_that_wait_for_a_restart_are_listed_and_forgotten() {
+        let metrics = Metrics::new().unwrap();
+        metrics.restart_required(&["server.listen"]);
+        assert!(
+            metrics
+                .render(0)
+                .contains(r#"tollgate_config_restart_required{key="server.listen"} 1"#)
+        );
+        metrics.restart_required(&[]);
+        assert!(!metrics.render(0).contains("server.listen"));
+    }
+}

@@ -1,0 +1,122 @@
+//! The AWS event stream encoding: where a message ends, and how an exception looks.
+//!
+//! Layout (AWS, "Event stream encoding"): total length and headers length, each a big-endian
+//! u32, CRC32 of these eight bytes, headers, payload, CRC32 of everything before it.
+
+/// Bytes of the prelude that hold the total length.
+const LENGTH_BYTES: u8 = 4;
+/// Type of a string header value.
+const STRING: u8 = 7;
+
+/// Knows whether a stream stopped between two messages.
+#[derive(Debug, Default, Clone)]
+pub struct Boundary {
+    /// Bytes of the length field read so far, 0 to 4.
+    read: u8,
+    length: u32,
+    /// Bytes of the message still to come, once its length is known.
+    remaining: u64,
+}
+
+impl Boundary {
+    /// Looks at bytes that pass.
+    pub fn feed(&mut self, mut bytes: &[u8]) {
+        while !bytes.is_empty() {
+            if self.remaining > 0 {
+                let step = self.remaining.min(bytes.len() as u64);
+                self.remaining -= step;
+                bytes = &bytes[step as usize..];
+                continue;
+            }
+            self.length = (self.length << 8) | u32::from(bytes[0]);
+            self.read += 1;
+            bytes = &bytes[1..];
+            if self.read == LENGTH_BYTES {
+                // A length that cannot be is taken as one that never ends.
+                self.remaining = match u64::from(self.length).checked_sub(u64::from(LENGTH_BYTES)) {
+                    Some(rest) if rest > 0 => rest,
+                    _ => u64::MAX,
+                };
+                self.read = 0;
+                self.length = 0;
+            }
+        }
+    }
+
+    /// Whether a message of our own can begin here.
+    pub fn is_between_messages(&self) -> bool {
+        self.remaining == 0 && self.read == 0
+    }
+}
+
+/// An exception message, which AWS SDKs raise as an error of that name.
+pub fn exception(name: &str, message: &str) -> Vec<u8> {
+    let payload = serde_json::json!({ "message": message }).to_string();
+    let mut headers = Vec::new();
+    for (key, value) in [
+        (":message-type", "exception"),
+        (":exception-type", name),
+        (":content-type", "application/json"),
+    ] {
+        headers.push(key.len() as u8);
+        headers.extend_from_slice(key.as_bytes());
+        headers.push(STRING);
+        headers.extend_from_slice(&(value.len() as u16).to_be_bytes());
+        headers.extend_from_slice(value.as_bytes());
+    }
+    let total = 12 + headers.len() + payload.len() + 4;
+    let mut frame = Vec::with_capacity(total);
+    frame.extend_from_slice(&(total as u32).to_be_bytes());
+    frame.extend_from_slice(&(headers.len() as u32).to_be_bytes());
+    frame.extend_from_slice(&crc32fast::hash(&frame).to_be_bytes());
+    frame.extend_from_slice(&headers);
+    frame.extend_from_slice(payload.as_bytes());
+    frame.extend_from_slice(&crc32fast::hash(&frame).to_be_bytes());
+    frame
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_boundary_is_found_however_the_stream_is_cut() {
+        let one = exception("modelStreamErrorException", "no");
+        let stream = [one.clone(), one.clone()].concat();
+        for cut in 0..=stream.len() {
+            let mut boundary = Boundary::default();
+            boundary.feed(&stream[..cut]);
+            let between = cut == 0 || cut == one.len() || cut == stream.len();
+            assert_eq!(boundary.is_between_messages(), between, "cut at {cut}");
+            boundary.feed(&stream[cut..]);
+            assert!(boundary.is_between_messages());
+        }
+        let mut boundary = Boundary::default();
+        stream.chunks(1).for_each(|byte| boundary.feed(byte));
+        assert!(boundary.is_between_messages());
+    }
+
+    #[test]
+    fn nonsense_is_never_a_boundary() {
+        let mut boundary = Boundary::default();
+        boundary.feed(&[0, 0, 0, 0]);
+        assert!(!boundary.is_between_messages());
+        boundary.feed(&[1; 1000]);
+        assert!(!boundary.is_between_messages());
+    }
+
+    #[test]
+    fn an_exception_has_valid_lengths_and_checksums() {
+        let frame = exception("internalServerException", "broke off");
+        let word = |at: usize| u32::from_be_bytes(frame[at..at + 4].try_into().unwrap());
+        assert_eq!(word(0) as usize, frame.len());
+        assert_eq!(word(8), crc32fast::hash(&frame[..8]));
+        assert_eq!(
+            word(frame.len() - 4),
+            crc32fast::hash(&frame[..frame.len() - 4])
+        );
+        let payload = &frame[12 + word(4) as usize..frame.len() - 4];
+        assert_eq!(payload, br#"{"message":"broke off"}"#);
+    }
+}

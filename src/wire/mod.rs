@@ -1,0 +1,162 @@
+//! Wire formats: families of APIs, never vendors.
+//!
+//! So far the gateway reads only what it must to be honest about a broken stream: which
+//! dialect an answer is in, where its last frame ended, and how that dialect says "error".
+
+pub mod eventstream;
+pub mod sse;
+
+use crate::config::schema::Format;
+
+/// The format of the API at an upstream path; `provider` where the path does not tell.
+///
+/// One provider serves several: OpenAI's chat and responses, Google's native and
+/// OpenAI-compatible paths, xAI's chat and messages.
+pub fn format_of(path: &str, provider: Format) -> Format {
+    let path = path.split('?').next().unwrap_or(path).trim_end_matches('/');
+    let last = path.rsplit('/').next().unwrap_or("");
+    if last == "messages" || path.ends_with("/messages/count_tokens") || path.ends_with("/complete")
+    {
+        return Format::AnthropicMessages;
+    }
+    if path.ends_with("/chat/completions") || path.ends_with("/completions") {
+        return Format::OpenaiChat;
+    }
+    if last == "responses" || path.contains("/responses/") {
+        return Format::OpenaiResponses;
+    }
+    if last.ends_with(":generateContent") || last.ends_with(":streamGenerateContent") {
+        return Format::GeminiGenerate;
+    }
+    provider
+}
+
+/// How a broken answer can still be ended honestly.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Framing {
+    /// Server-sent events.
+    Sse,
+    /// AWS event stream (`application/vnd.amazon.eventstream`).
+    EventStream,
+    /// Anything else: only breaking the HTTP framing says that it is incomplete.
+    Other,
+}
+
+impl Framing {
+    /// By the response's content type and encoding; an encoded stream cannot be written to.
+    pub fn of(content_type: Option<&[u8]>, content_encoding: Option<&[u8]>) -> Self {
+        if content_encoding.is_some_and(|encoding| !encoding.eq_ignore_ascii_case(b"identity")) {
+            return Self::Other;
+        }
+        let essence = content_type
+            .unwrap_or(b"")
+            .split(|b| *b == b';')
+            .next()
+            .unwrap_or(b"")
+            .trim_ascii();
+        if essence.eq_ignore_ascii_case(b"text/event-stream") {
+            Self::Sse
+        } else if essence.eq_ignore_ascii_case(b"application/vnd.amazon.eventstream") {
+            Self::EventStream
+        } else {
+            Self::Other
+        }
+    }
+}
+
+/// Watches a stream pass, to know how to end it if it breaks. Keeps a few bytes.
+#[derive(Debug)]
+pub enum Watch {
+    /// Server-sent events.
+    Sse(sse::Boundary),
+    /// AWS event stream.
+    EventStream(eventstream::Boundary),
+    /// Nothing can be added to it.
+    Other,
+}
+
+impl Watch {
+    /// For an answer of this framing.
+    pub fn new(framing: Framing) -> Self {
+        match framing {
+            Framing::Sse => Self::Sse(sse::Boundary::default()),
+            Framing::EventStream => Self::EventStream(eventstream::Boundary::default()),
+            Framing::Other => Self::Other,
+        }
+    }
+
+    /// Looks at bytes that pass.
+    pub fn feed(&mut self, bytes: &[u8]) {
+        match self {
+            Self::Sse(boundary) => boundary.feed(bytes),
+            Self::EventStream(boundary) => boundary.feed(bytes),
+            Self::Other => {}
+        }
+    }
+
+    /// What to append to a stream that broke, in the answer's own dialect; `None` when only
+    /// breaking the framing is honest.
+    pub fn error_frame(&self, format: Format, message: &str) -> Option<Vec<u8>> {
+        match self {
+            Self::Sse(boundary) => sse::error_event(format, message).map(|event| {
+                let mut frame = boundary.missing().to_vec();
+                frame.extend_from_slice(&event);
+                frame
+            }),
+            Self::EventStream(boundary) if boundary.is_between_messages() => {
+                Some(eventstream::exception("internalServerException", message))
+            }
+            Self::EventStream(_) | Self::Other => None,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn paths_tell_the_format_before_the_provider_does() {
+        let cases = [
+            ("/v1/chat/completions", Format::Opaque, Format::OpenaiChat),
+            ("/v1/responses", Format::OpenaiChat, Format::OpenaiResponses),
+            (
+                "/v1/messages?beta=true",
+                Format::OpenaiChat,
+                Format::AnthropicMessages,
+            ),
+            (
+                "/v1beta/models/m:streamGenerateContent?alt=sse",
+                Format::Opaque,
+                Format::GeminiGenerate,
+            ),
+            (
+                "/v1beta/openai/chat/completions",
+                Format::GeminiGenerate,
+                Format::OpenaiChat,
+            ),
+            ("/model/x/converse-stream", Format::Bedrock, Format::Bedrock),
+        ];
+        for (path, provider, expected) in cases {
+            assert_eq!(format_of(path, provider), expected, "{path}");
+        }
+    }
+
+    #[test]
+    fn only_identity_streams_can_be_written_to() {
+        assert_eq!(
+            Framing::of(Some(b"text/event-stream; charset=utf-8"), None),
+            Framing::Sse
+        );
+        assert_eq!(
+            Framing::of(Some(b"text/event-stream"), Some(b"gzip")),
+            Framing::Other
+        );
+        assert_eq!(
+            Framing::of(Some(b"application/vnd.amazon.eventstream"), None),
+            Framing::EventStream
+        );
+        assert_eq!(Framing::of(Some(b"application/json"), None), Framing::Other);
+        assert_eq!(Framing::of(None, None), Framing::Other);
+    }
+}

@@ -1,0 +1,88 @@
+//! TLS on both legs with a private authority, HTTP/1.1 and h2 on each.
+
+use crate::support::client::Told;
+use crate::support::conf::CHAT;
+use crate::support::gateway::Builder;
+use crate::support::{
+    Answer, Authority, Digest, Ending, Gate, Gateway, Protocol, Reply, Request, Upstream, body,
+};
+
+/// A gateway that serves TLS for `localhost` in front of a TLS upstream.
+async fn both_legs(authority: &Authority, upstream: &Upstream, http: &str) -> Gateway {
+    let provider = format!(
+        "providers: {{ openai: {{ connect_to: \"{}\", http: {http}, tls: {{ ca: {} }} }} }}\n",
+        upstream.address(),
+        authority.path().display(),
+    );
+    serving(authority, Gateway::with(&provider)).start().await
+}
+
+fn serving(authority: &Authority, gateway: Builder) -> Builder {
+    let identity = authority.issue(&["localhost"]);
+    let (certificate, key) = identity.pem();
+    gateway
+        .file("cert.pem", certificate)
+        .file("key.pem", key)
+        .server("tls: { cert: \"{dir}/cert.pem\", key: \"{dir}/key.pem\" }")
+}
+
+#[tokio::test]
+async fn requests_streams_and_bodies_pass_over_tls_on_both_legs() {
+    let authority = Authority::new();
+    let large = body::json_of_size("m", 1 << 20);
+    for (http, alpn) in [("h1", "http/1.1"), ("h2", "h2")] {
+        let identity = authority.issue(&["api.openai.com"]);
+        let upstream = Upstream::tls(identity.server(&[alpn])).await;
+        let gateway = both_legs(&authority, &upstream, http).await;
+        for (protocol, offered) in [(Protocol::H1, "http/1.1"), (Protocol::H2, "h2")] {
+            let trust = authority.client(&[offered]);
+            let request = |body: &[u8]| Request::post(CHAT, body).over(protocol).tls(trust.clone());
+            for told in [Told::Length, Told::Open] {
+                upstream.script(Reply::Digest);
+                let answer = request(&large).told(told).send(&gateway).await;
+                assert_eq!(
+                    (answer.status, answer.text()),
+                    (200, Digest::of(&large).json()),
+                    "{protocol:?} {http} {told:?}"
+                );
+            }
+            let gate = Gate::new();
+            upstream.script(
+                Answer::sse()
+                    .text("data: 1\n\n")
+                    .wait(&gate)
+                    .text("data: 2\n\n"),
+            );
+            let mut live = request(b"{}").open(&gateway).await;
+            assert_eq!(live.read_past("\n\n").await, "data: 1\n\n");
+            gate.open();
+            let rest = live.finish().await;
+            assert_eq!(
+                (rest.text().as_str(), rest.ending),
+                ("data: 2\n\n", Ending::Whole)
+            );
+        }
+        for seen in upstream.received(6).await {
+            assert_eq!(seen.all("host"), ["api.openai.com"]);
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_tls_listener_serves_clients_without_alpn_and_no_plain_text() {
+    let authority = Authority::new();
+    let upstream = Upstream::answering(Answer::json("{}")).await;
+    let gateway = serving(
+        &authority,
+        Gateway::with(&crate::support::conf::openai(&upstream)),
+    )
+    .start()
+    .await;
+    let answer = Request::post(CHAT, "{}")
+        .tls(authority.client(&[]))
+        .send(&gateway)
+        .await;
+    assert_eq!(answer.status, 200);
+    let plain = Request::post(CHAT, "{}").try_open(&gateway).await;
+    assert!(plain.is_none_or(|answer| answer.status >= 400));
+}
