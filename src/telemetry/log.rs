@@ -75,7 +75,8 @@ impl Write for Queue {
 }
 
 fn write_lines(receiver: &Receiver<Message>) {
-    let mut stderr = io::stderr().lock();
+    // Not locked for good: panics and the greeting are written to it as well.
+    let mut stderr = io::stderr();
     while let Ok(message) = receiver.recv() {
         // Nothing can be done about a standard error that cannot be written to.
         match message {
