@@ -25,7 +25,7 @@ use tokio::time::{Instant, timeout, timeout_at};
 
 use super::drain::LATE_ARRIVALS;
 use super::head;
-use super::phase::{Phase, State};
+use super::phase::{Counted, Phase, State};
 use crate::error::{Failure, Kind};
 
 /// What every HTTP/2 connection begins with (RFC 9113, section 3.4).
@@ -54,11 +54,15 @@ pub struct HeadLimits {
 /// The limits in force; asked for every head, because a reload may change them.
 pub type Limits = Box<dyn Fn() -> HeadLimits + Send + Sync>;
 
+/// As what requests are counted: [`Phase::request`] or [`Phase::operation`].
+pub type Count = fn(&Phase) -> Counted<'_>;
+
 /// A listener's application `A`, behind the reading of request heads.
 pub struct Entrance<A> {
     app: Arc<A>,
     http1: Arc<Counting<A>>,
     speaks_http2: bool,
+    count: Count,
     limits: Limits,
     phase: Arc<Phase>,
     closing: ShutdownWatch,
@@ -78,13 +82,14 @@ enum Arrival {
 
 impl<A> Entrance<A> {
     /// Puts `app` behind `limits`. Speaks HTTP/1.1 only.
-    pub fn new(app: A, limits: Limits, phase: Arc<Phase>) -> Self {
+    pub fn new(app: A, limits: Limits, phase: Arc<Phase>, count: Count) -> Self {
         let (app, closing) = (Arc::new(app), phase.closing());
-        let http1 = Arc::new(Counting::new(app.clone(), phase.clone(), None));
+        let http1 = Arc::new(Counting::new(app.clone(), phase.clone(), count, None));
         Self {
             app,
             http1,
             speaks_http2: false,
+            count,
             limits,
             phase,
             closing,
@@ -155,6 +160,7 @@ impl<A: HttpServerApp + Send + Sync + 'static> Entrance<A> {
         let app = Arc::new(Counting::new(
             self.app.clone(),
             self.phase.clone(),
+            self.count,
             Some(limits),
         ));
         let mut serving = pin!(app.process_new(stream, &self.closing));
@@ -230,6 +236,9 @@ async fn complete(
         match search.end(&head) {
             _ if preface_begun => {}
             Some(end) if end > size => return Arrival::Refused(Kind::HeadTooLarge),
+            Some(_) if !head::has_plain_request_line(&head) => {
+                return Arrival::Refused(Kind::BadRequest);
+            }
             Some(_) => return Arrival::Head(head),
             None if head.len() > size => return Arrival::Refused(Kind::HeadTooLarge),
             None => {}
@@ -290,6 +299,7 @@ async fn refuse(mut stream: Stream, kind: Kind) {
 struct Counting<A> {
     app: Arc<A>,
     phase: Arc<Phase>,
+    count: Count,
     begun: AtomicBool,
     options: HttpServerOptions,
     head_size: u32,
@@ -297,7 +307,7 @@ struct Counting<A> {
 
 impl<A> Counting<A> {
     /// For HTTP/1.1 connections, or for one HTTP/2 connection with its limits.
-    fn new(app: Arc<A>, phase: Arc<Phase>, http2: Option<HeadLimits>) -> Self {
+    fn new(app: Arc<A>, phase: Arc<Phase>, count: Count, http2: Option<HeadLimits>) -> Self {
         let mut options = HttpServerOptions::default();
         options.h2c = http2.is_some();
         options.h2_idle_timeout = http2.map(|limits| limits.idle);
@@ -305,6 +315,7 @@ impl<A> Counting<A> {
         Self {
             app,
             phase,
+            count,
             begun: AtomicBool::new(false),
             options,
             head_size,
@@ -324,7 +335,7 @@ impl<A: HttpServerApp + Send + Sync + 'static> HttpServerApp for Counting<A> {
         session: ServerSession,
         shutdown: &ShutdownWatch,
     ) -> Option<ReusedHttpStream> {
-        let _counted = self.phase.request();
+        let _counted = (self.count)(&self.phase);
         self.begun.store(true, Ordering::Release);
         self.app.process_new_http(session, shutdown).await
     }
