@@ -26,20 +26,27 @@ pub fn is_json(content_type: &[u8]) -> bool {
 /// The model in a path, for the APIs that put it there: `models/{model}:verb` (Gemini),
 /// `model/{model}/verb` (Bedrock), `deployments/{model}/…` (Azure), `@cf/{author}/{model}`.
 pub fn model_in_path(path: &str) -> Option<&str> {
-    let path = path.split('?').next().unwrap_or(path);
-    if let Some(at) = path.find("/@cf/") {
-        return Some(&path[at + 1..]);
+    let end = path.find('?').unwrap_or(path.len());
+    let (path, mut start) = (&path[..end], 0);
+    while start < path.len() {
+        let segment_end = path[start..]
+            .find('/')
+            .map_or(path.len(), |slash| start + slash);
+        let rest = path.get(segment_end + 1..).unwrap_or("");
+        match &path[start..segment_end] {
+            "@cf" => return Some(&path[start..]),
+            "models" | "model" | "deployments" => return leading_model(rest),
+            _ => start = segment_end + 1,
+        }
     }
-    let after = |marker: &str| path.find(marker).map(|at| &path[at + marker.len()..]);
-    let rest = after("/models/")
-        .or_else(|| after("/model/"))
-        .or_else(|| after("/deployments/"))?;
-    let segment = rest.split('/').next().unwrap_or(rest);
-    // Gemini's verb follows a colon; Bedrock's version does too, but then a segment follows.
-    let model = if rest.len() == segment.len() {
-        segment.split(':').next().unwrap_or(segment)
-    } else {
-        segment
+    None
+}
+
+/// Gemini's verb follows a colon; Bedrock's version does too, but then a segment follows.
+fn leading_model(rest: &str) -> Option<&str> {
+    let model = match rest.split_once('/') {
+        Some((model, _)) => model,
+        None => rest.split(':').next().unwrap_or(rest),
     };
     (!model.is_empty()).then_some(model)
 }

@@ -7,6 +7,7 @@
 pub mod join;
 pub mod template;
 
+use std::borrow::Cow;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -25,6 +26,8 @@ use template::{Captures, Pattern, Template};
 pub struct Provider {
     /// Its slug in the configuration, which labels metrics and records.
     pub slug: Box<str>,
+    /// The slug as a header value.
+    pub name: HeaderValue,
     /// The wire format it speaks where a path does not tell.
     pub format: Format,
     /// Where keys stand, and the stored ones.
@@ -213,7 +216,7 @@ impl Base {
         self.fixed.as_ref()
     }
 
-    fn fill(&self, captures: &Captures<'_>) -> Result<(Arc<Origin>, String), Failure> {
+    fn fill(&self, captures: &Captures<'_>) -> Result<(Arc<Origin>, Cow<'_, str>), Failure> {
         let origin = match &self.fixed {
             Some(origin) => Arc::clone(origin),
             None => {
@@ -224,7 +227,11 @@ impl Base {
                 )
             }
         };
-        Ok((origin, self.path.fill(captures)))
+        let path = match self.path.literal() {
+            Some(path) => Cow::Borrowed(path),
+            None => Cow::Owned(self.path.fill(captures)),
+        };
+        Ok((origin, path))
     }
 }
 

@@ -135,6 +135,9 @@ fn names_length(head: &[u8]) -> bool {
 fn request_target(session: &Session) -> Result<String, Failure> {
     let raw = session.req_header().raw_path();
     let target = std::str::from_utf8(raw).map_err(|_| unserved(Unserved::Encoding))?;
+    if target.starts_with('/') {
+        return Ok(target.to_owned());
+    }
     match target.split_once("://") {
         Some(("http" | "https", rest)) => {
             let path = rest.find('/').map_or("/", |slash| &rest[slash..]);

@@ -1,8 +1,8 @@
 //! What comes back: watched as it passes, never changed but for the gateway's own headers.
 
-use std::sync::OnceLock;
 use std::time::Instant;
 
+use bytes::Bytes;
 use http::header::{
     CONNECTION, CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE, HeaderName, HeaderValue,
     TRANSFER_ENCODING, UPGRADE,
@@ -20,14 +20,13 @@ use super::context::Context;
 /// Who made an error, for every answer that is one.
 pub const ERROR_SOURCE: HeaderName = HeaderName::from_static("tollgate-error-source");
 
-const KEEP_ALIVE: HeaderName = HeaderName::from_static("keep-alive");
-const PROXY_CONNECTION: HeaderName = HeaderName::from_static("proxy-connection");
-const LOG_ID: HeaderName = HeaderName::from_static("cf-aig-log-id");
-const REQUEST_ID: HeaderName = HeaderName::from_static("cf-aig-request-id");
-const EVENT_ID: HeaderName = HeaderName::from_static("cf-aig-event-id");
-const STEP: HeaderName = HeaderName::from_static("cf-aig-step");
-const PROVIDER: HeaderName = HeaderName::from_static("cf-aig-provider");
-const MODEL: HeaderName = HeaderName::from_static("cf-aig-model");
+// As text: Pingora keeps a static text as it is and copies a name.
+const LOG_ID: &str = "cf-aig-log-id";
+const REQUEST_ID: &str = "cf-aig-request-id";
+const EVENT_ID: &str = "cf-aig-event-id";
+const STEP: &str = "cf-aig-step";
+const PROVIDER: &str = "cf-aig-provider";
+const MODEL: &str = "cf-aig-model";
 
 /// The provider's head is there.
 pub fn head_arrived(session: &Session, response: &ResponseHeader, ctx: &mut Context) {
@@ -87,18 +86,7 @@ pub fn head_leaves(
     if response.status.is_informational() && response.status.as_u16() != 101 {
         return Ok(());
     }
-    remove_hop_by_hop(response);
-    // An upstream that is a gateway too does not speak for this one.
-    let theirs: Vec<_> = response
-        .headers
-        .keys()
-        .filter(|name| name.as_str().starts_with(PREFIX))
-        .cloned()
-        .collect();
-    for name in theirs {
-        response.remove_header(&name);
-    }
-    response.remove_header(&ERROR_SOURCE);
+    remove_what_is_not_for_the_client(response);
     if response.status.as_u16() >= 400 {
         response.insert_header(ERROR_SOURCE, Source::Provider.name())?;
     }
@@ -110,50 +98,65 @@ pub fn head_leaves(
     own_headers(response, ctx)
 }
 
-/// Removes what speaks of the connection to the provider only (RFC 9110, 7.6.1). The framing
-/// and `Connection` itself are Pingora's.
-fn remove_hop_by_hop(response: &mut ResponseHeader) {
-    let switching = response.status.as_u16() == 101;
-    let nominated: Vec<_> = response
+/// Removes what speaks of the connection to the provider only (RFC 9110, 7.6.1; the framing
+/// and `Connection` itself are Pingora's), and what an upstream that is a gateway too says of
+/// itself: it does not speak for this one.
+fn remove_what_is_not_for_the_client(response: &mut ResponseHeader) {
+    let not_theirs = |name: &&HeaderName| {
+        let name = name.as_str();
+        name.starts_with(PREFIX)
+            || matches!(
+                name,
+                "keep-alive" | "proxy-connection" | "tollgate-error-source"
+            )
+    };
+    let mut removed: Vec<HeaderName> = response
         .headers
-        .get_all(CONNECTION)
-        .iter()
-        .filter_map(|value| value.to_str().ok())
-        .flat_map(|list| list.split(','))
-        .filter_map(|name| name.trim().parse::<HeaderName>().ok())
-        .filter(|name| {
-            !(switching && *name == UPGRADE)
-                && *name != TRANSFER_ENCODING
-                && *name != CONTENT_LENGTH
-        })
+        .keys()
+        .filter(not_theirs)
+        .cloned()
         .collect();
-    for name in nominated.iter().chain(&[KEEP_ALIVE, PROXY_CONNECTION]) {
-        response.remove_header(name);
+    for value in response.headers.get_all(CONNECTION) {
+        if !matches!(value.as_bytes(), b"keep-alive" | b"close") {
+            removed.extend(nominated(value, response.status.as_u16() == 101));
+        }
     }
+    for name in removed {
+        response.remove_header(&name);
+    }
+}
+
+/// The headers that a `Connection` header names, but for what makes the upgrade and the framing.
+fn nominated(connection: &HeaderValue, switching: bool) -> impl Iterator<Item = HeaderName> {
+    let names = connection.to_str().unwrap_or_default().split(',');
+    names
+        .filter_map(|name| name.trim().parse::<HeaderName>().ok())
+        .filter(move |name| !(switching && *name == UPGRADE))
+        .filter(|name| *name != TRANSFER_ENCODING && *name != CONTENT_LENGTH)
 }
 
 /// The headers by which a client can name its request (contract of Cloudflare AI Gateway,
 /// response headers). An upstream that is a gateway too does not get to set them.
 pub fn own_headers(response: &mut ResponseHeader, ctx: &Context) -> pingora_core::Result<()> {
-    static ZERO: OnceLock<HeaderValue> = OnceLock::new();
     let mut buffer = [0; uuid::fmt::Hyphenated::LENGTH];
-    let id = HeaderValue::from_str(ctx.id.hyphenated().encode_lower(&mut buffer))
+    let id = ctx.id.hyphenated().encode_lower(&mut buffer);
+    // Shared by the three headers that carry it.
+    let id = HeaderValue::from_maybe_shared(Bytes::copy_from_slice(id.as_bytes()))
         .unwrap_or_else(|_| HeaderValue::from_static(""));
-    response.insert_header(EVENT_ID, ctx.directives.event_id.as_ref().unwrap_or(&id))?;
-    response.insert_header(REQUEST_ID, &id)?;
+    let event_id = ctx.directives.event_id.as_ref().unwrap_or(&id);
+    response.insert_header(EVENT_ID, event_id.clone())?;
+    response.insert_header(REQUEST_ID, id.clone())?;
     response.insert_header(LOG_ID, id)?;
-    response.insert_header(STEP, ZERO.get_or_init(|| HeaderValue::from_static("0")))?;
-    match &ctx.provider {
-        Some(mounted) => response.insert_header(PROVIDER, &*mounted.provider.slug)?,
-        None => drop(response.remove_header(&PROVIDER)),
+    response.insert_header(STEP, HeaderValue::from_static("0"))?;
+    if let Some(mounted) = &ctx.provider {
+        response.insert_header(PROVIDER, mounted.provider.name.clone())?;
     }
     // A model's name that cannot stand in a header is left out.
-    match ctx
+    let model = ctx
         .model()
-        .and_then(|model| HeaderValue::from_bytes(model.as_bytes()).ok())
-    {
-        Some(model) => response.insert_header(MODEL, model)?,
-        None => drop(response.remove_header(&MODEL)),
+        .map(|model| HeaderValue::from_bytes(model.as_bytes()));
+    if let Some(Ok(model)) = model {
+        response.insert_header(MODEL, model)?;
     }
     Ok(())
 }

@@ -14,21 +14,17 @@ use crate::config::schema::Format;
 /// OpenAI-compatible paths, xAI's chat and messages.
 pub fn format_of(path: &str, provider: Format) -> Format {
     let path = path.split('?').next().unwrap_or(path).trim_end_matches('/');
-    let last = path.rsplit('/').next().unwrap_or("");
-    if last == "messages" || path.ends_with("/messages/count_tokens") || path.ends_with("/complete")
-    {
-        return Format::AnthropicMessages;
+    let mut segments = path.rsplit('/');
+    let (last, before) = (segments.next().unwrap_or(""), segments.next().unwrap_or(""));
+    match (before, last) {
+        (_, "messages" | "complete") | ("messages", "count_tokens") => Format::AnthropicMessages,
+        (_, "completions") => Format::OpenaiChat,
+        (_, "responses") | ("responses", _) => Format::OpenaiResponses,
+        _ if last.ends_with(":generateContent") || last.ends_with(":streamGenerateContent") => {
+            Format::GeminiGenerate
+        }
+        _ => provider,
     }
-    if path.ends_with("/chat/completions") || path.ends_with("/completions") {
-        return Format::OpenaiChat;
-    }
-    if last == "responses" || path.contains("/responses/") {
-        return Format::OpenaiResponses;
-    }
-    if last.ends_with(":generateContent") || last.ends_with(":streamGenerateContent") {
-        return Format::GeminiGenerate;
-    }
-    provider
 }
 
 /// How a broken answer can still be ended honestly.

@@ -195,6 +195,7 @@ impl Builder<'_> {
         );
         Provider {
             slug: slug.into(),
+            name: HeaderValue::from_str(slug).unwrap_or_else(|_| HeaderValue::from_static("")),
             format: format.unwrap_or(if slug.starts_with(CUSTOM) {
                 Format::OpenaiChat
             } else {
