@@ -18,7 +18,7 @@ use crate::provider::{Ask, Keyring, Provider};
 use crate::wire;
 
 use super::context::{Context, Route, Spend};
-use super::{Door, body, subrequest};
+use super::{Door, attempt, body, subrequest};
 
 /// What happens after admission.
 pub enum Next {
@@ -257,17 +257,9 @@ fn sent_account(headers: &http::HeaderMap) -> Result<Spend, Failure> {
 }
 
 fn has_subprotocol_key(session: &Session, provider: &Provider) -> bool {
-    let prefix = provider
-        .realtime
-        .as_ref()
-        .and_then(|realtime| realtime.subprotocol_key.as_deref());
-    let offered = session
-        .req_header()
-        .headers
-        .get_all("sec-websocket-protocol");
-    prefix.is_some_and(|prefix| {
-        super::attempt::subprotocols(offered)
-            .any(|offer| super::attempt::credential_in(offer, prefix).is_some())
+    let offered = session.req_header().headers.get_all(attempt::SUBPROTOCOL);
+    attempt::subprotocol_key(provider).is_some_and(|name| {
+        attempt::subprotocols(offered).any(|offer| attempt::credential_in(offer, name).is_some())
     })
 }
 

@@ -26,7 +26,10 @@ use super::Door;
 use super::body;
 use super::context::{Body, Context, Spend};
 
-const SUBPROTOCOL: http::HeaderName = http::header::SEC_WEBSOCKET_PROTOCOL;
+/// Subprotocols that a WebSocket client offers, or its server selects.
+pub const SUBPROTOCOL: http::HeaderName = http::header::SEC_WEBSOCKET_PROTOCOL;
+/// The name under which a browser offers its gateway token.
+const GATEWAY_SUBPROTOCOL: &str = "cf-aig-authorization";
 
 /// How long an idle connection to a provider is kept: less than the 60 s after which common
 /// load balancers drop theirs, so that a request rarely meets one being closed.
@@ -296,22 +299,36 @@ pub fn credential_in<'a>(offer: &'a str, name: &str) -> Option<&'a str> {
         .filter(|credential| !credential.is_empty())
 }
 
+/// The first offer that carries a credential. It is selected where the provider selects none
+/// of the others: browsers fail a connection on which no subprotocol of theirs is selected.
+pub fn credential_offer<'a>(session: &'a Session, provider: &Provider) -> Option<&'a str> {
+    let offered = session.req_header().headers.get_all(SUBPROTOCOL);
+    let key_name = subprotocol_key(provider);
+    subprotocols(offered).find(|offer| {
+        let carries = |name| credential_in(offer, name).is_some();
+        carries(GATEWAY_SUBPROTOCOL) || key_name.is_some_and(carries)
+    })
+}
+
+/// The name under which a browser offers its key for the provider.
+pub fn subprotocol_key(provider: &Provider) -> Option<&str> {
+    let realtime = provider.realtime.as_ref();
+    realtime.and_then(|realtime| realtime.subprotocol_key.as_deref())
+}
+
 /// A browser cannot set headers on a WebSocket: it offers credentials as subprotocols,
 /// `cf-aig-authorization.<token>` for the gateway and `<header>.<key>` for the provider.
 fn keys_from_subprotocols(
     request: &mut RequestHeader,
     provider: &Provider,
 ) -> pingora_core::Result<()> {
-    let key_name = provider
-        .realtime
-        .as_ref()
-        .and_then(|realtime| realtime.subprotocol_key.as_deref());
+    let key_name = subprotocol_key(provider);
     let mut kept = Vec::new();
     let mut key = None;
     for offer in subprotocols(request.headers.get_all(SUBPROTOCOL)) {
         if let Some(found) = key_name.and_then(|name| credential_in(offer, name)) {
             key = Some(found.to_owned());
-        } else if credential_in(offer, "cf-aig-authorization").is_none() {
+        } else if credential_in(offer, GATEWAY_SUBPROTOCOL).is_none() {
             kept.push(offer.to_owned());
         }
     }

@@ -3,6 +3,7 @@
 use std::time::Instant;
 
 use bytes::Bytes;
+use http::StatusCode;
 use http::header::{
     CONNECTION, CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE, HeaderName, HeaderValue,
     TRANSFER_ENCODING, UPGRADE,
@@ -15,6 +16,7 @@ use crate::error::{Failure, Kind};
 use crate::record::Source;
 use crate::wire::{Framing, Watch};
 
+use super::attempt;
 use super::context::Context;
 
 /// Who made an error, for every answer that is one.
@@ -90,12 +92,30 @@ pub fn head_leaves(
     if response.status.as_u16() >= 400 {
         response.insert_header(ERROR_SOURCE, Source::Provider.name())?;
     }
+    if response.status == StatusCode::SWITCHING_PROTOCOLS {
+        select_subprotocol(session, response, ctx)?;
+    }
     if session.req_header().version == http::Version::HTTP_10 {
         // It knows no chunks: the end of the connection is the end of the answer.
         response.remove_header(&TRANSFER_ENCODING);
         session.set_keepalive(None);
     }
     own_headers(response, ctx)
+}
+
+fn select_subprotocol(
+    session: &Session,
+    response: &mut ResponseHeader,
+    ctx: &Context,
+) -> pingora_core::Result<()> {
+    let provider = ctx.provider.as_ref().map(|mounted| &*mounted.provider);
+    let offer = provider.and_then(|provider| attempt::credential_offer(session, provider));
+    match offer {
+        Some(offer) if !response.headers.contains_key(attempt::SUBPROTOCOL) => {
+            response.insert_header(attempt::SUBPROTOCOL, offer)
+        }
+        _ => Ok(()),
+    }
 }
 
 /// Removes what speaks of the connection to the provider only (RFC 9110, 7.6.1; the framing

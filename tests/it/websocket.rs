@@ -131,6 +131,32 @@ async fn gateway_credentials_leave_the_subprotocols() {
 }
 
 #[tokio::test]
+async fn a_subprotocol_is_selected_where_the_provider_selects_none() {
+    let upstream = Upstream::h1().await;
+    let gateway = Gateway::start(&openai(&upstream)).await;
+    let target = path("openai", "v1/realtime");
+    let credential = "cf-aig-authorization.token";
+    for (offered, theirs, selected) in [
+        (credential.to_owned(), None, Some(credential)),
+        (
+            format!("realtime, {credential}"),
+            Some("realtime"),
+            Some("realtime"),
+        ),
+        ("realtime".to_owned(), None, None),
+    ] {
+        let more: Vec<_> = theirs
+            .map(|theirs| ("Sec-WebSocket-Protocol", theirs))
+            .into_iter()
+            .collect();
+        upstream.script(accepting(&more));
+        let header = format!("Sec-WebSocket-Protocol: {offered}\r\n");
+        let (_connection, head) = upgraded(&gateway, &target, &header).await;
+        assert_eq!(head.header("sec-websocket-protocol"), selected, "{offered}");
+    }
+}
+
+#[tokio::test]
 async fn an_empty_path_is_the_providers_realtime_path() {
     let upstream = Upstream::h1().await;
     let cases = [
