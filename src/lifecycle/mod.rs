@@ -13,6 +13,7 @@ mod program;
 pub mod reload;
 mod services;
 pub mod start;
+mod successor;
 pub mod systemd;
 pub mod upgrade;
 mod upgrade_socket;

@@ -18,7 +18,8 @@ use tokio::signal::unix::{SignalKind, signal};
 
 use super::phase::{Phase, State};
 use super::reload::Live;
-use super::upgrade::{Predecessor, Upgrader};
+use super::successor::Predecessor;
+use super::upgrade::Upgrader;
 use super::{systemd, watch};
 
 /// The old process, while this one takes over from it.

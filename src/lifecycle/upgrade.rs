@@ -16,29 +16,24 @@
 //! killed and the old one says why. Pingora's own upgrade (SIGQUIT) would shut the old process
 //! down even if the new one had crashed; only its transfer of descriptors is used.
 
-use std::io::{self, BufRead, BufReader, Write};
-use std::os::fd::{AsFd, OwnedFd};
-use std::os::unix::net::UnixStream;
+use std::io;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::process::Command;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
 use pingora_core::server::{Fds, ListenFds};
-use serde_json::{Value, json};
 use tokio::sync::Mutex;
 
 use super::phase::{Phase, State};
+use super::successor::Successor;
 use super::{program, systemd, upgrade_socket};
 use crate::config::Problem;
 use crate::telemetry::metrics::{Metrics, Outcome};
 
 /// How long the new process may take for each step.
-const STEP: Duration = Duration::from_secs(30);
-
-/// How long the new process waits for `go`. Then it serves: the old process is gone.
-const GO: Duration = Duration::from_secs(10);
+pub const STEP: Duration = Duration::from_secs(30);
 
 /// The kernel ends all processes of a container with its first one.
 const FIRST_PROCESS: &str = "this process is the first of its container, which would end with it: \
@@ -73,7 +68,8 @@ pub enum NotUpgraded {
 }
 
 impl NotUpgraded {
-    fn because(reason: impl Into<String>) -> Self {
+    /// The attempt failed for `reason`.
+    pub fn because(reason: impl Into<String>) -> Self {
         Self::Failed {
             reason: reason.into(),
             problems: Vec::new(),
@@ -157,22 +153,14 @@ impl Upgrader {
     }
 
     fn spawn(&self) -> Result<Successor, NotUpgraded> {
-        let spawned = UnixStream::pair().and_then(|(ours, theirs)| {
-            ours.set_nonblocking(true)?;
-            let child = Command::new(&self.program)
-                .arg("serve")
-                .arg("--conf")
-                .arg(&self.config)
-                .arg("--takeover")
-                .arg(&self.socket)
-                .stdin(Stdio::from(OwnedFd::from(theirs)))
-                .spawn()?;
-            Ok(Successor {
-                channel: tokio::io::BufReader::new(tokio::net::UnixStream::from_std(ours)?),
-                child,
-            })
-        });
-        spawned.map_err(|error| {
+        let mut command = Command::new(&self.program);
+        command
+            .arg("serve")
+            .arg("--conf")
+            .arg(&self.config)
+            .arg("--takeover")
+            .arg(&self.socket);
+        Successor::start(&mut command).map_err(|error| {
             NotUpgraded::because(format!(
                 "cannot start `{}`: {error}",
                 self.program.display()
@@ -195,7 +183,7 @@ impl Upgrader {
             .say("go")
             .await
             .map_err(|error| NotUpgraded::because(format!("the new process went away: {error}")))?;
-        let pid = successor.child.id();
+        let pid = successor.id();
         systemd::handed_over(pid);
         self.phase.advance(State::HandingOver);
         Ok(pid)
@@ -248,204 +236,5 @@ impl std::fmt::Display for NotUpgraded {
                     .try_for_each(|problem| write!(f, "\n  {problem}"))
             }
         }
-    }
-}
-
-/// The new process, as the old one sees it.
-struct Successor {
-    child: Child,
-    channel: tokio::io::BufReader<tokio::net::UnixStream>,
-}
-
-impl Successor {
-    /// Waits for the message `word`.
-    async fn expect(&mut self, word: &str) -> Result<(), NotUpgraded> {
-        use tokio::io::AsyncBufReadExt;
-        let mut line = String::new();
-        match tokio::time::timeout(STEP, self.channel.read_line(&mut line)).await {
-            Err(_) => Err(NotUpgraded::because(format!(
-                "the new process was not {word} within {STEP:?}"
-            ))),
-            Ok(Err(error)) => Err(NotUpgraded::because(format!(
-                "the new process went away: {error}"
-            ))),
-            Ok(Ok(0)) => Err(NotUpgraded::because(self.epitaph(word).await)),
-            Ok(Ok(_)) if line.trim_end() == word => Ok(()),
-            Ok(Ok(_)) => Err(read_refusal(line.trim_end())),
-        }
-    }
-
-    async fn say(&mut self, word: &str) -> io::Result<()> {
-        use tokio::io::AsyncWriteExt;
-        self.channel
-            .get_mut()
-            .write_all(format!("{word}\n").as_bytes())
-            .await
-    }
-
-    /// Why a process that closed its channel is gone. It may still be exiting.
-    async fn epitaph(&mut self, word: &str) -> String {
-        for _ in 0..100 {
-            if let Ok(Some(status)) = self.child.try_wait() {
-                return format!(
-                    "the new process ended before it was {word} ({status}); its messages are on standard error"
-                );
-            }
-            tokio::time::sleep(Duration::from_millis(10)).await;
-        }
-        format!("the new process closed its control channel before it was {word}")
-    }
-
-    /// Kills and reaps it.
-    fn end(mut self) {
-        // Fails only if it has ended already, which is as well.
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
-
-    /// Lets it live. It is reaped if it ends before this process does.
-    fn forget(mut self) {
-        std::thread::spawn(move || self.child.wait());
-    }
-}
-
-/// The new process's end of the channel.
-pub struct Predecessor(BufReader<UnixStream>);
-
-impl Predecessor {
-    /// The old process at the other end of standard input.
-    ///
-    /// # Errors
-    /// Standard input is not the channel.
-    pub fn on_stdin() -> io::Result<Self> {
-        let descriptor = io::stdin().as_fd().try_clone_to_owned()?;
-        Ok(Self(BufReader::new(UnixStream::from(descriptor))))
-    }
-
-    /// The configuration can be served.
-    pub fn validated(&mut self) {
-        self.say("validated");
-    }
-
-    /// The new process cannot serve and exits; `problems` are the configuration's.
-    pub fn refuse(&mut self, reason: &str, problems: &[Problem]) {
-        let problems: Vec<_> = problems
-            .iter()
-            .map(|p| json!({ "path": p.path, "message": p.message }))
-            .collect();
-        self.say(&format!(
-            "refused {}",
-            json!({ "reason": reason, "problems": problems })
-        ));
-    }
-
-    /// All listeners accept. Returns when the old process stops accepting; if it is gone,
-    /// which it never is on purpose, at the latest after ten seconds.
-    pub fn ready(&mut self) {
-        self.say("ready");
-        let mut line = String::new();
-        let answer = self
-            .0
-            .get_ref()
-            .set_read_timeout(Some(GO))
-            .and_then(|()| self.0.read_line(&mut line));
-        if line.trim_end() != "go" {
-            log::warn!("the old process did not answer, serving all the same: {answer:?}");
-        }
-    }
-
-    fn say(&mut self, message: &str) {
-        if let Err(error) = writeln!(self.0.get_mut(), "{message}") {
-            log::warn!("the old process cannot be told `{message}`: {error}");
-        }
-    }
-}
-
-/// Reads `refused {"reason": …, "problems": […]}`.
-fn read_refusal(line: &str) -> NotUpgraded {
-    let refusal = line
-        .strip_prefix("refused ")
-        .and_then(|json| serde_json::from_str::<Value>(json).ok());
-    let Some(refusal) = refusal else {
-        return NotUpgraded::because(format!(
-            "the new process said `{line}`, which this one does not understand"
-        ));
-    };
-    let text = |value: &Value, key: &str| value[key].as_str().unwrap_or_default().to_owned();
-    let problems = refusal["problems"].as_array().into_iter().flatten();
-    NotUpgraded::Failed {
-        reason: text(&refusal, "reason"),
-        problems: problems
-            .map(|problem| Problem::new(text(problem, "path"), text(problem, "message")))
-            .collect(),
-    }
-}
-
-#[cfg(test)]
-#[allow(clippy::unwrap_used)]
-mod tests {
-    use super::*;
-
-    /// Both ends of a channel; the successor's process is `/bin/sh -c script`.
-    fn pair(script: &str) -> (Successor, Predecessor) {
-        let (ours, theirs) = UnixStream::pair().unwrap();
-        ours.set_nonblocking(true).unwrap();
-        let child = Command::new("/bin/sh")
-            .args(["-c", script])
-            .spawn()
-            .unwrap();
-        let channel = tokio::io::BufReader::new(tokio::net::UnixStream::from_std(ours).unwrap());
-        (
-            Successor { child, channel },
-            Predecessor(BufReader::new(theirs)),
-        )
-    }
-
-    #[tokio::test]
-    async fn the_words_of_a_hand_over_arrive() {
-        let (mut successor, mut predecessor) = pair("exit 0");
-        let new = std::thread::spawn(move || {
-            predecessor.validated();
-            predecessor.ready();
-        });
-        successor.expect("validated").await.unwrap();
-        successor.expect("ready").await.unwrap();
-        successor.say("go").await.unwrap();
-        new.join().unwrap();
-        successor.end();
-    }
-
-    #[tokio::test]
-    async fn a_refusal_arrives_with_every_problem() {
-        let (mut successor, mut predecessor) = pair("exit 0");
-        let problems = vec![
-            Problem::new("server.listen", "two\nlines"),
-            Problem::new("", "more"),
-        ];
-        predecessor.refuse("the configuration has mistakes", &problems);
-        let expected = NotUpgraded::Failed {
-            reason: "the configuration has mistakes".to_owned(),
-            problems,
-        };
-        assert_eq!(successor.expect("validated").await.unwrap_err(), expected);
-        successor.end();
-    }
-
-    #[tokio::test]
-    async fn a_process_that_dies_is_told_with_its_status() {
-        let (mut successor, predecessor) = pair("exit 7");
-        drop(predecessor);
-        let error = successor.expect("ready").await.unwrap_err().to_string();
-        assert!(error.contains("exit status: 7"), "{error}");
-    }
-
-    #[test]
-    fn nonsense_is_no_success() {
-        assert!(read_refusal("hello").to_string().contains("`hello`"));
-        assert!(
-            read_refusal("refused {")
-                .to_string()
-                .contains("does not understand")
-        );
     }
 }

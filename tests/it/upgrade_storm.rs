@@ -307,42 +307,87 @@ fn is_alive(pid: u64) -> bool {
     stat.is_ok_and(|stat| !stat.contains(") Z "))
 }
 
+/// Everything that clients do meanwhile.
+struct Traffic {
+    to: SocketAddr,
+    busy: JoinSet<Busy>,
+    streams: JoinSet<u64>,
+    stop: Arc<AtomicBool>,
+    answers: Arc<AtomicU64>,
+    begun: Arc<AtomicU64>,
+}
+
+impl Traffic {
+    fn begin(to: SocketAddr) -> Self {
+        let mut traffic = Self {
+            to,
+            busy: JoinSet::new(),
+            streams: JoinSet::new(),
+            stop: Arc::default(),
+            answers: Arc::default(),
+            begun: Arc::default(),
+        };
+        for name in 0..BUSY {
+            let reuses = name % FRESH != 0;
+            let client = Busy {
+                to,
+                reuses,
+                answered: 0,
+                resent: 0,
+            };
+            let running = client.run(name, traffic.stop.clone(), traffic.answers.clone());
+            traffic.busy.spawn(running);
+        }
+        traffic
+    }
+
+    fn open_streams(&mut self, count: usize) {
+        for _ in 0..count {
+            let name = format!("{}", self.streams.len());
+            self.streams
+                .spawn(follow(self.to, name, self.begun.clone()));
+        }
+    }
+
+    /// Waits until every stream has begun and as many requests were answered as clients ask.
+    async fn flows(&self) {
+        let begun = self.streams.len() as u64;
+        let answers = self.answers.load(Ordering::Acquire) + BUSY as u64;
+        eventually("traffic on every connection", || {
+            let enough = self.begun.load(Ordering::Acquire) >= begun
+                && self.answers.load(Ordering::Acquire) >= answers;
+            enough.then_some(())
+        })
+        .await;
+    }
+
+    /// Ends it in order, and looks at what became of every request and every stream.
+    async fn end(mut self, source: &Source) {
+        self.stop.store(true, Ordering::Release);
+        let (mut answered, mut resent, mut events) = (0, 0, 0);
+        while let Some(client) = self.busy.join_next().await {
+            let client = client.expect("no request fails");
+            assert!(client.answered > 0);
+            answered += client.answered;
+            resent += client.resent;
+        }
+        source.ending.store(true, Ordering::Release);
+        while let Some(stream) = within("the end of the streams", self.streams.join_next()).await {
+            events += stream.expect("no event is lost or repeated");
+        }
+        println!("{answered} requests answered, {resent} of them resent; {events} events streamed");
+        // A resend is a race between two closings; it must stay the exception.
+        assert!(resent <= (BUSY * UPGRADES) as u64, "{resent} resent");
+    }
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn nothing_is_lost_in_reloads_and_upgrades() {
     let source = Source::start().await;
     let mut storm = Storm::begin(&source).await;
-    let to = storm.gateway.public();
-    let (stop, answers, begun): (Arc<AtomicBool>, Arc<AtomicU64>, Arc<AtomicU64>) =
-        Default::default();
-    let (mut busy, mut streams) = (JoinSet::new(), JoinSet::new());
-    for name in 0..BUSY {
-        let client = Busy {
-            to,
-            reuses: name % FRESH != 0,
-            answered: 0,
-            resent: 0,
-        };
-        busy.spawn(client.run(name, stop.clone(), answers.clone()));
-    }
-    for name in 0..STREAMS {
-        streams.spawn(follow(to, format!("first {name}"), begun.clone()));
-    }
-    let all_busy = |streams: usize, since: u64| {
-        let (begun, answers) = (begun.clone(), answers.clone());
-        async move {
-            let wanted = (streams as u64, since + BUSY as u64);
-            eventually("traffic on every connection", || {
-                let now = (
-                    begun.load(Ordering::Acquire),
-                    answers.load(Ordering::Acquire),
-                );
-                (now.0 >= wanted.0 && now.1 >= wanted.1).then_some(())
-            })
-            .await;
-        }
-    };
-    let mut open = STREAMS;
-    all_busy(open, 0).await;
+    let mut traffic = Traffic::begin(storm.gateway.public());
+    traffic.open_streams(STREAMS);
+    traffic.flows().await;
     for round in 1..=UPGRADES {
         while storm.reloads < RELOADS * round / (UPGRADES + 1) {
             storm.reload().await;
@@ -353,50 +398,21 @@ async fn nothing_is_lost_in_reloads_and_upgrades() {
             _ => {}
         }
         storm.upgrade().await;
-        open += LATER_STREAMS;
-        for name in 0..LATER_STREAMS {
-            streams.spawn(follow(to, format!("round {round} {name}"), begun.clone()));
-        }
-        all_busy(open, answers.load(Ordering::Acquire)).await;
+        traffic.open_streams(LATER_STREAMS);
+        traffic.flows().await;
     }
     while storm.reloads < RELOADS {
         storm.reload().await;
     }
-    all_busy(open, answers.load(Ordering::Acquire)).await;
+    traffic.flows().await;
     assert_eq!(
         storm.alive(),
         1 + UPGRADES,
-        "every old process still carries streams"
+        "old processes still carry their streams"
     );
-    finish(storm, &source, &stop, busy, streams).await;
-}
-
-/// Ends the traffic in order, and looks at what became of it.
-async fn finish(
-    storm: Storm,
-    source: &Source,
-    stop: &AtomicBool,
-    mut busy: JoinSet<Busy>,
-    mut streams: JoinSet<u64>,
-) {
-    stop.store(true, Ordering::Release);
-    let (mut answered, mut resent) = (0, 0);
-    while let Some(client) = busy.join_next().await {
-        let client = client.expect("no request fails");
-        answered += client.answered;
-        resent += client.resent;
-        assert!(client.answered > 0);
-    }
-    source.ending.store(true, Ordering::Release);
-    let mut events = 0;
-    while let Some(stream) = within("the end of the streams", streams.join_next()).await {
-        events += stream.expect("no event is lost or repeated");
-    }
+    traffic.end(&source).await;
     eventually("the exit of the old processes", || {
         (storm.alive() == 1).then_some(())
     })
     .await;
-    println!("{answered} requests answered, {resent} of them resent; {events} events streamed");
-    // A resend is a race between two closings; it must stay the exception.
-    assert!(resent <= (BUSY * UPGRADES) as u64, "{resent} resent");
 }
