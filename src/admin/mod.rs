@@ -219,13 +219,14 @@ fn wrong_method(path: &str, allowed: &Method) -> Response<Vec<u8>> {
     response
 }
 
+/// A process that is starting is ready: all listeners are open before this one answers, and
+/// in an upgrade either process may be the one that is asked.
 fn ready(state: State) -> Response<Vec<u8>> {
-    let status = if state == State::Serving {
-        StatusCode::OK
-    } else {
-        StatusCode::SERVICE_UNAVAILABLE
+    let (status, name) = match state {
+        State::Starting | State::Serving => (StatusCode::OK, State::Serving.name()),
+        State::HandingOver | State::Draining => (StatusCode::SERVICE_UNAVAILABLE, state.name()),
     };
-    json_response(status, &json!({ "status": state.name() }))
+    json_response(status, &json!({ "status": name }))
 }
 
 /// Reads the request's body, which means nothing, so that the connection can be used again.
@@ -300,10 +301,14 @@ mod tests {
     }
 
     #[test]
-    fn only_a_serving_process_is_ready() {
-        assert_eq!(ready(State::Serving).status(), StatusCode::OK);
-        for state in [State::Starting, State::HandingOver, State::Draining] {
-            assert_eq!(ready(state).status(), StatusCode::SERVICE_UNAVAILABLE);
+    fn a_process_on_its_way_out_is_not_ready() {
+        for (state, status) in [
+            (State::Starting, 200),
+            (State::Serving, 200),
+            (State::HandingOver, 503),
+            (State::Draining, 503),
+        ] {
+            assert_eq!(ready(state).status(), status, "{state:?}");
         }
     }
 }

@@ -46,11 +46,11 @@ pub enum PostError {
 /// Resolves host names.
 #[async_trait]
 pub trait Resolve: Send + Sync {
-    /// An address of `host`, with `port`. `host` may be an IP address.
+    /// The addresses of `host`, with `port`. `host` may be an IP address.
     ///
     /// # Errors
     /// When there is none, or none that may be connected to.
-    async fn resolve(&self, host: &str, port: u16) -> io::Result<SocketAddr>;
+    async fn resolve(&self, host: &str, port: u16) -> io::Result<Vec<SocketAddr>>;
 }
 
 /// How token servers are reached.
@@ -85,30 +85,33 @@ impl TokenClient {
 
     async fn exchange(&self, url: &Uri, body: String) -> Result<(u16, Vec<u8>), PostError> {
         let server = Server::of(url, self.options.allow_insecure)?;
-        let peer = self.peer(&server).await?;
-        let (mut session, _) = self
-            .connector
-            .get_http_session(&peer)
-            .await
-            .map_err(unreachable)?;
+        let mut session = self.connect(&server).await?;
         send(&mut session, head(url, body.len())?, body).await?;
         let status = read_status(&mut session).await?;
         Ok((status, read_body(&mut session).await?))
     }
 
-    async fn peer(&self, server: &Server<'_>) -> Result<HttpPeer, PostError> {
-        let address = match self.options.connect_to {
-            Some(address) => address,
-            None => self
-                .resolver
-                .resolve(server.host, server.port)
-                .await
-                .map_err(unreachable)?,
-        };
-        // Pingora skips verification where the name is empty; `Server` has seen to that.
-        let mut peer = HttpPeer::new(address, server.tls, server.host.to_owned());
-        peer.options.ca = self.options.ca.clone();
-        Ok(peer)
+    /// Connects to the first address of the server that takes the connection.
+    async fn connect(&self, server: &Server<'_>) -> Result<HttpSession, PostError> {
+        let mut failure = unreachable("the name has no address");
+        for address in self.addresses(server).await? {
+            // Pingora skips verification where the name is empty; `Server` has seen to that.
+            let mut peer = HttpPeer::new(address, server.tls, server.host.to_owned());
+            peer.options.ca = self.options.ca.clone();
+            match self.connector.get_http_session(&peer).await {
+                Ok((session, _)) => return Ok(session),
+                Err(error) => failure = unreachable(error),
+            }
+        }
+        Err(failure)
+    }
+
+    async fn addresses(&self, server: &Server<'_>) -> Result<Vec<SocketAddr>, PostError> {
+        if let Some(address) = self.options.connect_to {
+            return Ok(vec![address]);
+        }
+        let found = self.resolver.resolve(server.host, server.port).await;
+        found.map_err(unreachable)
     }
 }
 
@@ -222,14 +225,16 @@ mod tests {
 
     use super::*;
 
-    /// Resolves every name to one address and notes nothing else.
+    /// Resolves the name to a dead address and a live one.
     struct Fixed(SocketAddr);
 
     #[async_trait]
     impl Resolve for Fixed {
-        async fn resolve(&self, host: &str, port: u16) -> io::Result<SocketAddr> {
+        async fn resolve(&self, host: &str, port: u16) -> io::Result<Vec<SocketAddr>> {
             assert_eq!((host, port), ("token.example", self.0.port()));
-            Ok(self.0)
+            // Nothing listens at the first address.
+            let nowhere = SocketAddr::from(([127, 0, 0, 1], 1));
+            Ok(vec![nowhere, self.0])
         }
     }
 
@@ -237,7 +242,7 @@ mod tests {
 
     #[async_trait]
     impl Resolve for NoNames {
-        async fn resolve(&self, host: &str, _port: u16) -> io::Result<SocketAddr> {
+        async fn resolve(&self, host: &str, _port: u16) -> io::Result<Vec<SocketAddr>> {
             Err(io::Error::other(format!("no address for {host}")))
         }
     }

@@ -98,11 +98,8 @@ async fn watch(phase: &Phase, live: &Live) {
     } else {
         snapshot.grace_period
     };
-    log::info!(
-        "{}: {} requests in flight have {patience:?} to finish",
-        phase.state().name(),
-        phase.requests()
-    );
+    let (what, requests) = (phase.state().name(), phase.requests());
+    log::info!("{what}: {patience:?} to finish what is in flight (requests: {requests})");
     let mut deadline = Deadline {
         ends: Instant::now() + patience,
         told_to_stop: !handed_over,
@@ -115,10 +112,10 @@ async fn watch(phase: &Phase, live: &Live) {
     loop {
         tokio::select! {
             () = tokio::time::sleep(LOOK) => {}
-            _ = interrupt.recv() => return log::warn!("interrupted: {} requests are cut", phase.requests()),
+            _ = interrupt.recv() => return cut("interrupted", phase),
             _ = terminate.recv() => {
                 if !deadline.terminate(snapshot.grace_period) {
-                    return log::warn!("told to stop again: {} requests are cut", phase.requests());
+                    return cut("told to stop again", phase);
                 }
             }
         }
@@ -126,9 +123,16 @@ async fn watch(phase: &Phase, live: &Live) {
             return log::info!("nothing is in flight any more: exiting");
         }
         if Instant::now() >= deadline.ends {
-            return log::warn!("time is up: {} requests are cut", phase.requests());
+            return cut("time is up", phase);
         }
     }
+}
+
+fn cut(why: &str, phase: &Phase) {
+    log::warn!(
+        "{why}: exiting, what is in flight is cut (requests: {})",
+        phase.requests()
+    );
 }
 
 /// When the drain must end.

@@ -92,6 +92,8 @@ mod tests {
     #[test]
     fn without_a_mock_nothing_is_offered() {
         assert!(!greet("127.0.0.1:1", "accounts: {a: {gateways: {g: {}}}}").contains("curl"));
-        assert!(!greet("127.0.0.1:1", "{providers: {mock: {}}, accounts: {a: {}}}").contains("curl"));
+        assert!(
+            !greet("127.0.0.1:1", "{providers: {mock: {}}, accounts: {a: {}}}").contains("curl")
+        );
     }
 }

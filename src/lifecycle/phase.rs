@@ -10,9 +10,9 @@ use tokio::sync::watch;
 /// Where in its life the process is. It only ever moves forward.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum State {
-    /// Not all listeners accept yet.
+    /// The listeners are being opened; in an upgrade, the old process has not let go yet.
     Starting,
-    /// Ready for requests.
+    /// The unit's main process, ready for requests.
     Serving,
     /// A new process has taken the listeners over; this one finishes what it has begun.
     HandingOver,

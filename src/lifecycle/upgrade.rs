@@ -40,6 +40,9 @@ const STEP: Duration = Duration::from_secs(30);
 /// How long the new process waits for `go`. Then it serves: the old process is gone.
 const GO: Duration = Duration::from_secs(10);
 
+/// How often the old process looks for the upgrade socket.
+const MOMENT: Duration = Duration::from_millis(10);
+
 /// Starts the new process and hands over to it.
 pub struct Upgrader {
     phase: Arc<Phase>,
@@ -112,6 +115,8 @@ impl Upgrader {
         let Ok(_turn) = self.turn.try_lock() else {
             return Err(NotUpgraded::NotNow("another upgrade is under way"));
         };
+        // Just after an upgrade the old process may not have let go yet.
+        let _ = tokio::time::timeout(STEP, self.phase.reached(State::Serving)).await;
         if self.phase.state() != State::Serving {
             return Err(NotUpgraded::NotNow(
                 "this process is starting or about to exit",
@@ -175,8 +180,10 @@ impl Upgrader {
         let ready = successor.expect("ready").await;
         cancelled.store(true, Ordering::Release);
         let sent = sending.await.unwrap_or_else(|error| Err(error.to_string()));
-        // That it never got the listeners explains why it is not ready.
-        ready.map_err(|not_ready| sent.err().map_or(not_ready, NotUpgraded::because))?;
+        if let Err(not_sent) = sent {
+            log::error!("{not_sent}");
+        }
+        ready?;
         successor
             .say("go")
             .await
@@ -209,10 +216,14 @@ fn send(listeners: &Fds, socket: &Path, cancelled: &AtomicBool) -> Result<(), St
     let latest = Instant::now() + STEP;
     while !socket.exists() {
         if cancelled.load(Ordering::Acquire) || Instant::now() > latest {
-            return Err("the new process never opened the upgrade socket".to_owned());
+            // The new process is gone, or has not said that it is ready: that is the error.
+            return Ok(());
         }
-        std::thread::sleep(Duration::from_millis(5));
+        std::thread::sleep(MOMENT);
     }
+    // Between opening the socket and listening on it lies a moment in which Pingora would
+    // be refused, and then wait for a whole second.
+    std::thread::sleep(MOMENT);
     let path = socket.display().to_string();
     let sent = listeners.send_to_sock(path.as_str());
     sent.map(drop)

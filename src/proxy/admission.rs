@@ -3,7 +3,7 @@
 
 use std::sync::Arc;
 
-use http::header::{AUTHORIZATION, CONTENT_LENGTH};
+use http::header::{AUTHORIZATION, CONTENT_LENGTH, HOST, HeaderValue, TRANSFER_ENCODING};
 use pingora_proxy::Session;
 
 use crate::call;
@@ -49,6 +49,7 @@ pub async fn admit(door: &Door, session: &mut Session, ctx: &mut Context) -> Res
             .map(|()| Next::Forward);
     }
     head_size(session, ctx.snapshot.limits.max_header)?;
+    unambiguous(session)?;
     let target = request_target(session)?;
     ctx.path = target.split('?').next().unwrap_or("").into();
     let endpoint = Endpoint::parse(target.as_bytes()).map_err(unserved)?;
@@ -83,6 +84,39 @@ fn head_size(session: &Session, most: usize) -> Result<(), Failure> {
         ));
     }
     Ok(())
+}
+
+/// Refuses what two servers could read differently (RFC 9112, 3.2 and 6.1 to 6.3). What
+/// Pingora refuses before is not repeated: two hosts, two lengths, unknown transfer codings.
+fn unambiguous(session: &mut Session) -> Result<(), Failure> {
+    let Some(http1) = session.as_http1() else {
+        return Ok(());
+    };
+    let head = http1.req_header();
+    let host = head.headers.get(HOST).map(HeaderValue::as_bytes);
+    let codings = head.headers.get_all(TRANSFER_ENCODING).iter();
+    let codings: Vec<_> = codings.map(HeaderValue::as_bytes).collect();
+    let message = if host.is_none() && head.version == http::Version::HTTP_11 {
+        "An HTTP/1.1 request must have a Host header"
+    } else if host.is_some_and(|host| http::uri::Authority::try_from(host).is_err()) {
+        "The Host header must be a host, or host:port"
+    } else if !codings.is_empty() && codings != [b"chunked"] {
+        "The only transfer coding that is understood is chunked, once"
+    } else if !codings.is_empty() && names_length(&http1.get_headers_raw_bytes()) {
+        // Pingora has dropped the length already; only the bytes still show it.
+        "A request must not have both Content-Length and Transfer-Encoding"
+    } else {
+        return Ok(());
+    };
+    session.set_keepalive(None);
+    Err(Failure::because(Kind::BadRequest, message))
+}
+
+/// Whether a line of a raw head is a `Content-Length` field.
+fn names_length(head: &[u8]) -> bool {
+    const NAME: &[u8] = b"content-length:";
+    head.split(|byte| *byte == b'\n')
+        .any(|line| line.len() >= NAME.len() && line[..NAME.len()].eq_ignore_ascii_case(NAME))
 }
 
 /// The target in origin form. In absolute form (RFC 9112, 3.2.2) scheme and authority go.

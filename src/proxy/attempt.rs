@@ -149,13 +149,13 @@ struct Resolver(Arc<Dns>);
 
 #[async_trait]
 impl Resolve for Resolver {
-    async fn resolve(&self, host: &str, port: u16) -> io::Result<SocketAddr> {
-        let addresses = self
-            .0
-            .lookup(host)
-            .await
-            .map_err(|error| io::Error::other(format!("{error:?}")))?;
-        Ok(SocketAddr::new(addresses[0], port))
+    async fn resolve(&self, host: &str, port: u16) -> io::Result<Vec<SocketAddr>> {
+        let found = self.0.lookup(host).await;
+        let addresses = found.map_err(|error| io::Error::other(format!("{error:?}")))?;
+        let with_port = addresses
+            .iter()
+            .map(|address| SocketAddr::new(*address, port));
+        Ok(with_port.collect())
     }
 }
 

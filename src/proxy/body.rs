@@ -189,6 +189,10 @@ pub fn pass(
             limit,
             scan,
         } => {
+            // Pingora would write an empty last piece as a second end of a chunked body.
+            if piece.as_ref().is_some_and(Bytes::is_empty) {
+                *piece = None;
+            }
             let Some(piece) = piece else { return Ok(()) };
             *passed += piece.len() as u64;
             if *passed > *limit {

@@ -11,17 +11,22 @@ use pingora_proxy::{FailToProxy, Session};
 use crate::error::{Failure, Kind};
 use crate::record::Source;
 
+use super::admission::content_length;
 use super::context::{Body, Context};
 use super::response::{ERROR_SOURCE, own_headers};
 
 /// Connections tried per request at most, each to another address of the provider's name.
 const MAX_CONNECTIONS: u32 = 3;
-/// Tries over connections that turned out to be closed, per request.
-const MAX_STALE: u32 = 3;
+/// Tries per request when connections turn out to be closed.
+const MAX_TRIES: u32 = 3;
 /// How long, and how much, a client that is refused early may go on sending, so that it can
 /// read the refusal instead of a reset (RFC 9112, 9.6).
 const LINGER: Duration = Duration::from_secs(2);
 const LINGER_BYTES: usize = 8 << 20;
+/// An unread body of at most this many bytes is read to keep the connection.
+const DRAINED: u64 = 256 << 10;
+/// How long a reset waits on HTTP/2 for what is queued before it: h2 drops that otherwise.
+const BEFORE_RESET: Duration = Duration::from_millis(20);
 
 /// The connection could not be made: another address of the same name may do.
 pub fn could_not_connect(ctx: &mut Context, mut error: Box<Error>) -> Box<Error> {
@@ -34,25 +39,18 @@ pub fn could_not_connect(ctx: &mut Context, mut error: Box<Error>) -> Box<Error>
 /// The connection broke. It is tried again only when it was an old one that the provider had
 /// closed meanwhile: nothing of an answer has been seen, and the body can be sent again.
 pub fn broke(session: &Session, ctx: &Context, mut error: Box<Error>, reused: bool) -> Box<Error> {
-    let closed = matches!(
-        error.etype(),
-        ErrorType::ConnectionClosed
-            | ErrorType::ReadError
-            | ErrorType::WriteError
-            | ErrorType::H2Error
-    );
+    // Pingora marks what is safe to repeat: HTTP/1 errors on a reused connection, refused
+    // HTTP/2 streams and those behind a GOAWAY. A stream that was reset is an answer.
+    error.retry.decide_reuse(reused);
     let unanswered = ctx.answer.head.is_none()
         && session
             .response_written()
             .is_none_or(|head| head.status.is_informational());
     let replayable =
         matches!(ctx.body, Body::Held { .. }) || !session.as_ref().retry_buffer_truncated();
-    let stale =
-        reused && closed && unanswered && replayable && error.esource() == &ErrorSource::Upstream;
-    let downgrade = matches!(error.etype(), ErrorType::H2Downgrade | ErrorType::InvalidH2)
-        && unanswered
-        && replayable;
-    error.set_retry((stale || downgrade) && ctx.failure.is_none() && ctx.attempt.count < MAX_STALE);
+    let safe = error.retry() && error.esource() == &ErrorSource::Upstream;
+    let again = safe && unanswered && replayable && ctx.failure.is_none();
+    error.set_retry(again && ctx.attempt.count < MAX_TRIES);
     error
 }
 
@@ -150,13 +148,15 @@ async fn write(
     }
     own_headers(&mut head, ctx)?;
     let unread = !session.is_body_done();
-    if unread {
+    let little = content_length(session).is_some_and(|length| length <= DRAINED);
+    if unread && !little {
         // What is left of the request is not worth reading for the sake of the connection.
         session.set_keepalive(None);
     }
+    session.set_close_on_response_before_downstream_finish(!little);
     session.write_response_header(Box::new(head), false).await?;
     session.write_response_body(Some(body), true).await?;
-    if unread {
+    if unread && !little {
         linger(session).await;
     }
     Ok(())
@@ -196,6 +196,9 @@ async fn end_broken(session: &mut Session, ctx: &Context) -> pingora_core::Resul
         Some(frame) => session.write_response_body(Some(frame.into()), true).await,
         None => {
             // HTTP/1 closes the connection before the framing's end, HTTP/2 resets the stream.
+            if session.as_http2().is_some() {
+                tokio::time::sleep(BEFORE_RESET).await;
+            }
             session.as_downstream_mut().shutdown().await;
             Ok(())
         }

@@ -168,17 +168,19 @@ impl ProxyHttp for Door {
         end_of_stream: bool,
         ctx: &mut Context,
     ) -> Result<Option<Duration>> {
-        response::body_arrived(body.as_deref(), end_of_stream, ctx);
-        Ok(None)
+        match response::body_arrived(body.as_deref(), end_of_stream, ctx) {
+            Ok(()) => Ok(None),
+            Err(failure) => Err(ctx.fail(failure)),
+        }
     }
 
     async fn response_filter(
         &self,
-        _session: &mut Session,
+        session: &mut Session,
         response: &mut ResponseHeader,
         ctx: &mut Context,
     ) -> Result<()> {
-        response::head_leaves(response, ctx)
+        response::head_leaves(session, response, ctx)
     }
 
     fn fail_to_connect(

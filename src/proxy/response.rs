@@ -3,10 +3,14 @@
 use std::sync::OnceLock;
 use std::time::Instant;
 
-use http::header::{CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE, HeaderName, HeaderValue};
+use http::header::{
+    CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE, HeaderName, HeaderValue, TRANSFER_ENCODING,
+};
 use pingora_http::ResponseHeader;
 use pingora_proxy::Session;
 
+use crate::directives::PREFIX;
+use crate::error::{Failure, Kind};
 use crate::record::Source;
 use crate::wire::{Framing, Watch};
 
@@ -40,30 +44,64 @@ pub fn head_arrived(session: &Session, response: &ResponseHeader, ctx: &mut Cont
     ctx.watch(if room { framing } else { Framing::Other });
 }
 
-/// A piece of the provider's body is there.
-pub fn body_arrived(piece: Option<&[u8]>, end_of_stream: bool, ctx: &mut Context) {
+/// A piece of the provider's body is there. A stream of events that ends before its first
+/// byte was broken off, whatever its framing says.
+pub fn body_arrived(
+    piece: Option<&[u8]>,
+    end_of_stream: bool,
+    ctx: &mut Context,
+) -> Result<(), Failure> {
     let piece = piece.unwrap_or_default();
     if piece.is_empty() && !end_of_stream {
-        return;
+        return Ok(());
     }
     let now = Instant::now();
     ctx.answer.last_byte = Some(now);
-    if piece.is_empty() {
-        return;
+    let watch = ctx
+        .answer
+        .watch
+        .as_mut()
+        .filter(|watch| !matches!(watch, Watch::Other));
+    if !piece.is_empty() {
+        ctx.answer.first_byte.get_or_insert(now);
+        if let Some(watch) = watch {
+            watch.feed(piece);
+        }
+    } else if watch.is_some() && ctx.answer.first_byte.is_none() && ctx.answer.status == 200 {
+        return Err(
+            Failure::new(Kind::UpstreamCut).with_detail("the stream ended before its first byte")
+        );
     }
-    ctx.answer.first_byte.get_or_insert(now);
-    if let Some(watch @ (Watch::Sse(_) | Watch::EventStream(_))) = &mut ctx.answer.watch {
-        watch.feed(piece);
-    }
+    Ok(())
 }
 
 /// The head goes to the client, with the gateway's own headers.
-pub fn head_leaves(response: &mut ResponseHeader, ctx: &Context) -> pingora_core::Result<()> {
+pub fn head_leaves(
+    session: &mut Session,
+    response: &mut ResponseHeader,
+    ctx: &Context,
+) -> pingora_core::Result<()> {
     if response.status.is_informational() && response.status.as_u16() != 101 {
         return Ok(());
     }
+    // An upstream that is a gateway too does not speak for this one.
+    let theirs: Vec<_> = response
+        .headers
+        .keys()
+        .filter(|name| name.as_str().starts_with(PREFIX))
+        .cloned()
+        .collect();
+    for name in theirs {
+        response.remove_header(&name);
+    }
+    response.remove_header(&ERROR_SOURCE);
     if response.status.as_u16() >= 400 {
         response.insert_header(ERROR_SOURCE, Source::Provider.name())?;
+    }
+    if session.req_header().version == http::Version::HTTP_10 {
+        // It knows no chunks: the end of the connection is the end of the answer.
+        response.remove_header(&TRANSFER_ENCODING);
+        session.set_keepalive(None);
     }
     own_headers(response, ctx)
 }

@@ -39,6 +39,7 @@ pub struct Builder {
     server: Vec<String>,
     environment: Vec<(String, String)>,
     files: Vec<(String, Vec<u8>)>,
+    program: Option<PathBuf>,
 }
 
 impl Builder {
@@ -58,6 +59,12 @@ impl Builder {
     pub fn file(mut self, name: &str, content: impl AsRef<[u8]>) -> Self {
         self.files
             .push((name.to_owned(), content.as_ref().to_vec()));
+        self
+    }
+
+    /// Starts this program instead of the binary itself, such as a link to it.
+    pub fn program(mut self, path: impl Into<PathBuf>) -> Self {
+        self.program = Some(path.into());
         self
     }
 
@@ -86,14 +93,15 @@ impl Builder {
     }
 
     fn command(&self, directory: &Path) -> Command {
-        let mut command = Command::new(BINARY);
+        let program = self.program.as_deref().unwrap_or(Path::new(BINARY));
+        let mut command = Command::new(program);
         command
             .arg("--conf")
             .arg(directory.join("tollgate.yaml"))
             .current_dir(directory)
-            .envs(self.environment.iter().map(|(name, value)| (name, value)))
             .env_remove("RUST_LOG")
             .env_remove("NOTIFY_SOCKET")
+            .envs(self.environment.iter().map(|(name, value)| (name, value)))
             .stdin(Stdio::null())
             .stdout(Stdio::null())
             .stderr(Stdio::piped());
@@ -327,6 +335,18 @@ fn collect(child: &mut Child, log: Arc<Mutex<Vec<u8>>>) -> JoinHandle<()> {
             }
         }
     })
+}
+
+/// Runs the binary with these arguments until it exits.
+pub async fn run(arguments: &[&str]) -> Output {
+    let mut command = Command::new(BINARY);
+    command
+        .args(arguments)
+        .env_remove("RUST_LOG")
+        .env_remove("NOTIFY_SOCKET")
+        .stdin(Stdio::null());
+    let run = tokio::task::spawn_blocking(move || command.output().expect("the binary"));
+    within("the end of a command", run).await.expect("no panic")
 }
 
 /// Runs `tollgate check` on `yaml`.

@@ -1,0 +1,213 @@
+//! Closed loop: every connection sends its next request as soon as it has its answer.
+//! Measures throughput, and processor time per request.
+
+use std::cell::{Cell, RefCell};
+use std::rc::Rc;
+use std::time::{Duration, Instant};
+
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+use tokio::task::LocalSet;
+
+use crate::legs::Leg;
+use crate::{Outcome, answer};
+
+/// How long an answer may take before the request counts as failed.
+const ANSWER_LIMIT: Duration = Duration::from_secs(20);
+
+/// The load of one cell.
+#[derive(Debug, Clone, Copy)]
+pub struct Load {
+    /// Connections, each with one request in flight.
+    pub connections: usize,
+    /// Run before anything is measured.
+    pub warm_up: Duration,
+    /// What is measured.
+    pub window: Duration,
+}
+
+/// What one window showed.
+#[derive(Debug, Clone, Copy)]
+pub struct Throughput {
+    /// Answers per second.
+    pub per_second: f64,
+    /// Processor time of the process under test per request, in microseconds.
+    pub cpu_micros: Option<f64>,
+}
+
+/// When the connections stop sending.
+#[derive(Debug, Clone, Copy)]
+enum Stop {
+    /// When told.
+    Told,
+    /// After this many requests altogether.
+    After(u64),
+}
+
+#[derive(Debug)]
+struct Shared {
+    request: Vec<u8>,
+    stop: Cell<Option<Stop>>,
+    sent: Cell<u64>,
+    answered: Cell<u64>,
+    failure: RefCell<Option<String>>,
+}
+
+impl Shared {
+    fn new(request: Vec<u8>, stop: Stop) -> Rc<Self> {
+        Rc::new(Self {
+            request,
+            stop: Cell::new(Some(stop)),
+            sent: Cell::new(0),
+            answered: Cell::new(0),
+            failure: RefCell::new(None),
+        })
+    }
+
+    /// Whether one more request may be sent; counts it.
+    fn take_turn(&self) -> bool {
+        let may = match self.stop.get() {
+            Some(Stop::Told) => true,
+            Some(Stop::After(total)) => self.sent.get() < total,
+            None => false,
+        };
+        self.sent.set(self.sent.get() + u64::from(may));
+        may
+    }
+
+    fn fail(&self, why: String) {
+        self.stop.set(None);
+        self.failure.borrow_mut().get_or_insert(why);
+    }
+
+    fn outcome(&self) -> Outcome<()> {
+        self.failure.take().map_or(Ok(()), Err)
+    }
+}
+
+/// Loads `leg` with `request` for one window.
+pub fn measure(leg: &Leg, request: Vec<u8>, load: Load) -> Outcome<Throughput> {
+    let shared = Shared::new(request, Stop::Told);
+    let watched = shared.clone();
+    run(leg, load.connections, &shared, async move {
+        tokio::time::sleep(load.warm_up).await;
+        let before = Snapshot::take(leg, watched.answered.get())?;
+        tokio::time::sleep(load.window).await;
+        let after = Snapshot::take(leg, watched.answered.get())?;
+        watched.stop.set(None);
+        after.since(&before)
+    })
+}
+
+/// Sends exactly `total` requests over `connections`.
+pub fn send(leg: &Leg, request: Vec<u8>, connections: usize, total: u64) -> Outcome<()> {
+    let shared = Shared::new(request, Stop::After(total));
+    run(leg, connections, &shared, async { Ok(()) })?;
+    match shared.answered.get() {
+        answered if answered == total => Ok(()),
+        answered => Err(format!("{}: {answered} of {total} answered", leg.name)),
+    }
+}
+
+/// Runs the connections and `watch` beside them, until both have ended.
+fn run<T>(
+    leg: &Leg,
+    connections: usize,
+    shared: &Rc<Shared>,
+    watch: impl Future<Output = Outcome<T>>,
+) -> Outcome<T> {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .map_err(|e| e.to_string())?;
+    let local = LocalSet::new();
+    let address = leg.address;
+    let tasks: Vec<_> = (0..connections)
+        .map(|_| {
+            let shared = shared.clone();
+            local.spawn_local(async move {
+                if let Err(why) = converse(address, &shared).await {
+                    shared.fail(why);
+                }
+            })
+        })
+        .collect();
+    let watched = local.block_on(&runtime, async {
+        let watched = watch.await;
+        for task in tasks {
+            task.await.map_err(|e| e.to_string())?;
+        }
+        watched
+    });
+    shared
+        .outcome()
+        .map_err(|why| format!("{}: a request failed: {why}", leg.name))?;
+    watched
+}
+
+async fn converse(address: std::net::SocketAddr, shared: &Shared) -> Outcome<()> {
+    let broken = |e: std::io::Error| e.to_string();
+    let mut stream = TcpStream::connect(address).await.map_err(broken)?;
+    stream.set_nodelay(true).map_err(broken)?;
+    let mut buffer = vec![0; 16 * 1024];
+    while shared.take_turn() {
+        let exchange = async {
+            stream.write_all(&shared.request).await.map_err(broken)?;
+            read_answer(&mut stream, &mut buffer).await
+        };
+        let limited = tokio::time::timeout(ANSWER_LIMIT, exchange).await;
+        limited.map_err(|_| format!("no whole answer within {ANSWER_LIMIT:?}"))??;
+        shared.answered.set(shared.answered.get() + 1);
+    }
+    Ok(())
+}
+
+async fn read_answer(stream: &mut TcpStream, buffer: &mut [u8]) -> Outcome<()> {
+    let mut filled = 0;
+    loop {
+        let read = stream.read(&mut buffer[filled..]).await;
+        match read.map_err(|e| e.to_string())? {
+            0 => {
+                return Err(format!(
+                    "connection closed after {filled} bytes of the answer"
+                ));
+            }
+            read => filled += read,
+        }
+        if answer::is_whole(&buffer[..filled])? {
+            return Ok(());
+        }
+    }
+}
+
+/// A moment: how much was done, and what it had cost.
+#[derive(Debug)]
+pub struct Snapshot {
+    at: Instant,
+    done: u64,
+    cpu: Option<Duration>,
+}
+
+impl Snapshot {
+    /// Now, with `done` things done.
+    pub fn take(leg: &Leg, done: u64) -> Outcome<Self> {
+        Ok(Self {
+            at: Instant::now(),
+            done,
+            cpu: leg.process.as_ref().map(|p| p.cpu()).transpose()?,
+        })
+    }
+
+    /// What happened since `before`.
+    pub fn since(&self, before: &Self) -> Outcome<Throughput> {
+        let done = (self.done - before.done) as f64;
+        if done == 0.0 {
+            return Err("nothing was answered".into());
+        }
+        let spent = self.cpu.zip(before.cpu).map(|(now, then)| now - then);
+        Ok(Throughput {
+            per_second: done / (self.at - before.at).as_secs_f64(),
+            cpu_micros: spent.map(|cpu| cpu.as_secs_f64() * 1e6 / done),
+        })
+    }
+}

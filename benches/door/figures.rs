@@ -1,0 +1,194 @@
+//! Figures of a run, by cell and measure, and what they come to over its rounds.
+
+/// The KB of the goals.
+pub const KIB: usize = 1024;
+/// The MB of the goals.
+pub const MIB: usize = 1024 * KIB;
+
+/// Quantiles of one window.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Quantiles {
+    /// The median.
+    pub p50: f64,
+    /// What one in a hundred exceeds.
+    pub p99: f64,
+}
+
+impl Quantiles {
+    /// Of any number of samples; zeros when there are none.
+    pub fn of(mut samples: Vec<f64>) -> Self {
+        samples.sort_by(f64::total_cmp);
+        let at = |part: f64| {
+            let rank = (part * samples.len() as f64).ceil() as usize;
+            samples.get(rank.saturating_sub(1)).copied().unwrap_or(0.0)
+        };
+        Self {
+            p50: at(0.50),
+            p99: at(0.99),
+        }
+    }
+}
+
+/// The load of a cell.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Cell {
+    /// Closed loop with bodies of so many bytes, on so many connections.
+    Closed(usize, usize),
+    /// 500 requests a second with bodies of so many bytes.
+    Open(usize),
+    /// One stream after the other.
+    OneStream,
+    /// A hundred streams.
+    HundredStreams,
+    /// A thousand streams.
+    ThousandStreams,
+    /// The whole run.
+    Process,
+}
+
+impl std::fmt::Display for Cell {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match *self {
+            Self::Closed(size, connections) => {
+                write!(f, "{} bodies, {connections} connections", size_text(size))
+            }
+            Self::Open(size) => write!(f, "{} bodies at 500/s", size_text(size)),
+            Self::OneStream => f.write_str("one stream"),
+            Self::HundredStreams => f.write_str("100 streams, 10,000 events/s"),
+            Self::ThousandStreams => f.write_str("1,000 streams, 10,000 events/s"),
+            Self::Process => f.write_str("process"),
+        }
+    }
+}
+
+fn size_text(size: usize) -> String {
+    match size / MIB {
+        0 => format!("{} KB", size / KIB),
+        whole => format!("{whole} MB"),
+    }
+}
+
+/// What is measured in a cell.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Measure {
+    /// Answers per second.
+    Rate,
+    /// Processor time of the process under test per request, µs.
+    CpuPerRequest,
+    /// Median latency from the time a request was due, µs.
+    LatencyP50,
+    /// 99th percentile of it, µs.
+    LatencyP99,
+    /// Median time to first token, µs.
+    FirstTokenP50,
+    /// 99th percentile of it, µs.
+    FirstTokenP99,
+    /// Median delay of an event between the upstream's write and its arrival, µs.
+    ChunkDelayP50,
+    /// 99th percentile of it, µs.
+    ChunkDelayP99,
+    /// Processor time of the process under test per event, µs.
+    CpuPerChunk,
+    /// Resident memory after the first request, MiB.
+    IdleMemory,
+    /// The most resident memory of the run, MiB.
+    PeakMemory,
+}
+
+/// Index of a leg in a round.
+pub const DIRECT: usize = 0;
+/// Index of bare Pingora in a round.
+pub const BARE: usize = 1;
+/// Index of the gateway in a round.
+pub const GATEWAY: usize = 2;
+
+/// One round: direct, bare, gateway; none where there is nothing to measure.
+pub type Round = [Option<f64>; 3];
+
+/// A measure over all rounds.
+#[derive(Debug, Clone)]
+pub struct Series {
+    /// Under which load.
+    pub cell: Cell,
+    /// What.
+    pub measure: Measure,
+    /// One entry per round.
+    pub rounds: Vec<Round>,
+}
+
+/// A median with the extremes around it.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Spread {
+    /// The smallest round.
+    pub low: f64,
+    /// The median round.
+    pub middle: f64,
+    /// The largest round.
+    pub high: f64,
+}
+
+impl Series {
+    /// A leg's figures.
+    pub fn leg(&self, leg: usize) -> Option<Spread> {
+        spread(self.rounds.iter().filter_map(|round| round[leg]).collect())
+    }
+
+    /// Gateway divided by bare, round by round.
+    pub fn ratio(&self) -> Option<Spread> {
+        self.paired(|bare, gateway| gateway / bare)
+    }
+
+    /// Gateway minus bare, round by round.
+    pub fn added(&self) -> Option<Spread> {
+        self.paired(|bare, gateway| gateway - bare)
+    }
+
+    fn paired(&self, combine: impl Fn(f64, f64) -> f64) -> Option<Spread> {
+        let pairs = self.rounds.iter().filter_map(|r| r[BARE].zip(r[GATEWAY]));
+        spread(
+            pairs
+                .map(|(bare, gateway)| combine(bare, gateway))
+                .collect(),
+        )
+    }
+}
+
+/// The middle of an even number of values is the mean of the two inner ones.
+fn spread(mut values: Vec<f64>) -> Option<Spread> {
+    values.sort_by(f64::total_cmp);
+    let (low, high) = (*values.first()?, *values.last()?);
+    let (left, right) = ((values.len() - 1) / 2, values.len() / 2);
+    let middle = (values[left] + values[right]) / 2.0;
+    Some(Spread { low, middle, high })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn quantiles_take_the_nearest_rank() {
+        let samples = (1..=200).rev().map(f64::from).collect();
+        let quantiles = Quantiles::of(samples);
+        assert_eq!((quantiles.p50, quantiles.p99), (100.0, 198.0));
+    }
+
+    #[test]
+    fn ratios_are_taken_within_rounds() {
+        let series = Series {
+            cell: Cell::Open(1024),
+            measure: Measure::LatencyP50,
+            // The machine became twice as slow, the ratio stayed.
+            rounds: vec![
+                [None, Some(100.0), Some(90.0)],
+                [None, Some(200.0), Some(180.0)],
+            ],
+        };
+        assert_eq!(series.ratio().map(|s| s.middle), Some(0.9));
+        assert_eq!(
+            series.added().map(|s| (s.low, s.middle, s.high)),
+            Some((-20.0, -15.0, -10.0))
+        );
+        assert_eq!(series.leg(DIRECT), None);
+    }
+}

@@ -1,0 +1,107 @@
+//! Instructions per request under valgrind's callgrind: the same to the permille from
+//! run to run, where processor time on a shared machine is not.
+//!
+//! Each leg runs twice, with N and with 2 N requests: the difference leaves out what
+//! starting and stopping cost. Kernel work is not counted.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::Args;
+
+use crate::legs::{self, Leg};
+use crate::process::{self, Cores, Scratch};
+use crate::{Binaries, Outcome, closed, request};
+
+/// How long callgrind may take to write its file.
+const WRITE_LIMIT: Duration = Duration::from_secs(60);
+const CONNECTIONS: usize = 8;
+
+/// What is sent.
+#[derive(Args, Clone)]
+pub struct Options {
+    /// Body size in bytes.
+    #[arg(long, default_value_t = 1024)]
+    size: usize,
+    /// Requests of the shorter run.
+    #[arg(long, default_value_t = 2000)]
+    requests: u64,
+    /// Where the profiles are kept, for callgrind_annotate.
+    #[arg(long, default_value = "target/callgrind")]
+    profiles: PathBuf,
+}
+
+/// Prints instructions per request of bare Pingora and of the gateway, and the ratio.
+pub fn run(binaries: &Binaries, options: &Options) -> Outcome<()> {
+    std::fs::create_dir_all(&options.profiles).map_err(|e| e.to_string())?;
+    let cores = Cores::choose()?;
+    process::pin(cores.load)?;
+    let bare = per_request(binaries, options, cores, "bare")?;
+    let gateway = per_request(binaries, options, cores, "gateway")?;
+    println!("instructions per request, {} byte bodies", options.size);
+    println!("  bare     {bare:>10.0}");
+    println!("  gateway  {gateway:>10.0}");
+    println!("  ratio    {:>10.3}", gateway / bare);
+    println!("profiles: {}/", options.profiles.display());
+    Ok(())
+}
+
+fn per_request(
+    binaries: &Binaries,
+    options: &Options,
+    cores: Cores,
+    name: &'static str,
+) -> Outcome<f64> {
+    let run = |requests| profile(binaries, options, cores, name, requests);
+    let (short, long) = (run(options.requests)?, run(options.requests * 2)?);
+    let more = long
+        .checked_sub(short)
+        .ok_or("the longer run took fewer instructions")?;
+    Ok(more as f64 / options.requests as f64)
+}
+
+/// Instructions of a whole run with `requests` requests.
+fn profile(
+    binaries: &Binaries,
+    options: &Options,
+    cores: Cores,
+    name: &'static str,
+    requests: u64,
+) -> Outcome<u64> {
+    let scratch = Scratch::new()?;
+    let (_upstream, address) = legs::start_upstream(cores, &scratch)?;
+    let file = format!("{name}-{}-{requests}.out", options.size);
+    let file = options.profiles.join(file);
+    let wrap = |program: Vec<String>| {
+        let profiler = ["valgrind", "--tool=callgrind", "--quiet"].map(str::to_owned);
+        let out = format!("--callgrind-out-file={}", file.display());
+        profiler.into_iter().chain([out]).chain(program).collect()
+    };
+    let leg = match name {
+        "bare" => legs::bare(name, address, cores, &scratch, &wrap)?,
+        _ => legs::gateway(binaries, address, cores, &scratch, &wrap)?,
+    };
+    closed::send(
+        &leg,
+        request::plain(&leg, options.size),
+        CONNECTIONS,
+        requests,
+    )?;
+    end(leg)?;
+    let text = std::fs::read_to_string(&file).map_err(|e| format!("{}: {e}", file.display()))?;
+    total(&text).ok_or_else(|| format!("{} has no totals", file.display()))
+}
+
+fn end(leg: Leg) -> Outcome<()> {
+    leg.process
+        .map_or(Ok(()), |process| process.interrupt(WRITE_LIMIT))
+}
+
+fn total(profile: &str) -> Option<u64> {
+    let value = |key: &str| {
+        profile
+            .lines()
+            .find_map(|line| line.strip_prefix(key)?.trim().parse().ok())
+    };
+    value("totals:").or_else(|| value("summary:"))
+}

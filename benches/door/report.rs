@@ -1,0 +1,265 @@
+//! The results as Markdown: goals first, then every figure, then how it was measured.
+
+use std::fmt::Write;
+use std::process::Command;
+
+use crate::figures::{BARE, Cell, DIRECT, GATEWAY, KIB, MIB, Measure, Series, Spread};
+use crate::plan::{Effort, Finished};
+use crate::{Binaries, machine};
+
+/// What a figure is held against. All are upper bounds.
+#[derive(Debug, Clone, Copy)]
+enum Bound {
+    /// On the gateway's figure divided by bare Pingora's.
+    Ratio(f64),
+    /// On the gateway's figure less bare Pingora's, in microseconds.
+    Added(f64),
+    /// On the gateway's figure itself, in MiB.
+    Mebibytes(f64),
+}
+
+struct Goal {
+    what: &'static str,
+    cell: Cell,
+    measure: Measure,
+    bound: Bound,
+}
+
+const fn goal(what: &'static str, cell: Cell, measure: Measure, bound: Bound) -> Goal {
+    Goal {
+        what,
+        cell,
+        measure,
+        bound,
+    }
+}
+
+/// The latency goals are those of a gateway with everything switched on: the bare one
+/// must be well inside.
+const GOALS: [Goal; 11] = [
+    goal(
+        "CPU per request, 1 KB",
+        Cell::Closed(KIB, 32),
+        Measure::CpuPerRequest,
+        Bound::Ratio(1.0),
+    ),
+    goal(
+        "CPU per request, 32 KB",
+        Cell::Closed(32 * KIB, 32),
+        Measure::CpuPerRequest,
+        Bound::Ratio(1.0),
+    ),
+    goal(
+        "CPU per request, 1 MB",
+        Cell::Closed(MIB, 8),
+        Measure::CpuPerRequest,
+        Bound::Ratio(1.3),
+    ),
+    goal(
+        "added p50 at 500/s, 1 KB",
+        Cell::Open(KIB),
+        Measure::LatencyP50,
+        Bound::Added(40.0),
+    ),
+    goal(
+        "added p99 at 500/s, 1 KB",
+        Cell::Open(KIB),
+        Measure::LatencyP99,
+        Bound::Added(150.0),
+    ),
+    goal(
+        "added p50 at 500/s, 32 KB",
+        Cell::Open(32 * KIB),
+        Measure::LatencyP50,
+        Bound::Added(60.0),
+    ),
+    goal(
+        "added p99 at 500/s, 32 KB",
+        Cell::Open(32 * KIB),
+        Measure::LatencyP99,
+        Bound::Added(200.0),
+    ),
+    goal(
+        "added TTFT p50, one stream",
+        Cell::OneStream,
+        Measure::FirstTokenP50,
+        Bound::Added(40.0),
+    ),
+    goal(
+        "1,000 streams, all whole: TTFT p99",
+        Cell::ThousandStreams,
+        Measure::FirstTokenP99,
+        Bound::Ratio(1.5),
+    ),
+    goal(
+        "memory, idle",
+        Cell::Process,
+        Measure::IdleMemory,
+        Bound::Mebibytes(20.0),
+    ),
+    goal(
+        "memory, peak of the run",
+        Cell::Process,
+        Measure::PeakMemory,
+        Bound::Ratio(1.3),
+    ),
+];
+
+/// The whole report.
+pub fn render(run: &Finished, effort: &Effort, binaries: &Binaries) -> String {
+    let mut out = String::from("# Benchmark results\n\n");
+    out.push_str("Written by `make bench`; `benches/README.md` says how it measures.\n\n");
+    let subject = match binaries.same {
+        true => "bare Pingora in the gateway's place (how far two equal things differ)",
+        false => "the gateway, passing through",
+    };
+    line(
+        &mut out,
+        format_args!("- measured: {subject}, {} run", effort.name),
+    );
+    line(
+        &mut out,
+        format_args!(
+            "- when: {}",
+            output_of("date", &["-u", "+%Y-%m-%d %H:%M UTC"])
+        ),
+    );
+    line(&mut out, format_args!("- commit: {}", commit()));
+    line(&mut out, format_args!("- machine: {}", machine::describe()));
+    line(&mut out, format_args!("- {}", disturbance(run.others)));
+    goals(&mut out, &run.series);
+    figures(&mut out, &run.series);
+    out
+}
+
+/// Above this part of the machine's time, others disturb the figures.
+const QUIET: f64 = 0.03;
+
+fn disturbance(others: f64) -> String {
+    let advice = match others > QUIET {
+        true => ": **not a quiet machine, repeat the run**",
+        false => "",
+    };
+    let percent = others * 100.0;
+    format!("other work on it meanwhile: {percent:.1} % of its processor time{advice}")
+}
+
+fn line(out: &mut String, text: std::fmt::Arguments) {
+    writeln!(out, "{text}").expect("writing to a string cannot fail");
+}
+
+fn goals(out: &mut String, series: &[Series]) {
+    out.push_str("\n## Goals\n\nAgainst default-built bare Pingora in the same run; the median of the rounds, and their range.\n\n");
+    out.push_str("| | goal | measured | range | |\n|---|---|---|---|---|\n");
+    for goal in &GOALS {
+        let found = series
+            .iter()
+            .find(|s| s.cell == goal.cell && s.measure == goal.measure);
+        let Some((bound, shown)) = found.and_then(|series| judged(goal.bound, series)) else {
+            continue;
+        };
+        let verdict = match shown.middle <= bound {
+            true => "met",
+            false => "**not met**",
+        };
+        let text = |value| bounded(goal.bound, value);
+        line(
+            out,
+            format_args!(
+                "| {} | ≤ {} | {} | {} to {} | {verdict} |",
+                goal.what,
+                text(bound),
+                text(shown.middle),
+                text(shown.low),
+                text(shown.high)
+            ),
+        );
+    }
+}
+
+/// The bound's number and the figure it is held against.
+fn judged(bound: Bound, series: &Series) -> Option<(f64, Spread)> {
+    match bound {
+        Bound::Ratio(most) => Some((most, series.ratio()?)),
+        Bound::Added(most) => Some((most, series.added()?)),
+        Bound::Mebibytes(most) => Some((most, series.leg(GATEWAY)?)),
+    }
+}
+
+fn bounded(bound: Bound, value: f64) -> String {
+    match bound {
+        Bound::Ratio(_) => format!("{value:.2} ×"),
+        Bound::Added(_) => format!("{value:.0} µs"),
+        Bound::Mebibytes(_) => format!("{value:.1} MiB"),
+    }
+}
+
+fn figures(out: &mut String, series: &[Series]) {
+    out.push_str(
+        "\n## Figures\n\nMedians of the rounds; the ratio is the median of the rounds' ratios.\n\n",
+    );
+    out.push_str("| load | measure | direct | bare Pingora | gateway | gateway / bare |\n|---|---|---|---|---|---|\n");
+    for series in series {
+        let leg = |leg| match series.leg(leg) {
+            Some(spread) => number(spread.middle),
+            None => "–".to_owned(),
+        };
+        let ratio = series.ratio().map_or("–".to_owned(), |ratio| {
+            format!(
+                "{:.2} ({:.2} to {:.2})",
+                ratio.middle, ratio.low, ratio.high
+            )
+        });
+        line(
+            out,
+            format_args!(
+                "| {} | {} | {} | {} | {} | {ratio} |",
+                series.cell,
+                measure(series.measure),
+                leg(DIRECT),
+                leg(BARE),
+                leg(GATEWAY)
+            ),
+        );
+    }
+}
+
+fn number(value: f64) -> String {
+    match value {
+        value if value >= 100.0 => format!("{value:.0}"),
+        value => format!("{value:.1}"),
+    }
+}
+
+fn measure(measure: Measure) -> &'static str {
+    match measure {
+        Measure::Rate => "requests per second",
+        Measure::CpuPerRequest => "CPU per request, µs",
+        Measure::LatencyP50 => "latency p50, µs",
+        Measure::LatencyP99 => "latency p99, µs",
+        Measure::FirstTokenP50 => "TTFT p50, µs",
+        Measure::FirstTokenP99 => "TTFT p99, µs",
+        Measure::ChunkDelayP50 => "delay of an event p50, µs",
+        Measure::ChunkDelayP99 => "delay of an event p99, µs",
+        Measure::CpuPerChunk => "CPU per event, µs",
+        Measure::IdleMemory => "resident memory idle, MiB",
+        Measure::PeakMemory => "resident memory peak, MiB",
+    }
+}
+
+fn commit() -> String {
+    let commit = output_of("git", &["rev-parse", "--short", "HEAD"]);
+    let changed = output_of("git", &["status", "--porcelain", "--untracked-files=no"]);
+    match changed.is_empty() {
+        true => commit,
+        false => commit + " with uncommitted changes",
+    }
+}
+
+/// What a program printed; empty when it cannot be run.
+fn output_of(program: &str, arguments: &[&str]) -> String {
+    let output = Command::new(program).args(arguments).output();
+    output.map_or(String::new(), |output| {
+        String::from_utf8_lossy(&output.stdout).trim().to_owned()
+    })
+}

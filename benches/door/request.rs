@@ -1,0 +1,123 @@
+//! Requests as an SDK sends them, built once as bytes.
+
+use std::fmt::Write;
+use std::net::SocketAddr;
+
+use crate::legs::Leg;
+
+/// Text with what real prompts have: words, line ends, quotes, characters beyond ASCII.
+const PARAGRAPH: &str = concat!(
+    "The committee met on Tuesday to weigh the proposal, and after an hour it had settled ",
+    "on nothing but the date of the next meeting.\\n\\nShe said: \\\"We could ask the people ",
+    "who do the work.\\\" Nobody had thought of it; the caf\u{e9} downstairs had. Costs rose by ",
+    "\\u20ac1,250 (see C:\\\\reports\\\\q3) while revenue stayed where it was, at 12.5 percent. ",
+);
+
+/// A stream that the upstream is asked for.
+#[derive(Debug, Clone, Copy)]
+pub struct StreamShape {
+    /// How many events, before the terminator.
+    pub events: u32,
+    /// Pause between two events, in milliseconds.
+    pub interval_ms: u64,
+}
+
+impl StreamShape {
+    /// The request header that carries it to the upstream.
+    pub const HEADER: &'static str = "x-bench-stream";
+
+    /// Reads the header's value.
+    pub fn parse(value: &str) -> Option<Self> {
+        let (events, interval) = value.split_once('/')?;
+        Some(Self {
+            events: events.parse().ok()?,
+            interval_ms: interval.parse().ok()?,
+        })
+    }
+}
+
+/// A chat request with a JSON body of exactly `size` bytes.
+pub fn plain(leg: &Leg, size: usize) -> Vec<u8> {
+    let body = body(size, "");
+    whole(leg.address, leg.path, "", &body)
+}
+
+/// A small chat request for a stream.
+pub fn streamed(leg: &Leg, shape: StreamShape) -> Vec<u8> {
+    let header = format!(
+        "{}: {}/{}\r\n",
+        StreamShape::HEADER,
+        shape.events,
+        shape.interval_ms
+    );
+    whole(
+        leg.address,
+        leg.path,
+        &header,
+        &body(1024, r#","stream":true"#),
+    )
+}
+
+fn whole(host: SocketAddr, path: &str, extra: &str, body: &str) -> Vec<u8> {
+    let mut text = String::with_capacity(body.len() + 1024);
+    let key = "sk-proj-".to_owned() + &"benchmark".repeat(6);
+    write!(
+        text,
+        "POST {path} HTTP/1.1\r\n\
+         Host: {host}\r\n\
+         Accept-Encoding: gzip, deflate\r\n\
+         Connection: keep-alive\r\n\
+         Accept: application/json\r\n\
+         Content-Type: application/json\r\n\
+         User-Agent: OpenAI/Python 2.8.1\r\n\
+         X-Stainless-Lang: python\r\n\
+         X-Stainless-Package-Version: 2.8.1\r\n\
+         X-Stainless-OS: Linux\r\n\
+         X-Stainless-Arch: x64\r\n\
+         X-Stainless-Runtime: CPython\r\n\
+         X-Stainless-Runtime-Version: 3.12.3\r\n\
+         X-Stainless-Async: false\r\n\
+         x-stainless-retry-count: 0\r\n\
+         x-stainless-read-timeout: 600\r\n\
+         Authorization: Bearer {key}\r\n\
+         {extra}\
+         Content-Length: {}\r\n\r\n{body}",
+        body.len()
+    )
+    .expect("writing to a string cannot fail");
+    text.into_bytes()
+}
+
+fn body(size: usize, extra: &str) -> String {
+    let mut text = String::with_capacity(size);
+    text.push_str(r#"{"model":"gpt-4o-mini","messages":[{"role":"system","content":"You are a careful assistant."},{"role":"user","content":""#);
+    let end = format!(r#""}}],"temperature":0.7,"max_tokens":512{extra}}}"#);
+    while text.len() + PARAGRAPH.len() + end.len() <= size {
+        text.push_str(PARAGRAPH);
+    }
+    let missing = size.saturating_sub(text.len() + end.len());
+    text.extend(std::iter::repeat_n('x', missing));
+    text.push_str(&end);
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn bodies_have_exactly_the_size_asked_for() {
+        for size in [1024, 32 * 1024, 1024 * 1024] {
+            let body = body(size, "");
+            assert_eq!(body.len(), size);
+            assert!(body.starts_with('{') && body.ends_with("512}"));
+        }
+    }
+
+    #[test]
+    fn the_stream_header_is_read_as_written() {
+        let shape = StreamShape::parse("20/100").expect("well-formed");
+        assert_eq!((shape.events, shape.interval_ms), (20, 100));
+        assert!(StreamShape::parse("20").is_none());
+    }
+}

@@ -1,0 +1,1 @@
+"""Fake providers: one server that answers like the real APIs and remembers what it was asked."""
