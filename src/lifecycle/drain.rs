@@ -163,7 +163,7 @@ fn settled(phase: &Phase, handed_over: bool, elapsed: Duration) -> bool {
         SETTLE
     };
     let arrivals_are_over = phase.arrivals() == 0 || elapsed > LATE_ARRIVALS + SETTLE;
-    phase.requests() == 0 && arrivals_are_over && elapsed >= least
+    phase.requests() + phase.operations() == 0 && arrivals_are_over && elapsed >= least
 }
 
 /// Ends the process in order: what was logged is written.

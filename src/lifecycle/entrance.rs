@@ -23,7 +23,7 @@ use tokio::time::{Instant, timeout_at};
 
 use super::drain::LATE_ARRIVALS;
 use super::head;
-use super::phase::{Phase, State};
+use super::phase::{Counted, Phase, State};
 use crate::error::{Failure, Kind};
 
 /// What every HTTP/2 connection begins with (RFC 9113, section 3.4).
@@ -52,6 +52,9 @@ pub struct HeadLimits {
 /// The limits in force; asked for every head, because a reload may change them.
 pub type Limits = Box<dyn Fn() -> HeadLimits + Send + Sync>;
 
+/// As what requests are counted: [`Phase::request`] or [`Phase::operation`].
+pub type Count = fn(&Phase) -> Counted<'_>;
+
 /// A listener's application `A`, behind the reading of request heads.
 pub struct Entrance<A> {
     app: Arc<Counting<A>>,
@@ -74,11 +77,12 @@ enum Arrival {
 
 impl<A> Entrance<A> {
     /// Puts `app` behind `limits`.
-    pub fn new(app: A, limits: Limits, phase: Arc<Phase>) -> Self {
+    pub fn new(app: A, limits: Limits, phase: Arc<Phase>, count: Count) -> Self {
         let closing = phase.closing();
         let app = Arc::new(Counting {
             app: Arc::new(app),
             phase: phase.clone(),
+            count,
         });
         Self {
             app,
@@ -208,6 +212,9 @@ async fn complete(
         match search.end(&head) {
             _ if preface_begun => {}
             Some(end) if end > size => return Arrival::Refused(Kind::HeadTooLarge),
+            Some(_) if !head::has_plain_request_line(&head) => {
+                return Arrival::Refused(Kind::BadRequest);
+            }
             Some(_) => return Arrival::Head(head),
             None if head.len() > size => return Arrival::Refused(Kind::HeadTooLarge),
             None => {}
@@ -268,6 +275,7 @@ async fn refuse(mut stream: Stream, kind: Kind) {
 struct Counting<A> {
     app: Arc<A>,
     phase: Arc<Phase>,
+    count: Count,
 }
 
 #[async_trait]
@@ -277,7 +285,7 @@ impl<A: HttpServerApp + Send + Sync + 'static> HttpServerApp for Counting<A> {
         session: ServerSession,
         shutdown: &ShutdownWatch,
     ) -> Option<ReusedHttpStream> {
-        let _counted = self.phase.request();
+        let _counted = (self.count)(&self.phase);
         self.app.process_new_http(session, shutdown).await
     }
 

@@ -33,6 +33,18 @@ impl Search {
     }
 }
 
+/// Whether the request line has two blanks and no control character (RFC 9112, section 3):
+/// Pingora would escape what is more and send it on.
+pub fn has_plain_request_line(head: &[u8]) -> bool {
+    let line = head
+        .split(|byte| *byte == b'\n')
+        .map(|line| line.strip_suffix(b"\r").unwrap_or(line))
+        .find(|line| !line.is_empty());
+    let line = line.unwrap_or_default();
+    let blanks = memchr::memchr_iter(b' ', line).count();
+    blanks == 2 && line.iter().all(|byte| *byte >= b' ' && *byte != 0x7f)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -52,6 +64,26 @@ mod tests {
                 Search::default().end(with_body.as_bytes()),
                 Some(head.len()),
                 "{head:?}"
+            );
+        }
+    }
+
+    #[test]
+    fn a_request_line_has_two_blanks_and_no_control_character() {
+        for head in HEADS {
+            assert!(has_plain_request_line(head.as_bytes()), "{head:?}");
+        }
+        for line in [
+            "GET /a b HTTP/1.1",
+            "GET /",
+            "GET /a\0b HTTP/1.1",
+            "GET\t/ HTTP/1.1",
+            "",
+            "GET / HTTP/1.1 ",
+        ] {
+            assert!(
+                !has_plain_request_line(format!("{line}\r\n\r\n").as_bytes()),
+                "{line:?}"
             );
         }
     }

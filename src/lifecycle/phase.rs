@@ -38,6 +38,7 @@ pub struct Phase {
     state: watch::Sender<State>,
     closing: watch::Sender<bool>,
     requests: AtomicUsize,
+    operations: AtomicUsize,
     arriving: AtomicUsize,
 }
 
@@ -47,6 +48,7 @@ impl Default for Phase {
             state: watch::Sender::new(State::Starting),
             closing: watch::Sender::new(false),
             requests: AtomicUsize::new(0),
+            operations: AtomicUsize::new(0),
             arriving: AtomicUsize::new(0),
         }
     }
@@ -91,6 +93,11 @@ impl Phase {
         Counted::new(&self.requests)
     }
 
+    /// Counts an operator's request until the guard is dropped.
+    pub fn operation(&self) -> Counted<'_> {
+        Counted::new(&self.operations)
+    }
+
     /// Counts a connection from which a request may arrive any moment.
     pub fn arriving(&self) -> Counted<'_> {
         Counted::new(&self.arriving)
@@ -99,6 +106,11 @@ impl Phase {
     /// Requests that are being answered.
     pub fn requests(&self) -> usize {
         self.requests.load(Ordering::Acquire)
+    }
+
+    /// Operators' requests that are being answered.
+    pub fn operations(&self) -> usize {
+        self.operations.load(Ordering::Acquire)
     }
 
     /// Connections from which a request may arrive any moment: fresh ones, half-sent request

@@ -199,7 +199,7 @@ impl Shell {
                 size: limits.max_header,
             }
         });
-        let entrance = Entrance::new(proxy, limits, self.phase.clone());
+        let entrance = Entrance::new(proxy, limits, self.phase.clone(), Phase::request);
         let mut service = Service::new("door".to_owned(), entrance);
         for address in &self.settings.listen {
             let mut listener = ListenerConfig::tcp(address.to_string());
@@ -225,6 +225,7 @@ impl Shell {
             admin,
             Box::new(crate::admin::head_limits),
             self.phase.clone(),
+            Phase::operation,
         );
         let mut service = Service::new("admin".to_owned(), entrance);
         service.threads = Some(1);

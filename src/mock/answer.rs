@@ -11,7 +11,7 @@ use super::call::Call;
 use super::dialect::{Dialect, Fault};
 use super::embeddings::{GeminiBatch, GeminiRequest, OpenAiRequest};
 use super::gemini_generate::{Framing, GeminiGenerate};
-use super::models::Shape;
+use super::models::Caller;
 use super::openai_chat::OpenAiChat;
 use super::openai_responses::OpenAiResponses;
 use super::reply::{Events, Reply};
@@ -28,9 +28,8 @@ pub struct Request<'a> {
     pub method: &'a Method,
     /// The path with its query, as in the request line.
     pub target: &'a str,
-    /// Whether it came with an `anthropic-version` header, which decides whose list
-    /// of models is meant.
-    pub anthropic: bool,
+    /// Whose list of models is meant, told by the headers.
+    pub caller: Caller,
     /// The body.
     pub body: &'a [u8],
 }
@@ -285,12 +284,11 @@ fn gemini_embed(dialect: &GeminiGenerate<'_>, verb: &str, request: &Request<'_>)
 }
 
 fn models(request: &Request<'_>, version: &str, model: Option<&str>) -> Answer {
-    let shape = match version {
-        _ if request.anthropic => Shape::Anthropic,
-        "v1beta" | "v1alpha" => Shape::Gemini,
-        _ => Shape::OpenAi,
+    let caller = match version {
+        "v1beta" | "v1alpha" => Caller::Gemini,
+        _ => request.caller,
     };
-    let body = model.map_or_else(|| shape.list(), |model| shape.one(model));
+    let body = model.map_or_else(|| caller.list(), |model| caller.one(model));
     Answers::new(&OpenAiChat, request).json(body, Behaviour::default())
 }
 

@@ -297,4 +297,17 @@ mod tests {
             Some(MAX_SIZE)
         );
     }
+
+    #[test]
+    fn the_manual_has_every_word() {
+        let manual = include_str!("../../docs/mock.md");
+        for (word, value) in WORDS {
+            let dash = if value.is_empty() { "" } else { "-" };
+            let row = format!("\n| `{word}{dash}{value}` | ");
+            assert!(
+                manual.contains(&row),
+                "docs/mock.md has no row for `{word}`"
+            );
+        }
+    }
 }

@@ -1,5 +1,5 @@
 //! Whole answers compared with files: each `tests/golden/mock/*.request` (a request
-//! line, an empty line, a body) has its `.answer` (status, headers, an empty line, the
+//! line, headers, an empty line, a body) has its `.answer` (status, headers, an empty line, the
 //! body, byte for byte). `TOLLGATE_BLESS=1` writes the answers anew: read the diff.
 
 #![allow(clippy::unwrap_used)]
@@ -7,7 +7,7 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use http::Method;
+use http::{HeaderMap, HeaderName, Method};
 
 use super::*;
 
@@ -22,6 +22,13 @@ fn cases() -> Vec<PathBuf> {
     cases
 }
 
+fn header_map(lines: &str) -> HeaderMap {
+    let pairs = lines.lines().filter_map(|line| line.split_once(": "));
+    pairs
+        .map(|(name, value)| (name.parse::<HeaderName>().unwrap(), value.parse().unwrap()))
+        .collect()
+}
+
 fn ask(case: &str) -> Answer {
     let (line, body) = case.split_once("\n\n").unwrap();
     let (line, headers) = line.split_once('\n').unwrap_or((line, ""));
@@ -29,7 +36,7 @@ fn ask(case: &str) -> Answer {
     answer(&Request {
         method: &method.parse::<Method>().unwrap(),
         target,
-        anthropic: headers.contains("anthropic-version"),
+        caller: Caller::of(&header_map(headers)),
         body: body.trim_end().as_bytes(),
     })
 }
@@ -151,4 +158,23 @@ fn versions_in_paths_are_optional() {
     assert_eq!(ask("POST /v2/responses\n\n{}").status, 404);
     assert_eq!(ask("POST /v1/v1/responses\n\n{}").status, 404);
     assert_eq!(ask("GET /v1/responses\n\n").status, 404);
+}
+
+#[test]
+fn a_body_that_cannot_be_held_is_refused() {
+    let refused = answer::too_large(
+        &Request {
+            method: &Method::POST,
+            target: "/v1/chat/completions",
+            caller: Caller::OpenAi,
+            body: b"",
+        },
+        1024,
+    );
+    assert_eq!(refused.status, 413);
+    let text = String::from_utf8_lossy(body(&refused)).into_owned();
+    assert!(
+        text.contains("request bodies of at most 1024 bytes"),
+        "{text}"
+    );
 }

@@ -10,14 +10,14 @@
 //!
 //! In the order in which a request meets them:
 //!
-//! - [`connection`](self): a socket as Pingora's server wants it.
+//! - `connection`: a socket as Pingora's server wants it.
 //! - `server`: reads requests, sends answers at their pace, stops when the client goes.
 //! - `echo`: sends a body back, or its digest, without holding it.
 //! - `answer`: routes a request to a dialect; everything from here on is pure.
 //! - `behaviour`: the grammar of model names.
 //! - `call`, `reply`: what was asked and what is said, whatever the dialect.
 //! - `openai_chat`, `openai_responses`, `anthropic_messages`, `gemini_generate`
-//!   (each a [`dialect`](self)), `embeddings`, `models`: the shapes on the wire.
+//!   (each a `dialect`), `embeddings`, `models`: the shapes on the wire.
 //!
 //! It leaves out what needs a model or a memory: sampling parameters, token limits,
 //! structured output and stored responses are accepted and ignored.
@@ -39,6 +39,7 @@ mod server;
 
 pub use answer::{Answer, Body, Request, answer};
 pub use behaviour::{Behaviour, NotUnderstood};
+pub use models::Caller;
 pub use server::serve;
 
 #[cfg(test)]

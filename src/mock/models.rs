@@ -1,5 +1,7 @@
 //! The list of models, as each provider shapes it.
 
+use http::HeaderMap;
+
 use super::reply::{CREATED, Quoted};
 
 /// Model names to try first; any other name is served too.
@@ -12,15 +14,32 @@ const MODELS: [&str; 6] = [
     "mock-silent",
 ];
 
-/// Whose shape a list of models has.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Shape {
+/// Whose API a client speaks, where the path leaves it open: the list of models has
+/// the same path everywhere and a shape of its own at each provider.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Caller {
+    /// A client of OpenAI, or of no provider in particular.
+    #[default]
     OpenAi,
+    /// A client of Anthropic.
     Anthropic,
+    /// A client of Gemini.
     Gemini,
 }
 
-impl Shape {
+impl Caller {
+    /// Tells by the headers that a provider's clients always send.
+    #[must_use]
+    pub fn of(headers: &HeaderMap) -> Self {
+        if headers.contains_key("anthropic-version") {
+            Self::Anthropic
+        } else if headers.contains_key("x-goog-api-key") {
+            Self::Gemini
+        } else {
+            Self::OpenAi
+        }
+    }
+
     /// The whole list.
     pub(super) fn list(self) -> String {
         let models: Vec<String> = MODELS.iter().map(|name| self.one(name)).collect();

@@ -21,9 +21,12 @@ use tokio::sync::watch;
 use super::answer::{self, Answer, Body, Request};
 use super::connection::Connection;
 use super::echo;
+use super::models::Caller;
 
 /// The largest request body that is held: 256 MiB.
 const MAX_HELD: usize = 256 << 20;
+/// How long the connection's task has to send a stream's last events before its reset.
+const H2_FLUSH: Duration = Duration::from_millis(20);
 /// How long to wait after a failed accept, which usually means no file descriptors.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 
@@ -164,7 +167,7 @@ fn answer_to(session: &ServerSession, body: Option<&[u8]>) -> Answer {
     let request = Request {
         method: &head.method,
         target,
-        anthropic: head.headers.contains_key("anthropic-version"),
+        caller: Caller::of(&head.headers),
         body: body.unwrap_or_default(),
     };
     match body {
@@ -317,11 +320,12 @@ async fn finish(session: ServerSession) -> Option<ReusedHttpStream> {
 }
 
 /// Breaks an answer off so that no client can take it for whole: HTTP/1.1 closes the
-/// connection in the middle of the framing; on HTTP/2 the stream, dropped before its
-/// end, sends what is queued and then RST_STREAM.
+/// connection in the middle of the framing, HTTP/2 resets the stream.
 async fn abort(mut session: ServerSession) -> Option<ReusedHttpStream> {
-    if !session.is_http2() {
-        session.shutdown().await;
+    if session.is_http2() && session.response_written().is_some() {
+        // What is still queued when a stream is reset is thrown away.
+        let _ = pause(&mut session, H2_FLUSH).await;
     }
+    session.shutdown().await;
     None
 }

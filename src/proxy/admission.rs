@@ -70,7 +70,11 @@ pub async fn admit(door: &Door, session: &mut Session, ctx: &mut Context) -> Res
     Ok(Next::Forward)
 }
 
+/// HTTP/1 heads are measured where they are read, before Pingora sees them.
 fn head_size(session: &Session, most: usize) -> Result<(), Failure> {
+    if session.as_http1().is_some() {
+        return Ok(());
+    }
     let head = session.req_header();
     let fields: usize = head
         .headers
@@ -100,7 +104,7 @@ fn unambiguous(session: &mut Session) -> Result<(), Failure> {
         "An HTTP/1.1 request must have a Host header"
     } else if host.is_some_and(|host| http::uri::Authority::try_from(host).is_err()) {
         "The Host header must be a host, or host:port"
-    } else if !codings.is_empty() && codings != [b"chunked"] {
+    } else if !understood(&codings) {
         "The only transfer coding that is understood is chunked, once"
     } else if !codings.is_empty() && names_length(&http1.get_headers_raw_bytes()) {
         // Pingora has dropped the length already; only the bytes still show it.
@@ -110,6 +114,14 @@ fn unambiguous(session: &mut Session) -> Result<(), Failure> {
     };
     session.set_keepalive(None);
     Err(Failure::because(Kind::BadRequest, message))
+}
+
+fn understood(codings: &[&[u8]]) -> bool {
+    match codings {
+        [] => true,
+        [coding] => coding.eq_ignore_ascii_case(b"chunked"),
+        _ => false,
+    }
 }
 
 /// Whether a line of a raw head is a `Content-Length` field.

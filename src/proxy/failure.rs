@@ -26,7 +26,7 @@ const LINGER_BYTES: usize = 8 << 20;
 /// An unread body of at most this many bytes is read to keep the connection.
 const DRAINED: u64 = 256 << 10;
 /// How long a reset waits on HTTP/2 for what is queued before it: h2 drops that otherwise.
-const BEFORE_RESET: Duration = Duration::from_millis(20);
+const BEFORE_RESET: Duration = Duration::from_millis(50);
 
 /// The connection could not be made: another address of the same name may do.
 pub fn could_not_connect(ctx: &mut Context, mut error: Box<Error>) -> Box<Error> {
@@ -60,9 +60,13 @@ pub async fn refuse(
     ctx: &mut Context,
     failure: Failure,
 ) -> pingora_core::Result<()> {
+    let begun = ctx.handed_over && session.response_written().is_some();
     let gone = failure.kind == Kind::ClientGone;
     ctx.failure = Some(failure.clone());
-    if gone {
+    if begun {
+        cut(session).await;
+    }
+    if begun || gone {
         return Err(Error::new_down(ErrorType::ConnectionClosed));
     }
     write(session, ctx, &failure).await
@@ -104,8 +108,18 @@ pub async fn give_up(session: &mut Session, error: &Error, ctx: &mut Context) ->
 fn classify(error: &Error, begun: bool) -> Failure {
     let kind = match (error.esource(), error.etype()) {
         (ErrorSource::Downstream, ErrorType::ReadTimedout) if !begun => Kind::ClientTimeout,
-        (ErrorSource::Downstream, ErrorType::InvalidHTTPHeader) => Kind::BadRequest,
-        (ErrorSource::Downstream, _) => Kind::ClientGone,
+        (
+            ErrorSource::Downstream,
+            ErrorType::ConnectionClosed
+            | ErrorType::ReadError
+            | ErrorType::ReadTimedout
+            | ErrorType::WriteError
+            | ErrorType::WriteTimedout
+            | ErrorType::H2Error,
+        ) => Kind::ClientGone,
+        (ErrorSource::Downstream, _) if begun => Kind::ClientGone,
+        // What is left is a body whose framing is broken.
+        (ErrorSource::Downstream, _) => Kind::BadRequest,
         (
             _,
             ErrorType::ReadTimedout
@@ -155,7 +169,7 @@ async fn write(
     }
     session.set_close_on_response_before_downstream_finish(!little);
     session.write_response_header(Box::new(head), false).await?;
-    session.write_response_body(Some(body), true).await?;
+    finish(session, body).await?;
     if unread && !little {
         linger(session).await;
     }
@@ -193,14 +207,25 @@ async fn end_broken(session: &mut Session, ctx: &Context) -> pingora_core::Resul
     let frame = format.and_then(|format| watch?.error_frame(format, message));
     session.set_keepalive(None);
     match frame {
-        Some(frame) => session.write_response_body(Some(frame.into()), true).await,
+        Some(frame) => finish(session, frame.into()).await,
         None => {
-            // HTTP/1 closes the connection before the framing's end, HTTP/2 resets the stream.
-            if session.as_http2().is_some() {
-                tokio::time::sleep(BEFORE_RESET).await;
-            }
-            session.as_downstream_mut().shutdown().await;
+            cut(session).await;
             Ok(())
         }
     }
+}
+
+/// Writes the last piece of an answer, and its end.
+async fn finish(session: &mut Session, piece: Bytes) -> pingora_core::Result<()> {
+    session.write_response_body(Some(piece), true).await?;
+    // A subrequest's end is not told by the flag.
+    session.as_downstream_mut().finish_body().await
+}
+
+/// Breaks the framing: HTTP/1 closes the connection, HTTP/2 resets the stream.
+async fn cut(session: &mut Session) {
+    if session.as_http2().is_some() {
+        tokio::time::sleep(BEFORE_RESET).await;
+    }
+    session.as_downstream_mut().shutdown().await;
 }

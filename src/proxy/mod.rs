@@ -4,13 +4,13 @@
 //!
 //! | file | phases |
 //! |---|---|
-//! | [`admission`] | `early_request_filter`, `request_filter` |
-//! | [`body`] | `request_body_filter`, holding of bodies |
-//! | [`subrequest`] | re-entry with a held body of unknown length |
-//! | [`attempt`] | `upstream_peer`, `upstream_request_filter`, `connected_to_upstream` |
-//! | [`response`] | `upstream_response_filter`, body filters, `response_filter` |
-//! | [`failure`] | `fail_to_connect`, `error_while_proxy`, `fail_to_proxy` |
-//! | [`settle`] | `logging` |
+//! | `admission` | `early_request_filter`, `request_filter` |
+//! | `body` | `request_body_filter`, holding of bodies |
+//! | `subrequest` | re-entry with a held body of unknown length |
+//! | `attempt` | `upstream_peer`, `upstream_request_filter`, `connected_to_upstream` |
+//! | `response` | `upstream_response_filter`, body filters, `response_filter` |
+//! | `failure` | `fail_to_connect`, `error_while_proxy`, `fail_to_proxy` |
+//! | `settle` | `logging` |
 
 mod admission;
 mod attempt;

@@ -4,7 +4,8 @@ use std::sync::OnceLock;
 use std::time::Instant;
 
 use http::header::{
-    CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE, HeaderName, HeaderValue, TRANSFER_ENCODING,
+    CONNECTION, CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE, HeaderName, HeaderValue,
+    TRANSFER_ENCODING, UPGRADE,
 };
 use pingora_http::ResponseHeader;
 use pingora_proxy::Session;
@@ -19,6 +20,8 @@ use super::context::Context;
 /// Who made an error, for every answer that is one.
 pub const ERROR_SOURCE: HeaderName = HeaderName::from_static("tollgate-error-source");
 
+const KEEP_ALIVE: HeaderName = HeaderName::from_static("keep-alive");
+const PROXY_CONNECTION: HeaderName = HeaderName::from_static("proxy-connection");
 const LOG_ID: HeaderName = HeaderName::from_static("cf-aig-log-id");
 const REQUEST_ID: HeaderName = HeaderName::from_static("cf-aig-request-id");
 const EVENT_ID: HeaderName = HeaderName::from_static("cf-aig-event-id");
@@ -84,6 +87,7 @@ pub fn head_leaves(
     if response.status.is_informational() && response.status.as_u16() != 101 {
         return Ok(());
     }
+    remove_hop_by_hop(response);
     // An upstream that is a gateway too does not speak for this one.
     let theirs: Vec<_> = response
         .headers
@@ -104,6 +108,28 @@ pub fn head_leaves(
         session.set_keepalive(None);
     }
     own_headers(response, ctx)
+}
+
+/// Removes what speaks of the connection to the provider only (RFC 9110, 7.6.1). The framing
+/// and `Connection` itself are Pingora's.
+fn remove_hop_by_hop(response: &mut ResponseHeader) {
+    let switching = response.status.as_u16() == 101;
+    let nominated: Vec<_> = response
+        .headers
+        .get_all(CONNECTION)
+        .iter()
+        .filter_map(|value| value.to_str().ok())
+        .flat_map(|list| list.split(','))
+        .filter_map(|name| name.trim().parse::<HeaderName>().ok())
+        .filter(|name| {
+            !(switching && *name == UPGRADE)
+                && *name != TRANSFER_ENCODING
+                && *name != CONTENT_LENGTH
+        })
+        .collect();
+    for name in nominated.iter().chain(&[KEEP_ALIVE, PROXY_CONNECTION]) {
+        response.remove_header(name);
+    }
 }
 
 /// The headers by which a client can name its request (contract of Cloudflare AI Gateway,

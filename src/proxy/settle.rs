@@ -10,7 +10,7 @@ use crate::record::{RequestRecord, Source};
 use crate::telemetry::access;
 
 use super::Door;
-use super::context::Context;
+use super::context::{Body, Context};
 
 /// Longest header value that goes into the record, in bytes.
 const MAX_HEADER: usize = 256;
@@ -62,7 +62,7 @@ fn record(session: &Session, error: Option<&Error>, ctx: &mut Context) -> Reques
         error_source,
         attempts: ctx.attempt.count,
         reused: ctx.attempt.reused,
-        request_bytes: session.body_bytes_read() as u64,
+        request_bytes: request_bytes(session, ctx),
         response_bytes: session.body_bytes_sent() as u64,
         duration: now.saturating_duration_since(ctx.clock),
         upstream: upstream(ctx, now),
@@ -75,6 +75,14 @@ fn record(session: &Session, error: Option<&Error>, ctx: &mut Context) -> Reques
 fn unexplained(error: Option<&Error>) -> Option<crate::error::Failure> {
     use crate::error::{Failure, Kind};
     error.map(|error| Failure::new(Kind::Internal).with_detail(error.to_string()))
+}
+
+/// What the client sent; in a subrequest one byte stands for the held body.
+fn request_bytes(session: &Session, ctx: &Context) -> u64 {
+    match &ctx.body {
+        Body::Held { bytes, .. } => bytes.len() as u64,
+        Body::Unread | Body::Streaming { .. } => session.body_bytes_read() as u64,
+    }
 }
 
 /// From the start of the first try to the provider's last byte, or to now when none came.

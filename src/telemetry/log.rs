@@ -75,7 +75,8 @@ impl Write for Queue {
 }
 
 fn write_lines(receiver: &Receiver<Message>) {
-    let mut stderr = io::stderr().lock();
+    // Locked line by line: others write there too, at the start and at the end.
+    let mut stderr = io::stderr();
     while let Ok(message) = receiver.recv() {
         // Nothing can be done about a standard error that cannot be written to.
         match message {
