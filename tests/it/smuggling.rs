@@ -382,6 +382,42 @@ async fn malformed_heads_are_refused() {
 }
 
 #[tokio::test]
+async fn bytes_that_no_target_may_have_are_not_passed_raw() {
+    let upstream = Upstream::h1().await;
+    upstream.always(Answer::json("{}"));
+    let gateway = Gateway::start(&openai(&upstream)).await;
+    for byte in [b' ', b'\t', b'\0', b'\x7f', b'\x0b', 0x85, 0xE9, b'"', b'<'] {
+        let mut connection = Connection::open(&gateway).await;
+        let (start, end) = (
+            "GET /v1/default/default/openai/a",
+            "b HTTP/1.1\r\nhost: x\r\n\r\n",
+        );
+        connection
+            .write([start.as_bytes(), &[byte], end.as_bytes()].concat())
+            .await;
+        let answer = connection.read().await.unwrap();
+        assert!(
+            matches!(answer.status, 200 | 400),
+            "{byte:#x}: {}",
+            answer.status
+        );
+    }
+    for seen in upstream.requests() {
+        assert!(
+            seen.target.chars().all(|letter| letter.is_ascii_graphic()),
+            "{:?}",
+            seen.target
+        );
+        assert!(
+            seen.target.starts_with("/v1/a") && seen.target.ends_with('b'),
+            "{:?}",
+            seen.target
+        );
+        assert_eq!(seen.version, "HTTP/1.1");
+    }
+}
+
+#[tokio::test]
 async fn an_absolute_target_is_read_like_a_path() {
     // RFC 9112, section 3.2.2: a server accepts it, and Host gives way to it.
     let upstream = Upstream::h1().await;
