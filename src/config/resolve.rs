@@ -71,7 +71,8 @@ impl Settings {
         } = self;
         [
             ("server.listen", *listen != new.listen),
-            ("server.tls", *tls != new.tls),
+            // Other files of a certificate are followed; whether there is one is not.
+            ("server.tls", tls.is_some() != new.tls.is_some()),
             ("server.threads", *threads != new.threads),
             (
                 "server.header_timeout",
@@ -241,8 +242,11 @@ fn log_filter(level: Option<&str>, problems: &mut Problems) -> String {
     if matches!(level, "debug" | "trace") {
         level.to_owned()
     } else {
+        // Pingora calls the wait that is part of every upgrade an error; real ones are told
+        // by the upgrade itself.
         format!(
-            "{level},pingora_core=warn,pingora_proxy=warn,hickory_resolver=error,hickory_net=error"
+            "{level},pingora_core=warn,pingora_proxy=warn,pingora_core::server::transfer_fd=off,\
+             hickory_resolver=error,hickory_net=error"
         )
     }
 }

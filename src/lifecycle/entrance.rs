@@ -7,19 +7,21 @@
 //!
 //! HTTP/2 goes to Pingora as it is, once its preface has arrived; GOAWAY ends it.
 
+use std::pin::pin;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::BytesMut;
 use pingora_core::apps::{HttpServerApp, HttpServerOptions, ReusedHttpStream, ServerApp};
 use pingora_core::protocols::http::ServerSession;
-use pingora_core::protocols::http::v2::server::H2Options;
+use pingora_core::protocols::http::v2::server::{H2Options, default_h2_options};
 use pingora_core::protocols::l4::stream::Stream as TcpStream;
 use pingora_core::protocols::{ALPN, Stream};
 use pingora_core::server::ShutdownWatch;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::time::{Instant, timeout_at};
+use tokio::time::{Instant, timeout, timeout_at};
 
 use super::drain::LATE_ARRIVALS;
 use super::head;
@@ -57,7 +59,10 @@ pub type Count = fn(&Phase) -> Counted<'_>;
 
 /// A listener's application `A`, behind the reading of request heads.
 pub struct Entrance<A> {
-    app: Arc<Counting<A>>,
+    app: Arc<A>,
+    http1: Arc<Counting<A>>,
+    speaks_http2: bool,
+    count: Count,
     limits: Limits,
     phase: Arc<Phase>,
     closing: ShutdownWatch,
@@ -76,20 +81,25 @@ enum Arrival {
 }
 
 impl<A> Entrance<A> {
-    /// Puts `app` behind `limits`.
+    /// Puts `app` behind `limits`. Speaks HTTP/1.1 only.
     pub fn new(app: A, limits: Limits, phase: Arc<Phase>, count: Count) -> Self {
-        let closing = phase.closing();
-        let app = Arc::new(Counting {
-            app: Arc::new(app),
-            phase: phase.clone(),
-            count,
-        });
+        let (app, closing) = (Arc::new(app), phase.closing());
+        let http1 = Arc::new(Counting::new(app.clone(), phase.clone(), count, None));
         Self {
             app,
+            http1,
+            speaks_http2: false,
+            count,
             limits,
             phase,
             closing,
         }
+    }
+
+    /// Speaks HTTP/2 too: by ALPN over TLS, with prior knowledge without.
+    pub fn with_http2(mut self) -> Self {
+        self.speaks_http2 = true;
+        self
     }
 
     /// Waits for the first request of a connection.
@@ -146,7 +156,19 @@ impl<A> Entrance<A> {
 impl<A: HttpServerApp + Send + Sync + 'static> Entrance<A> {
     async fn http2(&self, stream: Stream) {
         let _counted = self.phase.arriving();
-        self.app.process_new(stream, &self.closing).await;
+        let limits = (self.limits)();
+        let app = Arc::new(Counting::new(
+            self.app.clone(),
+            self.phase.clone(),
+            self.count,
+            Some(limits),
+        ));
+        let mut serving = pin!(app.process_new(stream, &self.closing));
+        // Pingora closes connections that were idle for too long, but waits for the first
+        // request without limit.
+        if timeout(limits.timeout, serving.as_mut()).await.is_err() && app.has_begun() {
+            serving.await;
+        }
     }
 
     async fn http1(&self, mut stream: Stream, mut head: BytesMut) {
@@ -160,7 +182,7 @@ impl<A: HttpServerApp + Send + Sync + 'static> Entrance<A> {
                 );
             }
             session.set_pipelined_prefix(head);
-            let Some(reused) = self.app.process_new_http(session, &self.closing).await else {
+            let Some(reused) = self.http1.process_new_http(session, &self.closing).await else {
                 return;
             };
             (stream, settings) = reused.consume();
@@ -186,7 +208,9 @@ impl<A: HttpServerApp + Send + Sync + 'static> ServerApp for Entrance<A> {
         }
         let encrypted = stream.get_ssl_digest().is_some();
         match self.first(&mut stream).await {
-            Arrival::Preface(preface) if !encrypted => self.http2(unread(stream, &preface)).await,
+            Arrival::Preface(preface) if self.speaks_http2 && !encrypted => {
+                self.http2(unread(stream, &preface)).await
+            }
             Arrival::Head(head) | Arrival::Preface(head) => self.http1(stream, head).await,
             Arrival::Refused(kind) => refuse(stream, kind).await,
             Arrival::Nothing => close(stream).await,
@@ -265,7 +289,7 @@ async fn refuse(mut stream: Stream, kind: Kind) {
         tokio::io::copy(&mut rest, &mut tokio::io::sink()).await
     };
     // The client has broken off, or does not read: there is nobody to tell.
-    let _ = tokio::time::timeout(REFUSED_TIME, telling).await;
+    let _ = timeout(REFUSED_TIME, telling).await;
 }
 
 /// Counts the requests of an application, over whichever protocol they come.
@@ -276,6 +300,32 @@ struct Counting<A> {
     app: Arc<A>,
     phase: Arc<Phase>,
     count: Count,
+    begun: AtomicBool,
+    options: HttpServerOptions,
+    head_size: u32,
+}
+
+impl<A> Counting<A> {
+    /// For HTTP/1.1 connections, or for one HTTP/2 connection with its limits.
+    fn new(app: Arc<A>, phase: Arc<Phase>, count: Count, http2: Option<HeadLimits>) -> Self {
+        let mut options = HttpServerOptions::default();
+        options.h2c = http2.is_some();
+        options.h2_idle_timeout = http2.map(|limits| limits.idle);
+        let head_size = http2.map_or(0, |limits| u32::try_from(limits.size).unwrap_or(u32::MAX));
+        Self {
+            app,
+            phase,
+            count,
+            begun: AtomicBool::new(false),
+            options,
+            head_size,
+        }
+    }
+
+    /// Whether a request has arrived.
+    fn has_begun(&self) -> bool {
+        self.begun.load(Ordering::Acquire)
+    }
 }
 
 #[async_trait]
@@ -286,14 +336,17 @@ impl<A: HttpServerApp + Send + Sync + 'static> HttpServerApp for Counting<A> {
         shutdown: &ShutdownWatch,
     ) -> Option<ReusedHttpStream> {
         let _counted = (self.count)(&self.phase);
+        self.begun.store(true, Ordering::Release);
         self.app.process_new_http(session, shutdown).await
     }
 
     fn h2_options(&self) -> Option<H2Options> {
-        self.app.h2_options()
+        let mut options = default_h2_options();
+        options.max_header_list_size(self.head_size);
+        Some(options)
     }
 
     fn server_options(&self) -> Option<&HttpServerOptions> {
-        self.app.server_options()
+        Some(&self.options)
     }
 }

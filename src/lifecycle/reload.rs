@@ -8,6 +8,7 @@ use std::io;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use tokio::sync::Mutex;
@@ -19,6 +20,9 @@ use crate::config::resolve::{MOCK, Resolved, Settings, resolve};
 use crate::config::{Problem, schema};
 use crate::gateway::Snapshot;
 use crate::telemetry::metrics::{Metrics, Outcome};
+
+/// A changed file must be the same for this long before it is believed.
+const STILL: Duration = Duration::from_millis(100);
 
 /// A configuration that was read and checked.
 pub struct Loaded {
@@ -44,6 +48,10 @@ pub fn load(
         );
         vec![Problem::new("", message)]
     })?;
+    if text.trim().is_empty() {
+        let message = format!("`{}` is empty", path.display());
+        return Err(vec![Problem::new("", message)]);
+    }
     let config = parse(&text, &|name| std::env::var(name).ok())?;
     let mock = if config.providers.contains_key(MOCK) {
         mock()
@@ -143,8 +151,20 @@ impl Live {
 
     /// Reloads if a file differs from what the last attempt saw.
     pub async fn reload_if_changed(self: &Arc<Self>) {
+        let files = self.files();
+        let mut now = fingerprint(&files);
+        if now == *self.attempt.lock().await {
+            return;
+        }
+        // A writer may stand between emptying a file and filling it.
+        loop {
+            tokio::time::sleep(STILL).await;
+            let before = std::mem::replace(&mut now, fingerprint(&files));
+            if before == now {
+                break;
+            }
+        }
         let mut attempt = self.attempt.lock().await;
-        let now = fingerprint(&self.files());
         if std::mem::replace(&mut *attempt, now) != now {
             // The outcome is logged and counted.
             let _ = self.attempt("a file changed").await;

@@ -5,7 +5,6 @@ use std::process::ExitCode;
 use std::sync::atomic::AtomicUsize;
 use std::sync::{Arc, Mutex};
 
-use pingora_core::apps::HttpServerOptions;
 use pingora_core::listeners::ListenerConfig;
 use pingora_core::server::configuration::{Opt, ServerConf};
 use pingora_core::server::{RunArgs, Server};
@@ -184,12 +183,8 @@ impl Shell {
             self.dns.clone(),
             self.settings.access_log,
         );
-        let mut proxy = pingora_proxy::http_proxy(&server.configuration, door);
+        let proxy = pingora_proxy::http_proxy(&server.configuration, door);
         let snapshot = self.live.snapshot();
-        let mut options = HttpServerOptions::default();
-        options.h2c = true;
-        options.h2_idle_timeout = Some(snapshot.load().limits.keepalive_timeout);
-        proxy.server_options = Some(options);
         let timeout = self.settings.header_timeout;
         let limits: Limits = Box::new(move || {
             let limits = &snapshot.load().limits;
@@ -199,7 +194,8 @@ impl Shell {
                 size: limits.max_header,
             }
         });
-        let entrance = Entrance::new(proxy, limits, self.phase.clone(), Phase::request);
+        let entrance =
+            Entrance::new(proxy, limits, self.phase.clone(), Phase::request).with_http2();
         let mut service = Service::new("door".to_owned(), entrance);
         for address in &self.settings.listen {
             let mut listener = ListenerConfig::tcp(address.to_string());

@@ -40,6 +40,10 @@ const STEP: Duration = Duration::from_secs(30);
 /// How long the new process waits for `go`. Then it serves: the old process is gone.
 const GO: Duration = Duration::from_secs(10);
 
+/// The kernel ends all processes of a container with its first one.
+const FIRST_PROCESS: &str = "this process is the first of its container, which would end with it: \
+     replace the container, or run tollgate under an init process";
+
 /// How often the old process looks for the upgrade socket.
 const MOMENT: Duration = Duration::from_millis(10);
 
@@ -121,6 +125,9 @@ impl Upgrader {
             return Err(NotUpgraded::NotNow(
                 "this process is starting or about to exit",
             ));
+        }
+        if std::process::id() == 1 {
+            return Err(NotUpgraded::NotNow(FIRST_PROCESS));
         }
         log::info!("upgrading to {}", self.program.display());
         let outcome = self.attempt().await;

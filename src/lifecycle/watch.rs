@@ -15,7 +15,7 @@ use tokio::time::{Instant, timeout, timeout_at};
 use super::reload::Live;
 
 /// Writers make several events of one change: wait until they have been quiet for this long.
-const QUIET: Duration = Duration::from_millis(200);
+const QUIET: Duration = Duration::from_millis(100);
 
 /// Reload at the latest this long after the first event, however busy the directory is.
 const PATIENCE: Duration = Duration::from_secs(2);

@@ -2,7 +2,9 @@
 
 use nix::sys::signal::Signal;
 
+use crate::support::client::Multiplexed;
 use crate::support::conf::{CHAT, openai};
+use crate::support::wait::within;
 use crate::support::{Answer, Connection, Ending, Gate, Gateway, Protocol, Request, Upstream};
 
 async fn serving() -> (Upstream, Gateway) {
@@ -63,6 +65,35 @@ async fn a_client_that_sends_nothing_is_cut() {
 }
 
 #[tokio::test]
+async fn http2_without_a_request_is_cut_and_idle_http2_is_kept_for_its_time_only() {
+    const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0";
+    let upstream = Upstream::h1().await;
+    upstream.always(Answer::json("1"));
+    let gateway = Gateway::with(&openai(&upstream))
+        .server("header_timeout: 300ms")
+        .server("keepalive_timeout: 1s")
+        .start()
+        .await;
+    let mut silent = Connection::open(&gateway).await;
+    silent.write(PREFACE).await;
+    // Settings come; then the end, and not a test that times out.
+    assert!(!silent.rest().await.is_empty());
+    let mut idle = Multiplexed::open(&gateway).await;
+    let request = Request::post(CHAT, "{}").over(Protocol::H2);
+    for _ in 0..2 {
+        let answer = idle.start(&request).await.unwrap().finish().await;
+        assert_eq!(answer.status, 200);
+        tokio::time::sleep(std::time::Duration::from_millis(400)).await;
+    }
+    let closed = async {
+        while idle.start(&request).await.is_some() {
+            tokio::time::sleep(std::time::Duration::from_secs(2)).await
+        }
+    };
+    within("the end of an idle HTTP/2 connection", closed).await;
+}
+
+#[tokio::test]
 async fn an_idle_connection_is_kept_for_its_time_only() {
     let upstream = Upstream::h1().await;
     upstream.always(Answer::json("1"));
@@ -93,6 +124,7 @@ async fn too_large_a_head_is_refused() {
         (answer.status, answer.header("tollgate-error-source")),
         (431, Some("gateway"))
     );
+    assert_eq!(large.over(Protocol::H2).send(&gateway).await.status, 431);
     assert_eq!(upstream.requests().len(), 1);
 }
 

@@ -106,6 +106,19 @@ async fn a_changed_file_is_noticed() {
 }
 
 #[tokio::test]
+async fn a_file_that_is_being_written_is_not_believed() {
+    let (old, new) = (saying("old").await, saying("new").await);
+    let gateway = Gateway::start(&openai(&old)).await;
+    let text = std::fs::read_to_string(gateway.conf()).unwrap();
+    // Emptied, and filled much later than any writer does.
+    std::fs::write(gateway.conf(), "").unwrap();
+    gateway.logged("is empty").await;
+    assert_eq!(says(&gateway).await, "\"old\"");
+    std::fs::write(gateway.conf(), text.replace(&old.url(""), &new.url(""))).unwrap();
+    eventually_says(&gateway, "new").await;
+}
+
+#[tokio::test]
 async fn a_swapped_link_is_noticed_as_kubernetes_makes_it() {
     let (old, new) = (saying("old").await, saying("new").await);
     let gateway = Gateway::start(&openai(&old)).await;
