@@ -1,6 +1,7 @@
 //! Providers that cannot be reached, stay silent, or speak nonsense.
 
 use crate::support::conf::{CHAT, at, openai};
+use crate::support::metrics::Metrics;
 use crate::support::{
     Answer, Authority, Connection, Ending, Gateway, NameServer, Reply, Request, Response, Upstream,
     body, ports,
@@ -237,6 +238,12 @@ async fn connections_are_reused_and_a_stale_one_is_replaced_unseen() {
             "{}",
             answer.text()
         );
+        // A request is counted after its connection has gone back to the pool.
+        let counted =
+            |metrics: &Metrics| metrics.sum("tollgate_requests_total", &[]) > f64::from(number);
+        gateway
+            .metrics_when("the request in the metrics", counted)
+            .await;
     }
     let seen = upstream.received(4).await;
     let connections: Vec<_> = seen.iter().map(|request| request.connection).collect();

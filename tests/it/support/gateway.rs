@@ -201,7 +201,7 @@ impl Gateway {
                 if wanted(&metrics) {
                     return metrics;
                 }
-                last = metrics.text().to_owned();
+                last = metrics.values();
                 tokio::time::sleep(Duration::from_millis(20)).await;
             }
         };

@@ -28,6 +28,13 @@ impl Metrics {
         &self.text
     }
 
+    /// The scrape without comments and buckets, for people who read a failed test.
+    pub fn values(&self) -> String {
+        let lines = self.text.lines();
+        let values = lines.filter(|line| !line.starts_with('#') && !line.contains("_bucket{"));
+        values.collect::<Vec<_>>().join("\n")
+    }
+
     fn series<'a>(&'a self, name: &'a str) -> impl Iterator<Item = &'a str> {
         self.text.lines().filter(move |line| {
             line.strip_prefix(name)
