@@ -50,6 +50,8 @@ pub struct Context {
     pub handed_over: bool,
     /// A subrequest runs this.
     pub is_subrequest: bool,
+    /// The client's HTTP version, where a subrequest's head says another.
+    pub client_version: Option<http::Version>,
 }
 
 /// Where a request goes, and how it pays.
@@ -151,6 +153,7 @@ impl Context {
             failure: None,
             handed_over: false,
             is_subrequest: false,
+            client_version: None,
         }
     }
 

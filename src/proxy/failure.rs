@@ -90,6 +90,8 @@ pub async fn give_up(session: &mut Session, error: &Error, ctx: &mut Context) ->
     if kind == Kind::ClientGone {
         return nothing;
     }
+    // The connection ends with this answer, and the client is to know.
+    session.set_keepalive(None);
     let written = if begun {
         end_broken(session, ctx).await
     } else {

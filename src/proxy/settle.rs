@@ -50,7 +50,7 @@ fn record(session: &Session, error: Option<&Error>, ctx: &mut Context) -> Reques
         provider: ctx.provider.clone(),
         method: head.method.clone(),
         path: std::mem::take(&mut ctx.path),
-        version: head.version,
+        version: ctx.client_version.unwrap_or(head.version),
         client: session
             .client_addr()
             .and_then(|address| address.as_inet().copied()),

@@ -51,6 +51,7 @@ pub async fn run(session: &mut Session, ctx: &mut Context) -> Result<(), Failure
         .subrequest_spawner
         .take()
         .ok_or_else(|| internal("no subrequest can be made"))?;
+    ctx.client_version = Some(session.req_header().version);
     stand_in(session).map_err(|error| internal(&error.to_string()))?;
     let outer = Context::new(ctx.snapshot.clone());
     let state = std::mem::replace(ctx, outer);

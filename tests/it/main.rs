@@ -19,6 +19,7 @@ mod observability;
 mod routing;
 mod safety;
 mod smuggling;
+mod smuggling_h2;
 mod streams;
 mod support;
 mod tls;

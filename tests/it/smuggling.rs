@@ -1,6 +1,5 @@
 //! Requests that two servers could read differently: refused, and never half-understood.
 
-use crate::support::client::raw_h2::{self, Verdict};
 use crate::support::conf::{CHAT, openai};
 use crate::support::{Answer, Connection, Gateway, Upstream};
 
@@ -460,57 +459,4 @@ async fn http10_is_answered_without_chunks_and_closed() {
     );
     assert_eq!(answer.header("transfer-encoding"), None);
     assert_eq!(connection.rest().await, b"");
-}
-
-/// Pseudo-headers of a good request.
-const PSEUDO: [(&str, &str); 4] = [
-    (":method", "GET"),
-    (":scheme", "http"),
-    (":path", "/v1/default/default/openai/models"),
-    (":authority", "gateway.example"),
-];
-
-/// RFC 9113, section 8.2 and 8.3: fields that make a request malformed.
-const MALFORMED: &[(&str, &str)] = &[
-    ("connection", "close"),
-    ("keep-alive", "timeout=5"),
-    ("proxy-connection", "keep-alive"),
-    ("transfer-encoding", "chunked"),
-    ("upgrade", "websocket"),
-    ("te", "gzip"),
-    ("X-Upper", "1"),
-    ("x-nul", "a\0b"),
-    ("x-crlf", "a\r\nhost: evil"),
-    ("x blank", "1"),
-    (":late", "pseudo"),
-    (":path", "/v1/default/default/openai/second"),
-    ("content-length", "5"),
-];
-
-#[tokio::test]
-async fn malformed_http2_requests_are_refused() {
-    let upstream = Upstream::h1().await;
-    upstream.script(Answer::json("{}"));
-    let gateway = Gateway::start(&openai(&upstream)).await;
-    assert_eq!(
-        raw_h2::send(&gateway, &PSEUDO).await,
-        Verdict::Answered(Some(200))
-    );
-    for field in MALFORMED {
-        let fields = [&PSEUDO[..], &[*field]].concat();
-        let verdict = raw_h2::send(&gateway, &fields).await;
-        assert_ne!(verdict, Verdict::Answered(Some(200)), "{field:?}");
-        assert_eq!(
-            upstream.requests().len(),
-            1,
-            "{field:?} reached the provider"
-        );
-    }
-    for missing in 0..3 {
-        let mut fields = PSEUDO.to_vec();
-        let (name, _) = fields.remove(missing);
-        let verdict = raw_h2::send(&gateway, &fields).await;
-        assert_ne!(verdict, Verdict::Answered(Some(200)), "without {name}");
-        assert_eq!(upstream.requests().len(), 1, "without {name}");
-    }
 }
