@@ -54,12 +54,12 @@ pub async fn admit(door: &Door, session: &mut Session, ctx: &mut Context) -> Res
     ctx.path = target.split('?').next().unwrap_or("").into();
     let endpoint = Endpoint::parse(target.as_bytes()).map_err(unserved)?;
     let gateway = gateway(ctx, &endpoint)?;
+    ctx.gateway = Some(Arc::clone(&gateway));
     let mounted = gateway
         .providers
         .get(endpoint.provider)
         .cloned()
         .ok_or_else(|| no_provider(&endpoint))?;
-    ctx.gateway = Some(Arc::clone(&gateway));
     ctx.provider = Some(Arc::clone(&mounted));
     ctx.directives = Directives::parse(&session.req_header().headers)?;
     ctx.route = Some(route(session, ctx, &gateway, &mounted.provider, &endpoint)?);
