@@ -20,8 +20,10 @@ use pingora_core::protocols::http::v2::server::{H2Options, default_h2_options};
 use pingora_core::protocols::l4::stream::Stream as TcpStream;
 use pingora_core::protocols::{ALPN, Stream};
 use pingora_core::server::ShutdownWatch;
+// Tokio's timers wake the runtime through the kernel for every request; Pingora's do not.
+use pingora_timeout::timeout as fast_timeout;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::time::{Instant, timeout, timeout_at};
+use tokio::time::{Instant, timeout};
 
 use super::drain::LATE_ARRIVALS;
 use super::head;
@@ -110,7 +112,7 @@ impl<A> Entrance<A> {
         let mut head = BytesMut::with_capacity(USUAL_HEAD);
         let first_byte = tokio::select! {
             biased;
-            read = timeout_at(deadline, stream.read_buf(&mut head)) => read,
+            read = fast_timeout(limits.timeout, stream.read_buf(&mut head)) => read,
             () = self.late() => return Arrival::Nothing,
         };
         match first_byte {
@@ -125,7 +127,7 @@ impl<A> Entrance<A> {
         let mut head = BytesMut::with_capacity(USUAL_HEAD);
         let first_byte = tokio::select! {
             biased;
-            read = timeout_at(Instant::now() + limits.idle, stream.read_buf(&mut head)) => read,
+            read = fast_timeout(limits.idle, stream.read_buf(&mut head)) => read,
             () = self.unwanted() => return Arrival::Nothing,
         };
         let _counted = self.phase.arriving();
@@ -146,8 +148,9 @@ impl<A> Entrance<A> {
     /// Resolves when an idle connection should be closed. After a hand-over it may bring one
     /// more request, whose answer closes it: then no request crosses the closing on its way.
     async fn unwanted(&self) {
+        self.phase.reached(State::HandingOver).await;
         tokio::select! {
-            () = self.late() => {}
+            () = tokio::time::sleep(LATE_ARRIVALS) => {}
             () = self.phase.reached(State::Draining) => {}
         }
     }
@@ -243,7 +246,8 @@ async fn complete(
             None if head.len() > size => return Arrival::Refused(Kind::HeadTooLarge),
             None => {}
         }
-        match timeout_at(deadline, stream.read_buf(&mut head)).await {
+        let left = deadline.saturating_duration_since(Instant::now());
+        match fast_timeout(left, stream.read_buf(&mut head)).await {
             Err(_) => return Arrival::Refused(Kind::ClientTimeout),
             Ok(Ok(1..)) => {}
             Ok(_) => return Arrival::Nothing,

@@ -235,6 +235,8 @@ fn server_conf(settings: &Settings, takeover: Option<&Path>) -> ServerConf {
     let socket = takeover.map_or_else(|| settings.upgrade_socket.clone(), PathBuf::from);
     ServerConf {
         threads: settings.threads,
+        // With one thread there is nobody to steal from, and the simpler runtime is cheaper.
+        work_stealing: settings.threads > 1,
         upgrade_sock: socket.display().to_string(),
         grace_period_seconds: Some(OUT_OF_REACH),
         ..ServerConf::default()
