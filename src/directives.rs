@@ -10,6 +10,9 @@ use crate::error::{Failure, Kind};
 /// Prefix of all of them.
 pub const PREFIX: &str = "cf-aig-";
 
+const EVENT_ID: HeaderName = HeaderName::from_static("cf-aig-event-id");
+const KEY_ALIAS: HeaderName = HeaderName::from_static("cf-aig-byok-alias");
+
 /// Longest correlation id that is echoed, in bytes.
 const MAX_EVENT_ID: usize = 256;
 
@@ -32,14 +35,14 @@ pub struct Directives {
 impl Directives {
     /// Reads them; a failure names the header.
     pub fn parse(headers: &HeaderMap) -> Result<Self, Failure> {
-        let event_id = headers.get("cf-aig-event-id");
+        let event_id = headers.get(EVENT_ID);
         if event_id.is_some_and(|id| id.len() > MAX_EVENT_ID) {
             return Err(wrong(
                 "cf-aig-event-id",
                 &format!("must be at most {MAX_EVENT_ID} bytes long"),
             ));
         }
-        let key_alias = match headers.get("cf-aig-byok-alias").map(HeaderValue::to_str) {
+        let key_alias = match headers.get(KEY_ALIAS).map(HeaderValue::to_str) {
             None => None,
             Some(Ok(alias)) if !alias.trim().is_empty() => Some(alias.trim().into()),
             Some(_) => return Err(wrong("cf-aig-byok-alias", "must name a stored key")),

@@ -233,7 +233,8 @@ pub struct Key {
 pub struct Timeouts {
     /// To establish a connection, TLS included. Default `10s`; 504 beyond.
     pub connect: Option<Duration>,
-    /// Longest silence of the provider: before the first byte, and between two. Default `10m`; 504 beyond.
+    /// Longest silence of the provider: before the first byte (the time of an upload included),
+    /// and between two. Default `10m`; 504 beyond.
     pub idle: Option<Duration>,
 }
 

@@ -454,7 +454,7 @@ fn refuse_dot_segments(path: &str) -> Result<(), Failure> {
         let plain = segment.replace("%2e", ".").replace("%2E", ".");
         plain == "." || plain == ".."
     };
-    let suspicious = path.contains(['.', '%']);
+    let suspicious = memchr::memchr2(b'.', b'%', path.as_bytes()).is_some();
     if suspicious && path.split('/').any(dots) {
         return Err(Failure::because(
             Kind::BadRequest,

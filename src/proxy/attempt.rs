@@ -78,7 +78,6 @@ fn configure(peer: &mut HttpPeer, connection: &Connection) {
     options.connection_timeout = Some(connection.connect_timeout);
     options.total_connection_timeout = Some(connection.connect_timeout);
     options.read_timeout = Some(connection.idle_timeout);
-    options.write_timeout = Some(connection.idle_timeout);
     options.idle_timeout = Some(POOL_IDLE);
     options.ca = connection.ca.clone();
     options.max_h2_streams = MAX_H2_STREAMS;
