@@ -61,8 +61,8 @@ struct Row {
 }
 
 impl Kind {
-    /// Every kind, for pre-registering metrics.
-    pub const ALL: [Self; 19] = [
+    #[cfg(test)]
+    const ALL: [Self; 19] = [
         Self::UnknownGateway,
         Self::UnknownProvider,
         Self::BadPath,

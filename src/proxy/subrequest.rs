@@ -62,13 +62,10 @@ pub async fn run(session: &mut Session, ctx: &mut Context) -> Result<(), Failure
         .user_ctx(Box::new(handover))
         .build();
     let (prepared, handle) = spawner.create_subrequest(session.as_downstream(), sub);
-    let running = tokio::spawn(prepared.run());
-    let carried = carry(session, handle).await;
-    if carried.is_err() {
-        // The client is gone, or its answer cannot be completed: the call ends at once.
-        running.abort();
-    }
-    carried
+    tokio::spawn(prepared.run());
+    // A client that leaves ends the carrying; the subrequest finds its channel closed, cancels
+    // the call and settles the request.
+    carry(session, handle).await
 }
 
 /// The head that the subrequest reads: HTTP/1.1, with a body of one byte.
