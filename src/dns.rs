@@ -160,10 +160,11 @@ pub fn is_forbidden(address: IpAddr) -> bool {
 }
 
 fn is_forbidden_v4(address: Ipv4Addr) -> bool {
-    // Metadata services outside 169.254/16: Alibaba Cloud and Oracle Cloud.
-    const METADATA: [Ipv4Addr; 2] = [
+    // Metadata services outside 169.254/16: Alibaba Cloud, Oracle Cloud, Azure.
+    const METADATA: [Ipv4Addr; 3] = [
         Ipv4Addr::new(100, 100, 100, 200),
         Ipv4Addr::new(192, 0, 0, 192),
+        Ipv4Addr::new(168, 63, 129, 16),
     ];
     address.is_link_local()
         || address.is_unspecified()
@@ -174,12 +175,14 @@ fn is_forbidden_v4(address: Ipv4Addr) -> bool {
 }
 
 fn is_forbidden_v6(address: Ipv6Addr) -> bool {
-    // The EC2 metadata service.
-    const METADATA: Ipv6Addr = Ipv6Addr::new(0xfd00, 0xec2, 0, 0, 0, 0, 0, 0x254);
+    // The metadata service of Google Cloud.
+    const METADATA: Ipv6Addr = Ipv6Addr::new(0xfd20, 0xce, 0, 0, 0, 0, 0, 0x254);
     let segments = address.segments();
     address.is_unspecified()
         || address.is_multicast()
         || segments[0] & 0xffc0 == 0xfe80
+        // The metadata and credential services of AWS.
+        || (segments[0], segments[1]) == (0xfd00, 0xec2)
         || address == METADATA
 }
 
@@ -187,6 +190,10 @@ fn embedded_v4(address: Ipv6Addr) -> Option<Ipv4Addr> {
     let last = |s: [u16; 8]| Ipv4Addr::from((u32::from(s[6]) << 16) | u32::from(s[7]));
     match address.segments() {
         s @ [0, 0, 0, 0, 0, 0xffff, _, _] => Some(last(s)),
+        // IPv4-translated, RFC 2765.
+        s @ [0, 0, 0, 0, 0xffff, 0, _, _] => Some(last(s)),
+        // NAT64 prefix for local use, RFC 8215.
+        s @ [0x64, 0xff9b, 1, ..] => Some(last(s)),
         // NAT64 well-known prefix, RFC 6052.
         s @ [0x64, 0xff9b, 0, 0, 0, 0, _, _] => Some(last(s)),
         // IPv4-compatible, deprecated; `::` and `::1` are not meant.
@@ -233,7 +240,7 @@ fn no_servers() -> ResolverConfig {
 impl Resolve for NameServers {
     async fn resolve(&self, host: &str) -> Result<(Vec<IpAddr>, Instant), String> {
         // A final dot: the name is whole, search domains of the machine do not apply.
-        let name = if host.contains('.') {
+        let name = if host.contains('.') && !host.ends_with('.') {
             format!("{host}.")
         } else {
             host.to_owned()
@@ -269,6 +276,11 @@ mod tests {
             "febf::1",
             "ff02::1",
             "fd00:ec2::254",
+            "fd00:ec2::23",
+            "fd20:ce::254",
+            "168.63.129.16",
+            "::ffff:0:169.254.169.254",
+            "64:ff9b:1::169.254.169.254",
             "::ffff:169.254.169.254",
             "::169.254.169.254",
             "64:ff9b::a9fe:a9fe",

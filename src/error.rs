@@ -8,6 +8,8 @@ use std::borrow::Cow;
 
 use serde_json::json;
 
+use crate::record::Source;
+
 /// Why the gateway answered instead of a provider. A closed vocabulary: metrics and the
 /// access log use [`Kind::name`] as a label.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -132,6 +134,30 @@ impl Kind {
     /// What the public may read when nothing more precise is said.
     pub const fn message(self) -> &'static str {
         self.row().message
+    }
+
+    /// Who is at fault. An answer of the gateway's own is not always its own fault.
+    pub const fn source(self) -> Source {
+        match self {
+            Self::UnknownGateway
+            | Self::UnknownProvider
+            | Self::BadPath
+            | Self::BadRequest
+            | Self::BadHostPart
+            | Self::ClientTimeout
+            | Self::ClientGone
+            | Self::BodyTooLarge
+            | Self::HeadTooLarge
+            | Self::UnknownKey => Source::Client,
+            Self::Overloaded | Self::Credential | Self::UpstreamForbidden | Self::Internal => {
+                Source::Gateway
+            }
+            Self::UpstreamUnreachable
+            | Self::UpstreamTls
+            | Self::UpstreamTimeout
+            | Self::UpstreamInvalid
+            | Self::UpstreamCut => Source::Provider,
+        }
     }
 
     /// Whether sending the same request again can help, and after how many seconds.

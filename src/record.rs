@@ -17,18 +17,22 @@ use crate::gateway::{Gateway, Mounted};
 /// Who is at fault for an error.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Source {
-    /// The gateway made the answer.
+    /// The gateway.
     Gateway,
-    /// The provider did.
+    /// The provider.
     Provider,
+    /// The client.
+    Client,
 }
 
 impl Source {
-    /// The value of the `tollgate-error-source` header, and the label in metrics.
+    /// The label in metrics and the access log. The header `tollgate-error-source` tells who
+    /// wrote the answer instead, which is never the client.
     pub const fn name(self) -> &'static str {
         match self {
             Self::Gateway => "gateway",
             Self::Provider => "provider",
+            Self::Client => "client",
         }
     }
 }
@@ -66,7 +70,7 @@ pub struct RequestRecord {
     pub streamed: bool,
     /// What went wrong in the gateway, or between it and the provider.
     pub failure: Option<Failure>,
-    /// Who made the error, for a status of 400 and above or a broken answer.
+    /// Who is at fault, for a status of 400 and above or a broken answer.
     pub error_source: Option<Source>,
     /// Tries at the provider.
     pub attempts: u32,
@@ -78,6 +82,8 @@ pub struct RequestRecord {
     pub response_bytes: u64,
     /// From the request's head to the end of the answer.
     pub duration: Duration,
+    /// Time spent reading a held body from the client.
+    pub reading: Duration,
     /// From the start of the first try to the provider's last byte.
     pub upstream: Option<Duration>,
     /// To the provider's response head.
@@ -100,10 +106,12 @@ pub enum Value<'a> {
 }
 
 impl RequestRecord {
-    /// Time spent in the gateway itself: everything but the tries at the provider.
+    /// Time spent in the gateway itself: everything but the tries at the provider and the
+    /// reading of a held body.
     pub fn overhead(&self) -> Duration {
         self.duration
             .saturating_sub(self.upstream.unwrap_or_default())
+            .saturating_sub(self.reading)
     }
 
     /// `account/gateway`, empty when the URL named none.
@@ -154,6 +162,7 @@ impl RequestRecord {
             request_bytes,
             response_bytes,
             duration,
+            reading: _, // taken off the overhead
             upstream,
             first_byte,
             first_token,

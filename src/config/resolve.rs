@@ -239,16 +239,21 @@ fn log_filter(level: Option<&str>, problems: &mut Problems) -> String {
             format!("`{level}` is not a level; use error, warn, info, debug or trace"),
         );
     }
-    if matches!(level, "debug" | "trace") {
-        level.to_owned()
-    } else {
-        // Pingora calls the wait that is part of every upgrade an error; real ones are told
-        // by the upgrade itself.
-        format!(
-            "{level},pingora_core=warn,pingora_proxy=warn,pingora_core::server::transfer_fd=off,\
-             hickory_resolver=error,hickory_net=error"
-        )
+    // What the engines print at debug holds clients' keys. The wait that is part of every
+    // upgrade is an error to Pingora; real ones are told by the upgrade itself.
+    let verbose = matches!(level, "debug" | "trace");
+    let engines = if verbose { "info" } else { "warn" };
+    let mut filter = format!("{level},pingora_core::server::transfer_fd=off");
+    for engine in [
+        "pingora_core",
+        "pingora_proxy",
+        "pingora_http",
+        "h2",
+        "rustls",
+    ] {
+        filter += &format!(",{engine}={engines}");
     }
+    filter + ",hickory_resolver=error,hickory_net=error"
 }
 
 fn limits(server: &schema::Server, problems: &mut Problems) -> Limits {

@@ -21,6 +21,14 @@ struct HeaderPlace {
     scheme: String,
 }
 
+/// Headers in which SDKs send keys, whichever provider they were made for.
+static USUAL_HEADERS: [HeaderName; 4] = [
+    AUTHORIZATION,
+    HeaderName::from_static("x-api-key"),
+    HeaderName::from_static("api-key"),
+    HeaderName::from_static("x-goog-api-key"),
+];
+
 /// Where the key stands that a request brings.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum OwnKey<'a> {
@@ -97,11 +105,26 @@ impl KeyPlaces {
         if let Some(place) = header {
             return Some(OwnKey::Header(&place.name));
         }
-        let query = query?;
-        let mut names = self.query.iter();
-        names
-            .find(|name| query_holds(query, name))
+        let in_query = query.and_then(|query| {
+            let mut names = self.query.iter();
+            names.find(|name| query_holds(query, name))
+        });
+        in_query
             .map(|name| OwnKey::Query(name))
+            .or_else(|| self.elsewhere(headers))
+    }
+
+    /// A key in a header that this provider does not read is the client's own all the same: a
+    /// stored one is not spent beside it.
+    fn elsewhere(&self, headers: &HeaderMap) -> Option<OwnKey<'static>> {
+        let takes_keys = !self.headers.is_empty();
+        let looked_at = |name: &HeaderName| self.headers.iter().any(|place| place.name == *name);
+        let holds = |name: &&HeaderName| {
+            let mut values = headers.get_all(*name).iter();
+            !looked_at(name) && values.any(|value| holds_key(value.as_bytes(), ""))
+        };
+        let found = takes_keys.then(|| USUAL_HEADERS.iter().find(holds));
+        found.flatten().map(OwnKey::Header)
     }
 
     /// Every header in which a key may stand: what to remove before another key is set.
@@ -202,6 +225,19 @@ mod tests {
         );
         let presigned = Some("X-Amz-Algorithm=AWS4-HMAC-SHA256&X-Amz-Signature=0f");
         assert_eq!(found(&sigv4(), &[], presigned), "query X-Amz-Signature");
+    }
+
+    #[test]
+    fn a_key_where_another_provider_reads_it_is_the_clients_own_too() {
+        assert_eq!(
+            found(&Auth::Bearer, &[("x-api-key", "k")], None),
+            "header x-api-key"
+        );
+        assert_eq!(
+            found(&sigv4(), &[("x-api-key", "k")], None),
+            "header x-api-key"
+        );
+        assert_eq!(found(&Auth::None, &[("x-api-key", "k")], None), "none");
     }
 
     #[test]

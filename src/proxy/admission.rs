@@ -139,12 +139,21 @@ fn request_target(session: &Session) -> Result<String, Failure> {
         return Ok(target.to_owned());
     }
     match target.split_once("://") {
-        Some(("http" | "https", rest)) => {
-            let path = rest.find('/').map_or("/", |slash| &rest[slash..]);
-            Ok(path.to_owned())
+        Some((scheme, rest)) if is_http(scheme) => {
+            let end = rest.find(['/', '?', '#']).unwrap_or(rest.len());
+            let slash = if rest[end..].starts_with('/') {
+                ""
+            } else {
+                "/"
+            };
+            Ok(format!("{slash}{}", &rest[end..]))
         }
         _ => Ok(target.to_owned()),
     }
+}
+
+fn is_http(scheme: &str) -> bool {
+    scheme.eq_ignore_ascii_case("http") || scheme.eq_ignore_ascii_case("https")
 }
 
 fn unserved(reason: Unserved) -> Failure {
@@ -195,8 +204,9 @@ fn route(
         account: endpoint.account,
         path: endpoint.path,
         query: endpoint.query,
-        upgrade: session.is_upgrade_req(),
-        target_header: target_header.and_then(|value| value.to_str().ok()),
+        upgrade: attempt::is_websocket(session),
+        // What is not text is refused as the empty URL is.
+        target_header: target_header.map(|value| value.to_str().unwrap_or("")),
     })?;
     Ok(Route {
         format: wire::format_of(&target.path_and_query, provider.format),

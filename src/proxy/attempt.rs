@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
 use async_trait::async_trait;
-use http::header::{AUTHORIZATION, EXPECT, GetAll, HOST, HeaderValue};
+use http::header::{AUTHORIZATION, EXPECT, GetAll, HOST, HeaderValue, UPGRADE};
 use pingora_core::connectors::http::Connector;
 use pingora_core::protocols::ALPN;
 use pingora_core::protocols::TcpKeepalive;
@@ -78,6 +78,9 @@ fn configure(peer: &mut HttpPeer, connection: &Connection) {
     options.connection_timeout = Some(connection.connect_timeout);
     options.total_connection_timeout = Some(connection.connect_timeout);
     options.read_timeout = Some(connection.idle_timeout);
+    // Without it a provider that stops reading would hold the request for ever: Pingora does
+    // not look at the answer while it writes.
+    options.write_timeout = Some(connection.idle_timeout);
     options.idle_timeout = Some(POOL_IDLE);
     options.ca = connection.ca.clone();
     options.max_h2_streams = MAX_H2_STREAMS;
@@ -180,7 +183,7 @@ pub fn head(
             request.insert_header(name.clone(), value.clone())?;
         }
         body::frame(request, ctx)?;
-        if session.is_upgrade_req() {
+        if is_websocket(session) {
             keys_from_subprotocols(request, provider)?;
         }
         pingora_core::Result::Ok(())
@@ -278,6 +281,13 @@ fn sign(
             .map_err(|error| Failure::new(Kind::Credential).with_detail(error.to_string()))?;
     }
     Ok(())
+}
+
+/// Whether the client asks for a WebSocket. Pingora takes any `Upgrade` header for one.
+pub fn is_websocket(session: &Session) -> bool {
+    let upgrade = session.req_header().headers.get(UPGRADE);
+    session.is_upgrade_req()
+        && upgrade.is_some_and(|to| to.as_bytes().eq_ignore_ascii_case(b"websocket"))
 }
 
 /// The subprotocols that a WebSocket client offers.

@@ -1,6 +1,8 @@
 //! Request bodies: streamed through where possible, held where they must be known before
 //! the first try (signing; later routing, caching and replay).
 
+use std::time::Instant;
+
 use bytes::{Bytes, BytesMut};
 use http::header::{CONTENT_TYPE, EXPECT, TRANSFER_ENCODING};
 use pingora_core::ErrorType;
@@ -51,7 +53,9 @@ pub async fn admit(door: &Door, session: &mut Session, ctx: &mut Context) -> Res
         };
         return Ok(());
     }
+    let began = Instant::now();
     let (bytes, memory) = hold(door, session, declared, &limits).await?;
+    ctx.reading = began.elapsed();
     ctx.body = Body::Held {
         bytes,
         _memory: memory,
@@ -119,11 +123,10 @@ async fn hold(
         if remaining <= REPLAY_BUFFER {
             session.enable_retry_buffering();
         }
-        let Some(piece) = session
-            .read_request_body()
-            .await
-            .map_err(|error| read_failure(&error))?
-        else {
+        // Pingora's own read timeout is for HTTP/1 only.
+        let read = pingora_timeout::timeout(limits.body_timeout, session.read_request_body());
+        let read = read.await.map_err(|_| Failure::new(Kind::ClientTimeout))?;
+        let Some(piece) = read.map_err(|error| read_failure(&error))? else {
             return Ok((body.freeze(), memory));
         };
         let length = (body.len() + piece.len()) as u64;

@@ -7,7 +7,7 @@ use bytes::Bytes;
 use pingora_core::{Error, ErrorType};
 use uuid::Uuid;
 
-use crate::call::ModelScan;
+use crate::call::{MAX_MODEL, ModelScan};
 use crate::config::schema::Format;
 use crate::credential::{Credential, ServiceAccount};
 use crate::directives::Directives;
@@ -44,6 +44,10 @@ pub struct Context {
     pub attempt: Attempt,
     /// What came back.
     pub answer: Answer,
+    /// Time spent reading a body that is held: the client's, not the gateway's.
+    pub reading: Duration,
+    /// When an answer of the gateway's own was written.
+    pub answered: Option<Instant>,
     /// What went wrong, when the gateway knows it better than Pingora.
     pub failure: Option<Failure>,
     /// A subrequest has taken the request over and will settle it.
@@ -130,6 +134,8 @@ pub struct Answer {
     pub streamed: bool,
     /// Knows how to end it honestly, should it break.
     pub watch: Option<Watch>,
+    /// Its last byte has arrived.
+    pub ended: bool,
     /// The provider's status.
     pub status: u16,
 }
@@ -150,6 +156,8 @@ impl Context {
             body: Body::Unread,
             attempt: Attempt::default(),
             answer: Answer::default(),
+            reading: Duration::ZERO,
+            answered: None,
             failure: None,
             handed_over: false,
             is_subrequest: false,
@@ -167,6 +175,7 @@ impl Context {
     /// The model's name, from the path or from the body as far as it has passed.
     pub fn model(&self) -> Option<&str> {
         let in_path = self.route.as_ref().and_then(|route| route.model.as_deref());
+        let in_path = in_path.filter(|model| model.len() <= MAX_MODEL);
         in_path.or(match &self.body {
             Body::Streaming {
                 scan: Some(scan), ..

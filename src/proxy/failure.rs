@@ -1,6 +1,6 @@
 //! What goes wrong: whether to try again, what the client is told, how a broken stream ends.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use http::header::{CACHE_CONTROL, CONTENT_LENGTH, CONTENT_TYPE, RETRY_AFTER};
@@ -42,10 +42,7 @@ pub fn broke(session: &Session, ctx: &Context, mut error: Box<Error>, reused: bo
     // Pingora marks what is safe to repeat: HTTP/1 errors on a reused connection, refused
     // HTTP/2 streams and those behind a GOAWAY. A stream that was reset is an answer.
     error.retry.decide_reuse(reused);
-    let unanswered = ctx.answer.head.is_none()
-        && session
-            .response_written()
-            .is_none_or(|head| head.status.is_informational());
+    let unanswered = ctx.answer.head.is_none() && !has_begun(session);
     let replayable =
         matches!(ctx.body, Body::Held { .. }) || !session.as_ref().retry_buffer_truncated();
     let safe = error.retry() && error.esource() == &ErrorSource::Upstream;
@@ -81,9 +78,7 @@ pub async fn give_up(session: &mut Session, error: &Error, ctx: &mut Context) ->
     if ctx.handed_over {
         return nothing;
     }
-    let begun = session
-        .response_written()
-        .is_some_and(|head| !head.status.is_informational());
+    let begun = has_begun(session);
     let failure = ctx.failure.take().unwrap_or_else(|| classify(error, begun));
     let kind = failure.kind;
     ctx.failure = Some(failure.clone());
@@ -104,6 +99,14 @@ pub async fn give_up(session: &mut Session, error: &Error, ctx: &mut Context) ->
         error_code: kind.status(),
         can_reuse_downstream: false,
     }
+}
+
+/// Whether the client has the head of its answer: from then on a status can no longer tell.
+/// An upgrade (101) is one; what follows it is no longer HTTP.
+fn has_begun(session: &Session) -> bool {
+    session
+        .response_written()
+        .is_some_and(|head| head.status.as_u16() == 101 || !head.status.is_informational())
 }
 
 /// What an error of Pingora's means.
@@ -150,7 +153,7 @@ fn classify(error: &Error, begun: bool) -> Failure {
 /// An answer of the gateway's own.
 async fn write(
     session: &mut Session,
-    ctx: &Context,
+    ctx: &mut Context,
     failure: &Failure,
 ) -> pingora_core::Result<()> {
     let body = Bytes::from(failure.body());
@@ -172,6 +175,7 @@ async fn write(
     session.set_close_on_response_before_downstream_finish(!little);
     session.write_response_header(Box::new(head), false).await?;
     finish(session, body).await?;
+    ctx.answered = Some(Instant::now());
     if unread && !little {
         linger(session).await;
     }
@@ -197,14 +201,12 @@ async fn linger(session: &mut Session) {
 async fn end_broken(session: &mut Session, ctx: &Context) -> pingora_core::Result<()> {
     let format = ctx.route.as_ref().map(|route| route.format);
     let watch = ctx.answer.watch.as_ref();
-    let kind = ctx
-        .failure
-        .as_ref()
-        .map_or(Kind::UpstreamCut, |failure| failure.kind);
-    let message = if kind == Kind::UpstreamTimeout {
-        "The provider stopped sending before its answer was complete"
-    } else {
-        Kind::UpstreamCut.message()
+    let message = match &ctx.failure {
+        Some(failure) if failure.kind == Kind::UpstreamTimeout => {
+            "The provider stopped sending before its answer was complete"
+        }
+        Some(failure) => &failure.public,
+        None => Kind::UpstreamCut.message(),
     };
     let frame = format.and_then(|format| watch?.error_frame(format, message));
     session.set_keepalive(None);

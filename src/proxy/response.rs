@@ -61,6 +61,7 @@ pub fn body_arrived(
     }
     let now = Instant::now();
     ctx.answer.last_byte = Some(now);
+    ctx.answer.ended = end_of_stream;
     let watch = ctx
         .answer
         .watch
@@ -94,6 +95,9 @@ pub fn head_leaves(
     }
     if response.status == StatusCode::SWITCHING_PROTOCOLS {
         select_subprotocol(session, response, ctx)?;
+        // A tunnel may be silent for as long as both sides like; what bounds it is the
+        // provider's idle timeout.
+        session.set_read_timeout(None);
     }
     if session.req_header().version == http::Version::HTTP_10 {
         // It knows no chunks: the end of the connection is the end of the answer.

@@ -14,6 +14,8 @@ use super::context::{Body, Context};
 
 /// Longest header value that goes into the record, in bytes.
 const MAX_HEADER: usize = 256;
+/// Longest path that goes into the record, in bytes.
+const MAX_PATH: usize = 1024;
 
 /// Publishes the record; a subrequest that took the request over does it instead.
 pub fn publish(door: &Door, session: &mut Session, error: Option<&Error>, ctx: &mut Context) {
@@ -27,19 +29,19 @@ pub fn publish(door: &Door, session: &mut Session, error: Option<&Error>, ctx: &
 
 fn record(session: &Session, error: Option<&Error>, ctx: &mut Context) -> RequestRecord {
     let head = session.req_header();
-    let now = Instant::now();
+    let now = ctx.answered.unwrap_or_else(Instant::now);
     let status = session
         .response_written()
         .map_or(0, |head| head.status.as_u16());
     let failure = ctx.failure.take().or_else(|| unexplained(error));
     let error_source = match (&failure, status) {
-        (Some(_), _) => Some(Source::Gateway),
+        (Some(failure), _) => Some(failure.kind.source()),
         (None, 400..) => Some(Source::Provider),
         (None, _) => None,
     };
     let shown = |name: &str| {
         let value = head.headers.get(name)?.to_str().ok()?;
-        Some(value[..value.len().min(MAX_HEADER)].into())
+        Some(cut(value, MAX_HEADER).into())
     };
     RequestRecord {
         id: ctx.id,
@@ -49,7 +51,8 @@ fn record(session: &Session, error: Option<&Error>, ctx: &mut Context) -> Reques
         key_alias: ctx.stored_key().map(|key| key.alias.clone()),
         provider: ctx.provider.clone(),
         method: head.method.clone(),
-        path: std::mem::take(&mut ctx.path),
+        path: cut(&ctx.path, MAX_PATH).into(),
+        reading: ctx.reading,
         version: ctx.client_version.unwrap_or(head.version),
         client: session
             .client_addr()
@@ -71,6 +74,11 @@ fn record(session: &Session, error: Option<&Error>, ctx: &mut Context) -> Reques
     }
 }
 
+/// At most `most` bytes of `text`, whole characters.
+fn cut(text: &str, most: usize) -> &str {
+    &text[..text.floor_char_boundary(most)]
+}
+
 /// An error that no phase has explained: a client that went away between two requests' phases.
 fn unexplained(error: Option<&Error>) -> Option<crate::error::Failure> {
     use crate::error::{Failure, Kind};
@@ -85,9 +93,14 @@ fn request_bytes(session: &Session, ctx: &Context) -> u64 {
     }
 }
 
-/// From the start of the first try to the provider's last byte, or to now when none came.
+/// From the start of the first try to the provider's last byte, or to the end of the request
+/// when that never came.
 fn upstream(ctx: &Context, now: Instant) -> Option<Duration> {
     let began = ctx.attempt.began?;
-    let ended = ctx.answer.last_byte.or(ctx.answer.head).unwrap_or(now);
+    let ended = ctx
+        .answer
+        .last_byte
+        .filter(|_| ctx.answer.ended)
+        .unwrap_or(now);
     Some(ended.saturating_duration_since(began))
 }

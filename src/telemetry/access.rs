@@ -101,6 +101,7 @@ pub(crate) mod tests {
             request_bytes: 10,
             response_bytes: 20,
             duration: Duration::from_micros(1500),
+            reading: Duration::ZERO,
             upstream: Some(Duration::from_micros(1000)),
             first_byte: None,
             first_token: None,

@@ -121,7 +121,7 @@ impl Metrics {
             )?,
             errors: counter(
                 "tollgate_errors_total",
-                "Requests that failed, by who made the error (gateway or provider) and kind",
+                "Requests that failed, by who is at fault (client, gateway or provider) and kind",
                 &["gateway", "provider", "source", "kind"],
             )?,
             duration: histogram(

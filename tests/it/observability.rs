@@ -55,9 +55,9 @@ async fn every_request_is_counted_once() {
     for (source, kind) in [
         ("provider", "provider_429"),
         ("provider", "provider_5xx"),
-        ("gateway", "upstream_unreachable"),
-        ("gateway", "unknown_provider"),
-        ("gateway", "unknown_gateway"),
+        ("provider", "upstream_unreachable"),
+        ("client", "unknown_provider"),
+        ("client", "unknown_gateway"),
     ] {
         assert_eq!(
             errors(&metrics, source, kind),
@@ -94,7 +94,7 @@ async fn a_broken_stream_is_a_failure() {
     Request::post(CHAT, "{}").send(&gateway).await;
     let metrics = gateway
         .metrics_when("two cut answers", |metrics| {
-            errors(metrics, "gateway", "upstream_cut") >= 2.0
+            errors(metrics, "provider", "upstream_cut") >= 2.0
         })
         .await;
     assert_eq!(metrics.sum("tollgate_errors_total", &[]), 2.0);
@@ -122,7 +122,7 @@ async fn a_client_that_leaves_is_counted_as_such() {
     upstream.abandoned(1).await;
     let metrics = gateway
         .metrics_when("a client that left", |metrics| {
-            errors(metrics, "gateway", "client_gone") >= 1.0
+            errors(metrics, "client", "client_gone") >= 1.0
         })
         .await;
     assert_eq!(metrics.sum("tollgate_errors_total", &[]), 1.0);

@@ -1,6 +1,7 @@
 //! Protocol upgrades: realtime APIs on the same paths, bytes both ways.
 
 use crate::support::conf::{SPENDING, at, openai, path};
+use crate::support::metrics::Metrics;
 use crate::support::wire::Head;
 use crate::support::{Answer, Connection, Gateway, Reply, Request, Upstream};
 
@@ -273,4 +274,52 @@ async fn either_side_may_end_it() {
     let (mut connection, _) = upgraded(&gateway, &path("openai", "realtime"), "").await;
     drop(leaving);
     assert_eq!(connection.rest().await, b"");
+}
+
+#[tokio::test]
+async fn a_silent_tunnel_stays_open() {
+    let upstream = Upstream::answering(accepting(&[])).await;
+    let gateway = Gateway::with(&openai(&upstream))
+        .server("body_timeout: 200ms")
+        .start()
+        .await;
+    let (mut connection, _) = upgraded(&gateway, &path("openai", "realtime"), "").await;
+    tokio::time::sleep(std::time::Duration::from_millis(700)).await;
+    connection.write(b"still there").await;
+    assert_eq!(connection.exactly(11).await, b"still there");
+}
+
+/// Accepts one upgrade, sends two bytes, and resets the connection.
+async fn reset_after_upgrade(listener: tokio::net::TcpListener) {
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    let (mut socket, _) = listener.accept().await.unwrap();
+    let mut head = Vec::new();
+    while !head.ends_with(b"\r\n\r\n") {
+        assert_ne!(socket.read_buf(&mut head).await.unwrap(), 0);
+    }
+    let answer =
+        b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\r\nhi";
+    socket.write_all(answer).await.unwrap();
+    let mut one = [0];
+    socket.read_exact(&mut one).await.unwrap();
+    socket.set_zero_linger().unwrap();
+}
+
+#[tokio::test]
+async fn a_tunnel_that_breaks_ends_without_a_word_of_ours() {
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url = format!("http://{}", listener.local_addr().unwrap());
+    let provider = tokio::spawn(reset_after_upgrade(listener));
+    let yaml =
+        format!("providers: {{ custom-talk: {{ base_url: \"{url}\", allow_insecure: true }} }}\n");
+    let gateway = Gateway::start(&yaml).await;
+    let (mut connection, _) = upgraded(&gateway, &path("custom-talk", "live"), "").await;
+    assert_eq!(connection.exactly(2).await, b"hi");
+    connection.write(b"!").await;
+    assert_eq!(connection.rest().await, b"");
+    provider.await.unwrap();
+    let cut = |metrics: &Metrics| {
+        metrics.sum("tollgate_errors_total", &[("kind", "upstream_cut")]) == 1.0
+    };
+    gateway.metrics_when("a cut tunnel", cut).await;
 }

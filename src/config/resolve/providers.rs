@@ -15,7 +15,7 @@ use pingora_rustls::CertificateDer;
 use super::Problems;
 use crate::config::schema::{self, Auth, Format};
 use crate::config::secret::Secret;
-use crate::credential::{self, KeyPlaces};
+use crate::credential::{self, Credential, KeyPlaces};
 use crate::provider::join::Version;
 use crate::provider::template::{Pattern, Template};
 use crate::provider::{
@@ -126,6 +126,7 @@ fn merge(entry: schema::Provider, change: schema::Provider) -> schema::Provider 
         target_header,
     } = change;
     let own_paths = !paths.is_empty();
+    let moved = base_url.is_some();
     let mut rules = if own_paths { paths } else { entry.paths };
     if base_url.is_some() && !own_paths {
         // A deployment's base URL stands for all of the provider's.
@@ -155,7 +156,8 @@ fn merge(entry: schema::Provider, change: schema::Provider) -> schema::Provider 
             aliases
         },
         realtime: realtime.or(entry.realtime),
-        target_header: target_header.or(entry.target_header),
+        // Another URL of the provider's own would go past a deployment's base URL.
+        target_header: target_header.or(entry.target_header.filter(|_| !moved)),
     }
 }
 
@@ -257,7 +259,9 @@ impl Builder<'_> {
                 (None, Some(file)) => Secret::from_file(file),
                 _ => Err("write exactly one of `value` and `file`".to_owned()),
             };
-            let parsed = secret.and_then(|secret| credential::parse(auth, secret.expose()));
+            let parsed = secret
+                .and_then(|secret| credential::parse(auth, secret.expose()))
+                .and_then(over_https);
             if let Some(credential) = self.ok(&field, parsed) {
                 stored.push(StoredKey { alias, credential });
             }
@@ -425,6 +429,16 @@ impl Builder<'_> {
                 .map(|domain| domain.as_str().into())
                 .collect(),
         })
+    }
+}
+
+/// Tokens are bought over HTTPS only.
+fn over_https(credential: Credential) -> Result<Credential, String> {
+    match &credential {
+        Credential::Google(account) if !account.is_https() => {
+            Err("`token_uri` of the service account must be https".to_owned())
+        }
+        _ => Ok(credential),
     }
 }
 
