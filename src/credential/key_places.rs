@@ -257,7 +257,7 @@ mod tests {
             "none"
         );
         assert_eq!(
-            found(&Auth::Bearer, &[("x-api-key", "k")], Some("key=k")),
+            found(&Auth::Bearer, &[("x-other-key", "k")], Some("key=k")),
             "none"
         );
         assert_eq!(
