@@ -506,3 +506,82 @@ fn ca_bytes(authorities: Option<&Arc<CaType>>) -> Vec<u8> {
         .flat_map(|ca| ca.borrow_raw_cert().iter().copied())
         .collect()
 }
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+    use crate::provider::Ask;
+
+    fn catalogued() -> AHashMap<Box<str>, Arc<Provider>> {
+        let mut problems = Problems::default();
+        let overrides = BTreeMap::from([(MOCK.to_owned(), schema::Provider::default())]);
+        let providers = resolve(&overrides, ([127, 0, 0, 1], 1).into(), &mut problems);
+        assert!(problems.0.is_empty(), "{:?}", problems.0);
+        providers
+    }
+
+    fn url(provider: &Provider, path: &str) -> Option<String> {
+        let (path, query) = match path.split_once('?') {
+            Some((path, query)) => (path, Some(query)),
+            None => (path, None),
+        };
+        let ask = Ask {
+            account: "acct1",
+            path,
+            query,
+            upgrade: false,
+            target_header: None,
+        };
+        let target = provider.target(&ask).ok()?;
+        let scheme = if target.origin.tls { "https" } else { "http" };
+        let authority = target.origin.authority.to_str().unwrap().to_owned();
+        Some(format!("{scheme}://{authority}{}", target.path_and_query))
+    }
+
+    /// `slug <tab> path <tab> URL`, `-` for a path that is refused.
+    #[test]
+    fn every_catalogued_path_leads_where_the_provider_serves_it() {
+        let providers = catalogued();
+        let table = include_str!("../../../tests/golden/provider-urls.tsv");
+        let rows = table
+            .lines()
+            .filter(|line| !line.is_empty() && !line.starts_with('#'));
+        for row in rows {
+            let [slug, path, expected] = row.split('\t').collect::<Vec<_>>()[..] else {
+                panic!("not three columns: {row}")
+            };
+            let provider = providers
+                .get(slug)
+                .unwrap_or_else(|| panic!("no provider {slug}"));
+            let found = url(provider, path);
+            assert_eq!(found.as_deref().unwrap_or("-"), expected, "{slug} {path}");
+        }
+    }
+
+    #[test]
+    fn the_mock_is_off_unless_configured() {
+        let mut problems = Problems::default();
+        let providers = resolve(&BTreeMap::new(), ([127, 0, 0, 1], 1).into(), &mut problems);
+        assert!(!providers.contains_key(MOCK));
+        assert!(catalogued().contains_key(MOCK));
+    }
+
+    #[test]
+    fn a_deployments_base_url_stands_for_all_of_the_providers() {
+        let yaml = "providers: { fal: { base_url: 'https://proxy.example/x' }, aws-bedrock: { base_url: 'https://{region}.proxy.example' } }";
+        let config = crate::config::load::parse(yaml, &|_| None).unwrap();
+        let mut problems = Problems::default();
+        let providers = resolve(&config.providers, ([127, 0, 0, 1], 1).into(), &mut problems);
+        assert!(problems.0.is_empty(), "{:?}", problems.0);
+        assert!(providers["fal"].target_header.is_none());
+        let bedrock = url(
+            &providers["aws-bedrock"],
+            "bedrock-runtime/us-east-1/model/m/invoke",
+        );
+        assert_eq!(
+            bedrock.as_deref(),
+            Some("https://us-east-1.proxy.example/model/m/invoke")
+        );
+    }
+}
