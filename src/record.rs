@@ -11,7 +11,7 @@ use std::time::{Duration, SystemTime};
 
 use uuid::Uuid;
 
-use crate::error::Failure;
+use crate::error::{Failure, Kind};
 use crate::gateway::{Gateway, Mounted};
 
 /// Who is at fault for an error.
@@ -106,6 +106,37 @@ pub enum Value<'a> {
 }
 
 impl RequestRecord {
+    /// What was refused before its head could be read as a request.
+    pub fn refused(kind: Kind) -> Self {
+        Self {
+            id: Uuid::now_v7(),
+            started: SystemTime::now(),
+            gateway: None,
+            provider: None,
+            model: None,
+            key_alias: None,
+            method: http::Method::default(),
+            path: "".into(),
+            version: http::Version::HTTP_11,
+            client: None,
+            user_agent: None,
+            traceparent: None,
+            status: kind.status(),
+            streamed: false,
+            failure: Some(Failure::new(kind)),
+            error_source: Some(kind.source()),
+            attempts: 0,
+            reused: false,
+            request_bytes: 0,
+            response_bytes: 0,
+            duration: Duration::ZERO,
+            reading: Duration::ZERO,
+            upstream: None,
+            first_byte: None,
+            first_token: None,
+        }
+    }
+
     /// Time spent in the gateway itself: everything but the tries at the provider and the
     /// reading of a held body.
     pub fn overhead(&self) -> Duration {

@@ -59,6 +59,9 @@ pub type Limits = Box<dyn Fn() -> HeadLimits + Send + Sync>;
 /// As what requests are counted: [`Phase::request`] or [`Phase::operation`].
 pub type Count = fn(&Phase) -> Counted<'_>;
 
+/// Learns of what was refused before it became a request.
+pub type Report = Box<dyn Fn(Kind) + Send + Sync>;
+
 /// A listener's application `A`, behind the reading of request heads.
 pub struct Entrance<A> {
     app: Arc<A>,
@@ -68,6 +71,7 @@ pub struct Entrance<A> {
     limits: Limits,
     phase: Arc<Phase>,
     closing: ShutdownWatch,
+    report: Report,
 }
 
 /// What became of waiting for a request head.
@@ -95,7 +99,14 @@ impl<A> Entrance<A> {
             limits,
             phase,
             closing,
+            report: Box::new(|_| ()),
         }
+    }
+
+    /// Tells `report` of what is refused.
+    pub fn reporting_to(mut self, report: Report) -> Self {
+        self.report = report;
+        self
     }
 
     /// Speaks HTTP/2 too: by ALPN over TLS, with prior knowledge without.
@@ -137,6 +148,11 @@ impl<A> Entrance<A> {
             }
             _ => Arrival::Nothing,
         }
+    }
+
+    async fn refuse(&self, stream: Stream, kind: Kind) {
+        (self.report)(kind);
+        refuse(stream, kind).await;
     }
 
     /// Resolves when a fresh connection has had its chance to bring a request.
@@ -191,7 +207,7 @@ impl<A: HttpServerApp + Send + Sync + 'static> Entrance<A> {
             (stream, settings) = reused.consume();
             head = match self.next(&mut stream).await {
                 Arrival::Head(head) | Arrival::Preface(head) => head,
-                Arrival::Refused(kind) => return refuse(stream, kind).await,
+                Arrival::Refused(kind) => return self.refuse(stream, kind).await,
                 Arrival::Nothing => return close(stream).await,
             };
         }
@@ -215,7 +231,7 @@ impl<A: HttpServerApp + Send + Sync + 'static> ServerApp for Entrance<A> {
                 self.http2(unread(stream, &preface)).await
             }
             Arrival::Head(head) | Arrival::Preface(head) => self.http1(stream, head).await,
-            Arrival::Refused(kind) => refuse(stream, kind).await,
+            Arrival::Refused(kind) => self.refuse(stream, kind).await,
             Arrival::Nothing => close(stream).await,
         }
         None

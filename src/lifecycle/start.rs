@@ -24,6 +24,8 @@ use crate::config::Problem;
 use crate::config::resolve::Settings;
 use crate::dns::Dns;
 use crate::proxy::Door;
+use crate::record::RequestRecord;
+use crate::telemetry::access;
 use crate::telemetry::log as log_setup;
 use crate::telemetry::metrics::Metrics;
 
@@ -195,8 +197,15 @@ impl Shell {
                 size: limits.max_header,
             }
         });
-        let entrance =
-            Entrance::new(proxy, limits, self.phase.clone(), Phase::request).with_http2();
+        let (metrics, form) = (self.metrics.clone(), self.settings.access_log);
+        let report = Box::new(move |kind| {
+            let record = RequestRecord::refused(kind);
+            metrics.publish(&record);
+            access::write(form, &record);
+        });
+        let entrance = Entrance::new(proxy, limits, self.phase.clone(), Phase::request)
+            .with_http2()
+            .reporting_to(report);
         let mut service = Service::new("door".to_owned(), entrance);
         for address in &self.settings.listen {
             let mut listener = ListenerConfig::tcp(address.to_string());

@@ -1,6 +1,7 @@
 //! Limits on heads and on clients that take their time.
 
 use crate::support::conf::{CHAT, openai};
+use crate::support::metrics::Metrics;
 use crate::support::{Answer, Connection, Gateway, Protocol, Request, Upstream, within};
 
 #[tokio::test]
@@ -32,6 +33,13 @@ async fn a_long_head_is_431() {
     let long = format!("{CHAT}?{}", "q".repeat(20 << 10));
     assert_eq!(Request::get(&long).send(&gateway).await.status, 431);
     assert_eq!(upstream.requests().len(), 2);
+    let refused = |metrics: &Metrics| {
+        metrics.sum(
+            "tollgate_errors_total",
+            &[("kind", "head_too_large"), ("source", "client")],
+        ) >= 2.0
+    };
+    gateway.metrics_when("the refused heads", refused).await;
 }
 
 #[tokio::test]
