@@ -142,3 +142,27 @@ async fn a_body_that_does_not_come_is_408() {
         "nothing arrived whole"
     );
 }
+
+#[tokio::test]
+async fn a_client_that_does_not_read_is_cut() {
+    let upstream = Upstream::h1().await;
+    let large = crate::support::body::octets(32 << 20);
+    upstream.script(Answer::new(200).bytes(&large));
+    let gateway = Gateway::with(&openai(&upstream))
+        .server("write_timeout: 300ms")
+        .start()
+        .await;
+    let mut connection = Connection::open(&gateway).await;
+    connection
+        .write(format!("GET {CHAT} HTTP/1.1\r\nhost: x\r\n\r\n"))
+        .await;
+    let gone =
+        |metrics: &Metrics| metrics.sum("tollgate_errors_total", &[("kind", "client_gone")]) == 1.0;
+    gateway
+        .metrics_when("the client that does not read", gone)
+        .await;
+    assert!(
+        connection.rest().await.len() < large.len(),
+        "the answer was not whole"
+    );
+}

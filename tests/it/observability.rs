@@ -227,3 +227,19 @@ async fn the_access_log_has_one_line_per_request_in_json_too() {
         (&200.into(), &1.into(), &17.into())
     );
 }
+
+#[tokio::test]
+async fn counters_survive_a_reload() {
+    let upstream = Upstream::h1().await;
+    upstream.always(Answer::json("{}"));
+    let gateway = Gateway::start(&openai(&upstream)).await;
+    for _ in 0..2 {
+        Request::post(CHAT, "{}").send(&gateway).await;
+        let reloaded = gateway.ask(Request::new("POST", "/-/reload")).await;
+        assert_eq!(reloaded.status, 200);
+    }
+    let both = |metrics: &Metrics| requests(metrics, "200") == 2.0;
+    gateway
+        .metrics_when("the requests before and after", both)
+        .await;
+}
