@@ -1,6 +1,6 @@
 //! Limits on heads and on clients that take their time.
 
-use crate::support::conf::{CHAT, openai};
+use crate::support::conf::{CHAT, SPENDING, at, openai, path};
 use crate::support::metrics::Metrics;
 use crate::support::{Answer, Connection, Gateway, Protocol, Request, Upstream, within};
 
@@ -165,4 +165,47 @@ async fn a_client_that_does_not_read_is_cut() {
         connection.rest().await.len() < large.len(),
         "the answer was not whole"
     );
+}
+
+/// A body that is announced and never comes.
+struct Never;
+
+impl hyper::body::Body for Never {
+    type Data = bytes::Bytes;
+    type Error = std::convert::Infallible;
+
+    fn poll_frame(
+        self: std::pin::Pin<&mut Self>,
+        _context: &mut std::task::Context<'_>,
+    ) -> std::task::Poll<Option<Result<hyper::body::Frame<Self::Data>, Self::Error>>> {
+        std::task::Poll::Pending
+    }
+}
+
+#[tokio::test]
+async fn a_held_http2_body_that_does_not_come_is_408_and_gives_its_memory_back() {
+    use hyper_util::rt::{TokioExecutor, TokioIo};
+    let upstream = Upstream::h1().await;
+    let key = r#"keys: [{ value: '{"accessKeyId":"AKIAEXAMPLE","secretAccessKey":"very-secret","region":"us-east-1"}' }]"#;
+    let yaml = at(&upstream, "aws-bedrock", "", key) + SPENDING;
+    let gateway = Gateway::with(&yaml)
+        .server("body_timeout: 300ms")
+        .start()
+        .await;
+    let address: std::net::SocketAddr = (&gateway).into();
+    let socket = tokio::net::TcpStream::connect(address).await.unwrap();
+    let (mut sender, connection) =
+        hyper::client::conn::http2::handshake(TokioExecutor::new(), TokioIo::new(socket))
+            .await
+            .unwrap();
+    tokio::spawn(connection);
+    let target = path("aws-bedrock", "bedrock-runtime/us-east-1/model/m/invoke");
+    let request = http::Request::post(format!("http://{address}{target}"))
+        .header("content-length", "1000000")
+        .body(Never)
+        .unwrap();
+    assert_eq!(sender.send_request(request).await.unwrap().status(), 408);
+    let free = |metrics: &Metrics| metrics.sum("tollgate_held_body_bytes", &[]) == 0.0;
+    gateway.metrics_when("no memory held", free).await;
+    assert!(upstream.requests().is_empty());
 }
