@@ -22,6 +22,8 @@ pub enum Kind {
     BadPath,
     /// A `cf-aig-*` header, or another part of the request the gateway reads, is malformed.
     BadRequest,
+    /// The method is `CONNECT`: the gateway is no tunnel.
+    MethodNotAllowed,
     /// A part of the URL that would enter a host name does not look like one.
     BadHostPart,
     /// The client took too long to send its request.
@@ -64,11 +66,12 @@ struct Row {
 
 impl Kind {
     #[cfg(test)]
-    const ALL: [Self; 19] = [
+    const ALL: [Self; 20] = [
         Self::UnknownGateway,
         Self::UnknownProvider,
         Self::BadPath,
         Self::BadRequest,
+        Self::MethodNotAllowed,
         Self::BadHostPart,
         Self::ClientTimeout,
         Self::ClientGone,
@@ -98,6 +101,7 @@ impl Kind {
             Self::UnknownProvider => row("unknown_provider", 400, 2008, "No such provider"),
             Self::BadPath => row("bad_path", 404, 8001, "Nothing is served at this path"),
             Self::BadRequest => row("bad_request", 400, 8002, "Bad request"),
+            Self::MethodNotAllowed => row("method_not_allowed", 405, 8011, "CONNECT is not served: the gateway is no tunnel"),
             Self::BadHostPart => row("bad_host_part", 400, 8003, "A part of the URL does not look like what it stands for"),
             Self::ClientTimeout => row("client_timeout", 408, 8004, "The request took too long to arrive"),
             Self::ClientGone => row("client_gone", 499, 8005, "The client closed the connection"),
@@ -143,6 +147,7 @@ impl Kind {
             | Self::UnknownProvider
             | Self::BadPath
             | Self::BadRequest
+            | Self::MethodNotAllowed
             | Self::BadHostPart
             | Self::ClientTimeout
             | Self::ClientGone
@@ -157,6 +162,14 @@ impl Kind {
             | Self::UpstreamTimeout
             | Self::UpstreamInvalid
             | Self::UpstreamCut => Source::Provider,
+        }
+    }
+
+    /// The methods that are served, for an answer that must name them (RFC 9110, 15.5.6).
+    pub const fn allow(self) -> Option<&'static str> {
+        match self {
+            Self::MethodNotAllowed => Some("GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS"),
+            _ => None,
         }
     }
 

@@ -7,16 +7,13 @@
 //!
 //! HTTP/2 goes to Pingora as it is, once its preface has arrived; GOAWAY ends it.
 
-use std::pin::pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::BytesMut;
-use pingora_core::apps::{HttpServerApp, HttpServerOptions, ReusedHttpStream, ServerApp};
+use pingora_core::apps::{HttpServerApp, ReusedHttpStream, ServerApp};
 use pingora_core::protocols::http::ServerSession;
-use pingora_core::protocols::http::v2::server::{H2Options, default_h2_options};
 use pingora_core::protocols::l4::stream::Stream as TcpStream;
 use pingora_core::protocols::{ALPN, Stream};
 use pingora_core::server::ShutdownWatch;
@@ -26,8 +23,9 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::time::{Instant, timeout};
 
 use super::drain::LATE_ARRIVALS;
-use super::head;
 use super::phase::{Counted, Phase, State};
+use super::threshold::Keeper;
+use super::{head, http2};
 use crate::error::{Failure, Kind};
 
 /// What every HTTP/2 connection begins with (RFC 9113, section 3.4).
@@ -65,13 +63,12 @@ pub type Report = Box<dyn Fn(Kind) + Send + Sync>;
 /// A listener's application `A`, behind the reading of request heads.
 pub struct Entrance<A> {
     app: Arc<A>,
-    http1: Arc<Counting<A>>,
     speaks_http2: bool,
     count: Count,
     limits: Limits,
     phase: Arc<Phase>,
     closing: ShutdownWatch,
-    report: Report,
+    report: Option<Report>,
 }
 
 /// What became of waiting for a request head.
@@ -89,23 +86,23 @@ enum Arrival {
 impl<A> Entrance<A> {
     /// Puts `app` behind `limits`. Speaks HTTP/1.1 only.
     pub fn new(app: A, limits: Limits, phase: Arc<Phase>, count: Count) -> Self {
-        let (app, closing) = (Arc::new(app), phase.closing());
-        let http1 = Arc::new(Counting::new(app.clone(), phase.clone(), count, None));
+        let closing = phase.closing();
         Self {
-            app,
-            http1,
+            app: Arc::new(app),
             speaks_http2: false,
             count,
             limits,
             phase,
             closing,
-            report: Box::new(|_| ()),
+            report: None,
         }
     }
 
-    /// Tells `report` of what is refused.
+    /// Tells `report` of what is refused, and gives the entrance's answer where the engine
+    /// would give its own: an answer passes only after the application has called
+    /// [`cross`](super::threshold::cross) for the request.
     pub fn reporting_to(mut self, report: Report) -> Self {
-        self.report = report;
+        self.report = Some(report);
         self
     }
 
@@ -151,8 +148,14 @@ impl<A> Entrance<A> {
     }
 
     async fn refuse(&self, stream: Stream, kind: Kind) {
-        (self.report)(kind);
+        self.report(kind);
         refuse(stream, kind).await;
+    }
+
+    fn report(&self, kind: Kind) {
+        if let Some(report) = &self.report {
+            report(kind);
+        }
     }
 
     /// Resolves when a fresh connection has had its chance to bring a request.
@@ -173,26 +176,40 @@ impl<A> Entrance<A> {
 }
 
 impl<A: HttpServerApp + Send + Sync + 'static> Entrance<A> {
-    async fn http2(&self, stream: Stream) {
+    /// Hands a request to the application, counted while it lasts.
+    async fn serve(&self, session: ServerSession) -> Option<ReusedHttpStream> {
+        let _counted = (self.count)(&self.phase);
+        self.app.process_new_http(session, &self.closing).await
+    }
+
+    async fn http2(self: &Arc<Self>, stream: Stream) {
         let _counted = self.phase.arriving();
-        let limits = (self.limits)();
-        let app = Arc::new(Counting::new(
-            self.app.clone(),
-            self.phase.clone(),
-            self.count,
-            Some(limits),
-        ));
-        let mut serving = pin!(app.process_new(stream, &self.closing));
-        // Pingora closes connections that were idle for too long, but waits for the first
-        // request without limit.
-        if timeout(limits.timeout, serving.as_mut()).await.is_err() && app.has_begun() {
-            serving.await;
-        }
+        let serve = |session, busy| {
+            let entrance = Arc::clone(self);
+            tokio::spawn(async move {
+                entrance.serve(session).await;
+                drop(busy);
+            });
+        };
+        let refused = || self.report(Kind::BadRequest);
+        http2::run(
+            stream,
+            (self.limits)(),
+            self.closing.clone(),
+            serve,
+            refused,
+        )
+        .await;
     }
 
     async fn http1(&self, mut stream: Stream, mut head: BytesMut) {
+        let keeper = Arc::new(Keeper::default());
+        if self.report.is_some() {
+            stream = keeper.watch(stream);
+        }
         let mut settings = None;
         loop {
+            keeper.expect_request();
             let mut session = ServerSession::new_http1(stream);
             if let Some(settings) = settings.take() {
                 pingora_core::apps::HttpPersistentSettings::apply_to_session(
@@ -201,7 +218,10 @@ impl<A: HttpServerApp + Send + Sync + 'static> Entrance<A> {
                 );
             }
             session.set_pipelined_prefix(head);
-            let Some(reused) = self.http1.process_new_http(session, &self.closing).await else {
+            let Some(reused) = self.serve(session).await else {
+                if let Some(stream) = keeper.refused() {
+                    self.refuse(stream, Kind::BadRequest).await;
+                }
                 return;
             };
             (stream, settings) = reused.consume();
@@ -214,6 +234,8 @@ impl<A: HttpServerApp + Send + Sync + 'static> Entrance<A> {
     }
 }
 
+/// `http_cleanup` of the application is not called: Pingora's proxy would drop connections whose
+/// request is just arriving. The entrance closes the idle ones itself.
 #[async_trait]
 impl<A: HttpServerApp + Send + Sync + 'static> ServerApp for Entrance<A> {
     async fn process_new(
@@ -310,63 +332,4 @@ async fn refuse(mut stream: Stream, kind: Kind) {
     };
     // The client has broken off, or does not read: there is nobody to tell.
     let _ = timeout(REFUSED_TIME, telling).await;
-}
-
-/// Counts the requests of an application, over whichever protocol they come.
-///
-/// `http_cleanup` is not passed on: Pingora's proxy would drop connections whose request is
-/// just arriving. The entrance closes the idle ones itself.
-struct Counting<A> {
-    app: Arc<A>,
-    phase: Arc<Phase>,
-    count: Count,
-    begun: AtomicBool,
-    options: HttpServerOptions,
-    head_size: u32,
-}
-
-impl<A> Counting<A> {
-    /// For HTTP/1.1 connections, or for one HTTP/2 connection with its limits.
-    fn new(app: Arc<A>, phase: Arc<Phase>, count: Count, http2: Option<HeadLimits>) -> Self {
-        let mut options = HttpServerOptions::default();
-        options.h2c = http2.is_some();
-        options.h2_idle_timeout = http2.map(|limits| limits.idle);
-        let head_size = http2.map_or(0, |limits| u32::try_from(limits.size).unwrap_or(u32::MAX));
-        Self {
-            app,
-            phase,
-            count,
-            begun: AtomicBool::new(false),
-            options,
-            head_size,
-        }
-    }
-
-    /// Whether a request has arrived.
-    fn has_begun(&self) -> bool {
-        self.begun.load(Ordering::Acquire)
-    }
-}
-
-#[async_trait]
-impl<A: HttpServerApp + Send + Sync + 'static> HttpServerApp for Counting<A> {
-    async fn process_new_http(
-        self: &Arc<Self>,
-        session: ServerSession,
-        shutdown: &ShutdownWatch,
-    ) -> Option<ReusedHttpStream> {
-        let _counted = (self.count)(&self.phase);
-        self.begun.store(true, Ordering::Release);
-        self.app.process_new_http(session, shutdown).await
-    }
-
-    fn h2_options(&self) -> Option<H2Options> {
-        let mut options = default_h2_options();
-        options.max_header_list_size(self.head_size);
-        Some(options)
-    }
-
-    fn server_options(&self) -> Option<&HttpServerOptions> {
-        Some(&self.options)
-    }
 }

@@ -5,6 +5,7 @@ use std::process::ExitCode;
 use std::sync::atomic::AtomicUsize;
 use std::sync::{Arc, Mutex};
 
+use pingora_core::apps::HttpServerOptions;
 use pingora_core::listeners::ListenerConfig;
 use pingora_core::server::configuration::{Opt, ServerConf};
 use pingora_core::server::{RunArgs, Server};
@@ -186,7 +187,8 @@ impl Shell {
             self.dns.clone(),
             self.settings.access_log,
         );
-        let proxy = pingora_proxy::http_proxy(&server.configuration, door);
+        let mut proxy = pingora_proxy::http_proxy(&server.configuration, door);
+        proxy.server_options = Some(leave_connect_to_the_door());
         let snapshot = self.live.snapshot();
         let timeout = self.settings.header_timeout;
         let limits: Limits = Box::new(move || {
@@ -238,6 +240,13 @@ impl Shell {
         service.add_tcp(&address.to_string());
         service
     }
+}
+
+/// The engine would refuse `CONNECT` with a bare 405; the door refuses it as it does the rest.
+fn leave_connect_to_the_door() -> HttpServerOptions {
+    let mut options = HttpServerOptions::default();
+    options.allow_connect_method_proxying = true;
+    options
 }
 
 fn server_conf(settings: &Settings, takeover: Option<&Path>) -> ServerConf {

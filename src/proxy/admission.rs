@@ -14,6 +14,7 @@ use crate::endpoint::{Endpoint, Unserved};
 use crate::error::{Failure, Kind};
 use crate::gateway::Gateway;
 use crate::lifecycle::phase::{Phase, State};
+use crate::lifecycle::threshold;
 use crate::provider::{Ask, Keyring, Provider};
 use crate::wire;
 
@@ -28,8 +29,11 @@ pub enum Next {
     Answered,
 }
 
-/// Sets the connection's limits before anything is read from it.
+/// Takes the request in, and sets the connection's limits before anything is read from it.
 pub fn prepare(session: &mut Session, ctx: &Context, phase: &Phase) {
+    if let Some(http1) = session.as_http1() {
+        threshold::cross(http1.stream());
+    }
     let limits = &ctx.snapshot.limits;
     session.set_read_timeout(Some(limits.body_timeout));
     session.set_write_timeout(Some(limits.write_timeout));
@@ -48,6 +52,7 @@ pub async fn admit(door: &Door, session: &mut Session, ctx: &mut Context) -> Res
             .await
             .map(|()| Next::Forward);
     }
+    no_tunnel(session)?;
     head_size(session, ctx.snapshot.limits.max_header)?;
     unambiguous(session)?;
     let target = request_target(session)?;
@@ -68,6 +73,15 @@ pub async fn admit(door: &Door, session: &mut Session, ctx: &mut Context) -> Res
         return subrequest::run(session, ctx).await.map(|()| Next::Answered);
     }
     Ok(Next::Forward)
+}
+
+/// `CONNECT` changes what follows the head, so nothing is read of it, nor after it.
+fn no_tunnel(session: &mut Session) -> Result<(), Failure> {
+    if session.req_header().method != http::Method::CONNECT {
+        return Ok(());
+    }
+    session.set_keepalive(None);
+    Err(Failure::new(Kind::MethodNotAllowed))
 }
 
 /// HTTP/1 heads are measured where they are read, before Pingora sees them.

@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use http::header::{CACHE_CONTROL, CONTENT_LENGTH, CONTENT_TYPE, RETRY_AFTER};
+use http::header::{ALLOW, CACHE_CONTROL, CONTENT_LENGTH, CONTENT_TYPE, RETRY_AFTER};
 use pingora_core::{Error, ErrorSource, ErrorType};
 use pingora_http::ResponseHeader;
 use pingora_proxy::{FailToProxy, Session};
@@ -164,6 +164,9 @@ async fn write(
     head.insert_header(ERROR_SOURCE, Source::Gateway.name())?;
     if let Some(seconds) = failure.kind.retry_after() {
         head.insert_header(RETRY_AFTER, seconds)?;
+    }
+    if let Some(methods) = failure.kind.allow() {
+        head.insert_header(ALLOW, methods)?;
     }
     own_headers(&mut head, ctx)?;
     let unread = !session.is_body_done();

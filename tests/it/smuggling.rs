@@ -1,6 +1,7 @@
 //! Requests that two servers could read differently: refused, and never half-understood.
 
 use crate::support::conf::{CHAT, openai};
+use crate::support::metrics::Metrics;
 use crate::support::{Answer, Connection, Gateway, Upstream};
 
 /// A request that would reach the provider if its bytes were taken for one.
@@ -198,8 +199,34 @@ async fn complaint(gateway: &Gateway, upstream: &Upstream, bytes: &[u8]) -> Opti
     if refusal.header("connection") != Some("close") {
         return Some("the connection may go on".to_owned());
     }
+    if refusal.header("tollgate-error-source") != Some("gateway") {
+        return Some(format!("who refused it? {:?}", refusal.headers));
+    }
+    let code = if refusal.status == 405 { 8011 } else { 8002 };
+    let envelope = serde_json::from_slice::<serde_json::Value>(&refusal.body).unwrap_or_default();
+    if (&envelope["httpCode"], &envelope["internalCode"]) != (&refusal.status.into(), &code.into())
+    {
+        return Some(format!("not the envelope: {}", refusal.text()));
+    }
     let closed = connection.rest().await.is_empty();
     (!closed).then(|| "there was another answer".to_owned())
+}
+
+/// Waits until `refused` refusals are counted, of which one is of a `CONNECT` or none.
+async fn counted(gateway: &Gateway, refused: usize, connects: usize) {
+    let errors = |metrics: &Metrics, kind| {
+        let labels = [("kind", kind), ("source", "client")];
+        metrics.sum("tollgate_errors_total", &labels)
+    };
+    let all = |metrics: &Metrics| {
+        errors(metrics, "bad_request") == (refused - connects) as f64
+            && errors(metrics, "method_not_allowed") == connects as f64
+            && metrics.sum("tollgate_requests_total", &[]) == refused as f64
+    };
+    gateway.metrics_when("each refusal once", all).await;
+    let log = gateway.log();
+    assert_eq!(log.matches("error=bad_request").count(), refused - connects);
+    assert_eq!(log.matches("error=method_not_allowed").count(), connects);
 }
 
 /// Requests that the provider received whole.
@@ -220,6 +247,7 @@ async fn ambiguous_messages_are_refused_and_the_connection_closed() {
         complaints.extend(complaint.map(|complaint| format!("{what}: {complaint}")));
     }
     assert!(complaints.is_empty(), "{complaints:#?}");
+    counted(&gateway, REFUSED.len(), 0).await;
 }
 
 #[tokio::test]
@@ -378,6 +406,51 @@ async fn malformed_heads_are_refused() {
         complaints.extend(complaint.map(|complaint| format!("{what}: {complaint}")));
     }
     assert!(complaints.is_empty(), "{complaints:#?}");
+    counted(&gateway, BAD_HEADS.len(), 1).await;
+}
+
+#[tokio::test]
+async fn a_connection_that_served_well_is_refused_as_well() {
+    let upstream = Upstream::h1().await;
+    upstream.always(Answer::json("{}"));
+    let gateway = Gateway::start(&openai(&upstream)).await;
+    let mut connection = Connection::open(&gateway).await;
+    for _ in 0..2 {
+        connection
+            .write(format!("GET {CHAT} HTTP/1.1\r\nhost: x\r\n\r\n"))
+            .await;
+        assert_eq!(connection.read().await.unwrap().status, 200);
+    }
+    connection
+        .write(format!(
+            "GET {CHAT} HTTP/1.1\r\nhost: x\r\nbad name: 1\r\n\r\n"
+        ))
+        .await;
+    let answer = connection.read().await.unwrap();
+    assert_eq!(
+        (answer.status, &answer.json()["internalCode"]),
+        (400, &8002.into())
+    );
+    assert_eq!(connection.rest().await, b"");
+    let refused = |metrics: &Metrics| {
+        metrics.sum("tollgate_errors_total", &[("kind", "bad_request")]) == 1.0
+            && metrics.sum("tollgate_requests_total", &[]) == 3.0
+    };
+    gateway.metrics_when("one refusal of three", refused).await;
+}
+
+#[tokio::test]
+async fn a_refused_connect_names_what_is_served() {
+    let upstream = Upstream::h1().await;
+    let gateway = Gateway::start(&openai(&upstream)).await;
+    let mut connection = Connection::open(&gateway).await;
+    connection
+        .write("CONNECT example.com:443 HTTP/1.1\r\nhost: example.com:443\r\n\r\n")
+        .await;
+    let answer = connection.read().await.unwrap();
+    assert_eq!(answer.status, 405);
+    assert!(answer.header("allow").unwrap().contains("POST"));
+    upstream.untouched();
 }
 
 #[tokio::test]

@@ -86,3 +86,23 @@ async fn a_tls_listener_serves_clients_without_alpn_and_no_plain_text() {
     let plain = Request::post(CHAT, "{}").try_open(&gateway).await;
     assert!(plain.is_none_or(|answer| answer.status >= 400));
 }
+
+#[tokio::test]
+async fn a_malformed_head_over_tls_is_refused_in_the_envelope() {
+    let authority = Authority::new();
+    let upstream = Upstream::h1().await;
+    let openai = crate::support::conf::openai(&upstream);
+    let gateway = serving(&authority, Gateway::with(&openai)).start().await;
+    let answer = Request::get(CHAT)
+        .header("host", "one.example")
+        .header("host", "two.example")
+        .tls(authority.client(&["http/1.1"]))
+        .send(&gateway)
+        .await;
+    assert_eq!(
+        (answer.status, &answer.json()["internalCode"]),
+        (400, &8002.into())
+    );
+    assert_eq!(answer.header("tollgate-error-source"), Some("gateway"));
+    upstream.untouched();
+}
