@@ -19,7 +19,7 @@ use crate::provider::{Ask, Keyring, Provider};
 use crate::wire;
 
 use super::context::{Context, Route, Spend};
-use super::{Door, attempt, body, subrequest};
+use super::{Door, attempt, body, subrequest, timed};
 
 /// What happens after admission.
 pub enum Next {
@@ -35,6 +35,7 @@ pub fn prepare(session: &mut Session, ctx: &Context, phase: &Phase) {
         threshold::cross(http1.stream());
     }
     let limits = &ctx.snapshot.limits;
+    timed::give_read_timeout(session);
     session.set_read_timeout(Some(limits.body_timeout));
     session.set_write_timeout(Some(limits.write_timeout));
     let keepalive =

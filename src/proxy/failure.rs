@@ -231,7 +231,7 @@ async fn finish(session: &mut Session, piece: Bytes) -> pingora_core::Result<()>
 
 /// Breaks the framing: HTTP/1 closes the connection, HTTP/2 resets the stream.
 async fn cut(session: &mut Session) {
-    if session.as_http2().is_some() {
+    if session.req_header().version == http::Version::HTTP_2 {
         tokio::time::sleep(BEFORE_RESET).await;
     }
     session.as_downstream_mut().shutdown().await;

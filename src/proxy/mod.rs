@@ -6,6 +6,7 @@
 //! |---|---|
 //! | `admission` | `early_request_filter`, `request_filter` |
 //! | `body` | `request_body_filter`, holding of bodies |
+//! | `timed` | the clock on HTTP/2 bodies |
 //! | `subrequest` | re-entry with a held body of unknown length |
 //! | `attempt` | `upstream_peer`, `upstream_request_filter`, `connected_to_upstream` |
 //! | `response` | `upstream_response_filter`, body filters, `response_filter` |
@@ -21,6 +22,7 @@ mod memory;
 mod response;
 mod settle;
 mod subrequest;
+mod timed;
 
 use std::sync::Arc;
 use std::time::Duration;

@@ -20,6 +20,7 @@ mod routing;
 mod safety;
 mod smuggling;
 mod smuggling_h2;
+mod stalled_bodies;
 mod streams;
 mod support;
 mod tls;
