@@ -11,6 +11,7 @@
 //! | `attempt` | `upstream_peer`, `upstream_request_filter`, `connected_to_upstream` |
 //! | `response` | `upstream_response_filter`, body filters, `response_filter` |
 //! | `failure` | `fail_to_connect`, `error_while_proxy`, `fail_to_proxy` |
+//! | `unchunked` | answers to HTTP/1.0 |
 //! | `settle` | `logging` |
 
 mod admission;
@@ -23,6 +24,7 @@ mod response;
 mod settle;
 mod subrequest;
 mod timed;
+mod unchunked;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -30,6 +32,7 @@ use std::time::Duration;
 use arc_swap::ArcSwap;
 use async_trait::async_trait;
 use bytes::Bytes;
+use pingora_core::modules::http::HttpModules;
 use pingora_core::upstreams::peer::HttpPeer;
 use pingora_core::{Error, Result};
 use pingora_http::{RequestHeader, ResponseHeader};
@@ -82,6 +85,11 @@ impl Door {
 #[async_trait]
 impl ProxyHttp for Door {
     type CTX = Context;
+
+    /// In place of Pingora's own module, which could compress and does not.
+    fn init_downstream_modules(&self, modules: &mut HttpModules) {
+        modules.add_module(Box::new(unchunked::ForHttp10));
+    }
 
     fn new_ctx(&self) -> Context {
         Context::new(self.live.load_full())

@@ -101,7 +101,6 @@ pub fn head_leaves(
     }
     if session.req_header().version == http::Version::HTTP_10 {
         // It knows no chunks: the end of the connection is the end of the answer.
-        response.remove_header(&TRANSFER_ENCODING);
         session.set_keepalive(None);
     }
     own_headers(response, ctx)

@@ -1,6 +1,6 @@
 //! Requests that two servers could read differently: refused, and never half-understood.
 
-use crate::support::conf::{CHAT, openai};
+use crate::support::conf::{CHAT, at, openai};
 use crate::support::metrics::Metrics;
 use crate::support::{Answer, Connection, Gateway, Upstream};
 
@@ -516,20 +516,25 @@ async fn an_absolute_target_is_read_like_a_path() {
 
 #[tokio::test]
 async fn http10_is_answered_without_chunks_and_closed() {
-    let upstream = Upstream::h1().await;
-    let gateway = Gateway::start(&openai(&upstream)).await;
-    upstream.script(Answer::sse().text("data: 1\n\n"));
-    let mut connection = Connection::open(&gateway).await;
-    connection
-        .write(format!(
-            "POST {CHAT} HTTP/1.0\r\nhost: x\r\ncontent-length: 2\r\n\r\n{{}}"
-        ))
-        .await;
-    let answer = connection.read().await.unwrap();
-    assert_eq!(
-        (answer.status, answer.text().as_str()),
-        (200, "data: 1\n\n")
-    );
-    assert_eq!(answer.header("transfer-encoding"), None);
-    assert_eq!(connection.rest().await, b"");
+    for (upstream, version) in [
+        (Upstream::h1().await, "http: h1"),
+        (Upstream::h2c().await, "http: h2"),
+    ] {
+        let gateway = Gateway::start(&at(&upstream, "openai", "/v1", version)).await;
+        upstream.script(Answer::sse().text("data: 1\n\n"));
+        let mut connection = Connection::open(&gateway).await;
+        connection
+            .write(format!(
+                "POST {CHAT} HTTP/1.0\r\nhost: x\r\ncontent-length: 2\r\n\r\n{{}}"
+            ))
+            .await;
+        let answer = connection.read().await.unwrap();
+        assert_eq!(
+            (answer.status, answer.text().as_str()),
+            (200, "data: 1\n\n"),
+            "{version}"
+        );
+        assert_eq!(answer.header("transfer-encoding"), None, "{version}");
+        assert_eq!(connection.rest().await, b"", "{version}");
+    }
 }
