@@ -3,6 +3,7 @@
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
+use http::Version;
 use http::header::{ALLOW, CACHE_CONTROL, CONTENT_LENGTH, CONTENT_TYPE, RETRY_AFTER};
 use pingora_core::{Error, ErrorSource, ErrorType};
 use pingora_http::ResponseHeader;
@@ -13,6 +14,7 @@ use crate::record::Source;
 
 use super::admission::content_length;
 use super::context::{Body, Context};
+use super::reset;
 use super::response::{ERROR_SOURCE, own_headers};
 
 /// Connections tried per request at most, each to another address of the provider's name.
@@ -25,7 +27,7 @@ const LINGER: Duration = Duration::from_secs(2);
 const LINGER_BYTES: usize = 8 << 20;
 /// An unread body of at most this many bytes is read to keep the connection.
 const DRAINED: u64 = 256 << 10;
-/// How long a reset waits on HTTP/2 for what is queued before it: h2 drops that otherwise.
+/// How long a reset waits for what is queued before it: h2 drops that otherwise, and so does TCP.
 const BEFORE_RESET: Duration = Duration::from_millis(50);
 
 /// The connection could not be made: another address of the same name may do.
@@ -229,10 +231,23 @@ async fn finish(session: &mut Session, piece: Bytes) -> pingora_core::Result<()>
     session.as_downstream_mut().finish_body().await
 }
 
-/// Breaks the framing: HTTP/1 closes the connection, HTTP/2 resets the stream.
+/// Breaks the framing: HTTP/1 closes the connection, HTTP/2 resets the stream, and where only
+/// the end of the connection tells the end of the answer, that is reset.
 async fn cut(session: &mut Session) {
-    if session.req_header().version == http::Version::HTTP_2 {
+    let unframed = ends_with_its_connection(session);
+    if unframed || session.req_header().version == Version::HTTP_2 {
         tokio::time::sleep(BEFORE_RESET).await;
     }
-    session.as_downstream_mut().shutdown().await;
+    match session.as_http1().filter(|_| unframed) {
+        // To shut it down first would be the plain end. It is closed when the session is dropped.
+        Some(http1) => reset::when_closed(http1),
+        None => session.as_downstream_mut().shutdown().await,
+    }
+}
+
+/// Whether the answer's length is declared in no way: HTTP/1.0 knows no chunks.
+fn ends_with_its_connection(session: &Session) -> bool {
+    let answer = session.response_written();
+    session.req_header().version == Version::HTTP_10
+        && answer.is_some_and(|head| !head.headers.contains_key(CONTENT_LENGTH))
 }

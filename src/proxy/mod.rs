@@ -12,6 +12,7 @@
 //! | `response` | `upstream_response_filter`, body filters, `response_filter` |
 //! | `failure` | `fail_to_connect`, `error_while_proxy`, `fail_to_proxy` |
 //! | `unchunked` | answers to HTTP/1.0 |
+//! | `reset` | how a broken answer ends for HTTP/1.0 |
 //! | `settle` | `logging` |
 
 mod admission;
@@ -20,6 +21,7 @@ mod body;
 mod context;
 mod failure;
 mod memory;
+mod reset;
 mod response;
 mod settle;
 mod subrequest;

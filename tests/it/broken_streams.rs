@@ -3,10 +3,12 @@
 use std::time::Duration;
 
 use serde_json::Value;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 use crate::support::conf::{CHAT, at, openai, path};
+use crate::support::metrics::Metrics;
 use crate::support::upstream::End;
-use crate::support::{Answer, Ending, Gateway, Protocol, Request, Response, Upstream};
+use crate::support::{Answer, Ending, Gateway, Protocol, Request, Response, Upstream, within};
 
 const BOTH: [Protocol; 2] = [Protocol::H1, Protocol::H2];
 
@@ -329,5 +331,73 @@ async fn a_bedrock_stream_ends_with_an_exception() {
             Ending::Cut,
             "inside a message only the framing can tell"
         );
+    }
+}
+
+/// What an HTTP/1.0 client reads of a POST, and how its connection ends.
+async fn over_http10(gateway: &Gateway) -> (String, std::io::Result<usize>) {
+    let mut socket = tokio::net::TcpStream::connect(gateway.public())
+        .await
+        .unwrap();
+    let head = format!("POST {CHAT} HTTP/1.0\r\nhost: x\r\ncontent-length: 2\r\n\r\n{{}}");
+    socket.write_all(head.as_bytes()).await.unwrap();
+    let mut bytes = Vec::new();
+    let end = within("the end", async {
+        loop {
+            match socket.read_buf(&mut bytes).await {
+                Ok(1..) => {}
+                end => return end,
+            }
+        }
+    });
+    let end = end.await;
+    (String::from_utf8(bytes).unwrap(), end)
+}
+
+#[tokio::test]
+async fn http10_sees_a_reset_where_only_the_end_of_the_connection_could_tell() {
+    let json = || Answer::new(200).header("content-type", "application/json");
+    for (upstream, version) in [
+        (Upstream::h1().await, "http: h1"),
+        (Upstream::h2c().await, "http: h2"),
+    ] {
+        let gateway = Gateway::start(&at(&upstream, "openai", "/v1", version)).await;
+        for end in [End::Close, End::Reset] {
+            let broken = json().chunked().text("{\"partial\":");
+            upstream.script(broken.pause(MOMENT).end(end));
+            let (answer, end) = over_http10(&gateway).await;
+            assert!(answer.ends_with("\r\n\r\n{\"partial\":"), "{answer:?}");
+            let error = end.expect_err("a plain end would look complete").kind();
+            assert_eq!(error, std::io::ErrorKind::ConnectionReset, "{version}");
+        }
+        let cut = |metrics: &Metrics| {
+            metrics.sum("tollgate_errors_total", &[("kind", "upstream_cut")]) == 2.0
+        };
+        gateway.metrics_when("two cut answers", cut).await;
+    }
+}
+
+#[tokio::test]
+async fn http10_sees_a_plain_end_where_more_than_it_tells() {
+    let upstream = Upstream::h1().await;
+    let gateway = Gateway::start(&openai(&upstream)).await;
+    let json = || Answer::new(200).header("content-type", "application/json");
+    for (what, answer) in [
+        ("a whole answer", json().chunked().text("{}")),
+        (
+            "a broken one of known length",
+            json().declaring(50).text("{").pause(MOMENT).end(End::Close),
+        ),
+        (
+            "an error of the dialect's own",
+            Answer::sse()
+                .text(DIALECTS[0].frames)
+                .pause(MOMENT)
+                .end(End::Close),
+        ),
+    ] {
+        upstream.script(answer);
+        let (answer, end) = over_http10(&gateway).await;
+        assert!(matches!(end, Ok(0)), "{what}: {end:?}, {answer:?}");
     }
 }

@@ -1,10 +1,19 @@
 //! TLS on both legs with a private authority, HTTP/1.1 and h2 on each.
 
+use std::time::Duration;
+
+use rustls::pki_types::ServerName;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+use tokio_rustls::TlsConnector;
+
 use crate::support::client::Told;
 use crate::support::conf::CHAT;
 use crate::support::gateway::Builder;
+use crate::support::upstream::End;
 use crate::support::{
     Answer, Authority, Digest, Ending, Gate, Gateway, Protocol, Reply, Request, Upstream, body,
+    within,
 };
 
 /// A gateway that serves TLS for `localhost` in front of a TLS upstream.
@@ -105,4 +114,24 @@ async fn a_malformed_head_over_tls_is_refused_in_the_envelope() {
     );
     assert_eq!(answer.header("tollgate-error-source"), Some("gateway"));
     upstream.untouched();
+}
+
+#[tokio::test]
+async fn a_broken_answer_to_http10_over_tls_does_not_end_well() {
+    let authority = Authority::new();
+    let upstream = Upstream::h1().await;
+    let openai = crate::support::conf::openai(&upstream);
+    let gateway = serving(&authority, Gateway::with(&openai)).start().await;
+    let broken = Answer::new(200).chunked().text("{\"partial\":");
+    upstream.script(broken.pause(Duration::from_millis(50)).end(End::Close));
+    let socket = TcpStream::connect(gateway.public()).await.unwrap();
+    let name = ServerName::try_from("localhost").unwrap();
+    let connector = TlsConnector::from(authority.client(&["http/1.1"]));
+    let mut stream = connector.connect(name, socket).await.unwrap();
+    let head = format!("GET {CHAT} HTTP/1.0\r\nhost: x\r\n\r\n");
+    stream.write_all(head.as_bytes()).await.unwrap();
+    let mut bytes = Vec::new();
+    let end = within("the end", stream.read_to_end(&mut bytes)).await;
+    assert!(bytes.ends_with(b"{\"partial\":"));
+    assert!(end.is_err(), "neither a reset nor a missing close_notify");
 }
