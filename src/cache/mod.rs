@@ -1,0 +1,4 @@
+//! The response cache: what makes two requests the same, as pure functions.
+
+pub mod canonical;
+pub mod pointers;
