@@ -1,4 +1,5 @@
 //! The response cache: what makes two requests the same, as pure functions.
 
 pub mod canonical;
+pub mod key;
 pub mod pointers;
