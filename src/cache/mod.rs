@@ -2,4 +2,5 @@
 
 pub mod canonical;
 pub mod key;
+pub mod near;
 pub mod pointers;
