@@ -10,7 +10,8 @@
 //!
 //! What cannot be compared this way is compared byte by byte: what is not JSON, is nested
 //! deeper than serde_json follows, holds integers that a 64-bit number cannot tell apart, or
-//! would need more than [`MOST_SCRATCH`]. Pointers then leave nothing out.
+//! would need more than [`MOST_SCRATCH`]. Pointers then leave nothing out. Fractions compare
+//! as 64-bit floating-point numbers.
 
 use std::fmt;
 use std::ops::Range;
@@ -23,9 +24,9 @@ use crate::call::MAX_MODEL;
 use super::pointers::Active;
 pub use super::pointers::{Pointers, Problem};
 
-/// Memory that one body may take while it is digested, members' places not counted. Bodies
-/// of many megabytes come nowhere near it unless they are made for it, since long values
-/// shrink to digests.
+/// Memory that one body may take while it is digested, members' places not counted. Large
+/// bodies come nowhere near it unless they are made for it: long values and long arrays
+/// shrink to digests, so it takes megabytes of short members in one object.
 const MOST_SCRATCH: usize = 8 << 20;
 
 /// Object members that are open at one time, for the same reason.
@@ -33,6 +34,9 @@ const MOST_MEMBERS: usize = 1 << 18;
 
 /// Encodings longer than this are replaced by their digest.
 const LONG: usize = 16 << 10;
+
+/// An array's elements so far are replaced by their digest when they exceed this.
+const MANY: usize = 256 << 10;
 
 /// Keys of the two kinds of digest: one never equals the other.
 const CANONICAL: &[u8; 32] = b"tollgate cache body, canonical 1";
@@ -115,6 +119,8 @@ enum Tag {
     Digest,
     /// Stands for an ignored array element.
     Ignored,
+    /// Stands for the first elements of an array.
+    Folded,
 }
 
 /// Where one object member lies in the scratch buffer: its key's text, then its value.
@@ -177,6 +183,17 @@ impl Scratch {
             let digest = blake3::hash(&self.bytes[start..]);
             self.bytes.truncate(start);
             self.tag(Tag::Digest);
+            self.bytes.extend_from_slice(digest.as_bytes());
+        }
+    }
+
+    /// Shrinks an array that is still open and begins at `start` if it is very long.
+    fn fold(&mut self, start: usize) {
+        if self.bytes.len() - start > MANY {
+            let digest = blake3::hash(&self.bytes[start..]);
+            self.bytes.truncate(start);
+            self.tag(Tag::Array);
+            self.tag(Tag::Folded);
             self.bytes.extend_from_slice(digest.as_bytes());
         }
     }
@@ -356,6 +373,7 @@ impl<'de> Visitor<'de> for Encode<'_> {
         self.scratch.tag(Tag::Array);
         let mut index = 0;
         while self.element(&mut elements, index)? {
+            self.scratch.fold(start);
             self.scratch.check()?;
             index += 1;
         }

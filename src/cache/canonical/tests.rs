@@ -136,6 +136,21 @@ fn long_values_are_told_apart_too() {
 }
 
 #[test]
+fn arrays_of_any_length_are_compared() {
+    let list = |changed: usize, value: &str| {
+        let mut elements = vec![r#"{"b":1,"a":"x"}"#; 100_000];
+        elements[changed] = value;
+        plain(&format!("[{}]", elements.join(",")))
+    };
+    let one = list(0, r#"{"a":"x", "b":1}"#);
+    assert!(one.canonical);
+    for changed in [0, 1, 50_000, 99_999] {
+        assert_eq!(list(changed, r#"{"a":"x", "b":1}"#), one);
+        assert_ne!(list(changed, "0").digest, one.digest);
+    }
+}
+
+#[test]
 fn members_are_sorted_however_many_there_are() {
     let member =
         |number: usize| format!("\"key{number}\":[{number},{{\"b\":1,\"a\":\"{number}\"}}]");
@@ -267,7 +282,10 @@ fn what_cannot_be_compared_is_taken_by_its_bytes() {
         r#"{"a":-9223372036854775809}"#.to_owned(),
         r#"{"a":9007199254740993.0}"#.to_owned(),
         format!("{{{}}}", members.join(",")),
-        format!("[{}]", vec!["1"; MOST_SCRATCH / 2].join(",")),
+        format!(
+            "{{{}}}",
+            vec![format!("\"a\":\"{}\"", "x".repeat(LONG)); 600].join(",")
+        ),
     ];
     for body in cases {
         let one = plain(&body);
