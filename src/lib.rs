@@ -32,4 +32,5 @@ pub mod provider;
 pub mod proxy;
 pub mod record;
 pub mod telemetry;
+pub mod usage;
 pub mod wire;
