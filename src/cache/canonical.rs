@@ -10,7 +10,7 @@
 //!
 //! What cannot be compared this way is compared byte by byte: what is not JSON, is nested
 //! deeper than serde_json follows, holds integers that a 64-bit number cannot tell apart, or
-//! would need more than [`MOST_SCRATCH`]. Pointers then leave nothing out. Fractions compare
+//! would need more than `MOST_SCRATCH`. Pointers then leave nothing out. Fractions compare
 //! as 64-bit floating-point numbers.
 
 use std::fmt;

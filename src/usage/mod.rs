@@ -1,6 +1,6 @@
 //! How many tokens an answer cost, read from the answer of any provider.
 //!
-//! Providers report in different words and, worse, in different sums. [`report`] reads what
+//! Providers report in different words and, worse, in different sums. `report` reads what
 //! they say; here it is brought to one meaning. Nothing is ever counted or guessed: an
 //! answer that reports nothing has no usage.
 

@@ -2,7 +2,7 @@
 //! change from request to request, the JSON pointer that differs.
 //!
 //! Bodies are near when they are equal without their volatile parts: the top-level members
-//! in [`VOLATILE`], and what [`mask`] hides inside strings. Meant for a sample of misses: it
+//! in `VOLATILE`, and what `mask` hides inside strings. Meant for a sample of misses: it
 //! reads the body into a tree. What two bodies may not tell each other is the caller's to
 //! say, in `tenant`.
 
