@@ -16,6 +16,7 @@
 //! upgrade, drain), [`admin`] (the operators' listener) and [`cli`].
 
 pub mod admin;
+pub mod cache;
 pub mod call;
 pub mod cli;
 pub mod config;
@@ -31,4 +32,5 @@ pub mod provider;
 pub mod proxy;
 pub mod record;
 pub mod telemetry;
+pub mod usage;
 pub mod wire;

@@ -5,6 +5,10 @@
 
 /// Bytes of the prelude that hold the total length.
 const LENGTH_BYTES: u8 = 4;
+/// Bytes before the headers: both lengths and their checksum.
+const PRELUDE: usize = 12;
+/// Bytes of the checksum at a message's end.
+const CHECKSUM: usize = 4;
 /// Type of a string header value.
 const STRING: u8 = 7;
 
@@ -49,6 +53,23 @@ impl Boundary {
     }
 }
 
+/// The payloads of the messages in a complete body, as far as it is well formed. Checksums
+/// are not looked at.
+pub fn payloads(mut body: &[u8]) -> impl Iterator<Item = &[u8]> {
+    std::iter::from_fn(move || {
+        let total = word(body, 0)?;
+        let headers = word(body, 4)?;
+        let (message, rest) = body.split_at_checked(total)?;
+        body = rest;
+        message.get(PRELUDE.checked_add(headers)?..total.checked_sub(CHECKSUM)?)
+    })
+}
+
+fn word(bytes: &[u8], at: usize) -> Option<usize> {
+    let word = bytes.get(at..)?.first_chunk()?;
+    usize::try_from(u32::from_be_bytes(*word)).ok()
+}
+
 /// An exception message, which AWS SDKs raise as an error of that name.
 pub fn exception(name: &str, message: &str) -> Vec<u8> {
     let payload = serde_json::json!({ "message": message }).to_string();
@@ -64,7 +85,7 @@ pub fn exception(name: &str, message: &str) -> Vec<u8> {
         headers.extend_from_slice(&(value.len() as u16).to_be_bytes());
         headers.extend_from_slice(value.as_bytes());
     }
-    let total = 12 + headers.len() + payload.len() + 4;
+    let total = PRELUDE + headers.len() + payload.len() + CHECKSUM;
     let mut frame = Vec::with_capacity(total);
     frame.extend_from_slice(&(total as u32).to_be_bytes());
     frame.extend_from_slice(&(headers.len() as u32).to_be_bytes());
@@ -104,6 +125,21 @@ mod tests {
         assert!(!boundary.is_between_messages());
         boundary.feed(&[1; 1000]);
         assert!(!boundary.is_between_messages());
+    }
+
+    #[test]
+    fn payloads_are_found_as_far_as_there_are_any() {
+        let one = exception("a", "one");
+        let stream = [one.clone(), exception("b", "two")].concat();
+        let found: Vec<_> = payloads(&stream).collect();
+        assert_eq!(found, [br#"{"message":"one"}"#, br#"{"message":"two"}"#]);
+        for cut in 0..stream.len() {
+            let whole = usize::from(cut >= one.len());
+            assert_eq!(payloads(&stream[..cut]).count(), whole, "cut at {cut}");
+        }
+        for nonsense in [&[0; 64][..], &[255; 64], &[0, 0, 0, 15, 0, 0, 0, 9], b"{}"] {
+            assert_eq!(payloads(nonsense).count(), 0);
+        }
     }
 
     #[test]

@@ -3,6 +3,9 @@
 //! Framing: WHATWG HTML, "Server-sent events". Lines end in LF, CRLF or CR; a blank line
 //! ends an event.
 
+use std::borrow::Cow;
+
+use memchr::memchr2;
 use serde_json::json;
 
 use crate::config::schema::Format;
@@ -41,6 +44,66 @@ impl Boundary {
             b"\n\n"
         }
     }
+}
+
+/// The data of every event in a complete body that has any, one that the end cuts off
+/// included.
+pub fn data(body: &[u8]) -> Data<'_> {
+    Data {
+        rest: body.strip_prefix(b"\xef\xbb\xbf").unwrap_or(body),
+    }
+}
+
+/// See [`data`].
+#[derive(Debug)]
+pub struct Data<'a> {
+    rest: &'a [u8],
+}
+
+impl<'a> Iterator for Data<'a> {
+    type Item = Cow<'a, [u8]>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        let mut data: Option<Cow<'a, [u8]>> = None;
+        while !self.rest.is_empty() {
+            let line = self.line();
+            if line.is_empty() && data.is_some() {
+                break;
+            }
+            if let Some(value) = data_field(line) {
+                match &mut data {
+                    None => data = Some(Cow::Borrowed(value)),
+                    Some(data) => {
+                        data.to_mut().push(b'\n');
+                        data.to_mut().extend_from_slice(value);
+                    }
+                }
+            }
+        }
+        data
+    }
+}
+
+impl<'a> Data<'a> {
+    /// Takes one line off, without its end.
+    fn line(&mut self) -> &'a [u8] {
+        let end = memchr2(b'\n', b'\r', self.rest).unwrap_or(self.rest.len());
+        let (line, rest) = self.rest.split_at(end);
+        let ends = [&b"\r\n"[..], b"\n", b"\r"];
+        let after = ends.iter().find_map(|end| rest.strip_prefix(*end));
+        self.rest = after.unwrap_or(rest);
+        line
+    }
+}
+
+/// The value of a `data` field.
+fn data_field(line: &[u8]) -> Option<&[u8]> {
+    let value = match line.strip_prefix(b"data")? {
+        [] => b"",
+        [b':', value @ ..] => value,
+        _ => return None,
+    };
+    Some(value.strip_prefix(b" ").unwrap_or(value))
 }
 
 /// The event by which `format` reports an error in a stream that has begun; `None` for a
@@ -108,6 +171,29 @@ mod tests {
                     "{stream:?} cut at {cut}"
                 );
             }
+        }
+    }
+
+    #[test]
+    fn data_is_found_in_every_framing() {
+        let cases: [(&str, &[&str]); 12] = [
+            ("", &[]),
+            ("data: a\n\ndata: b\n\n", &["a", "b"]),
+            ("data: a\r\n\r\ndata: b\r\n\r\n", &["a", "b"]),
+            ("data: a\r\rdata: b\r\r", &["a", "b"]),
+            ("event: x\ndata: a\nid: 1\n\n", &["a"]),
+            (": comment\n\nevent: ping\n\ndata:a\n\n", &["a"]),
+            ("data: a\ndata: b\n\n", &["a\nb"]),
+            ("data: a\n\n\n\ndata: b", &["a", "b"]),
+            ("data\n\ndata:\n\n", &["", ""]),
+            ("data:  a\n\n", &[" a"]),
+            ("database: a\n\n", &[]),
+            ("\u{feff}data: a\n\n", &["a"]),
+        ];
+        for (body, expected) in cases {
+            let found: Vec<_> = data(body.as_bytes()).collect();
+            let expected: Vec<_> = expected.iter().map(|data| data.as_bytes()).collect();
+            assert_eq!(found, expected, "{body:?}");
         }
     }
 

@@ -1,0 +1,439 @@
+//! The canonical digest of a JSON body: equal for bodies that differ only in the order of
+//! object members, in insignificant white space, in how a string is escaped, and in what the
+//! configuration leaves out.
+//!
+//! One pass of serde_json's streaming parser, no tree: every value is written to a scratch
+//! buffer in an encoding of which no two documents share a spelling (a tag, then a length
+//! where there can be one), an object's members sorted when it closes. A value whose
+//! encoding grows long is replaced by its digest, so that sorting moves little and long
+//! texts are hashed where they lie.
+//!
+//! What cannot be compared this way is compared byte by byte: what is not JSON, is nested
+//! deeper than serde_json follows, holds integers that a 64-bit number cannot tell apart, or
+//! would need more than `MOST_SCRATCH`. Pointers then leave nothing out. Fractions compare
+//! as 64-bit floating-point numbers.
+
+use std::fmt;
+use std::ops::Range;
+
+use serde::Deserializer;
+use serde::de::{DeserializeSeed, Error, IgnoredAny, MapAccess, SeqAccess, Visitor};
+
+use crate::call::MAX_MODEL;
+
+use super::pointers::Active;
+pub use super::pointers::{Pointers, Problem};
+
+/// Memory that one body may take while it is digested, members' places not counted. Large
+/// bodies come nowhere near it unless they are made for it: long values and long arrays
+/// shrink to digests, so it takes megabytes of short members in one object.
+const MOST_SCRATCH: usize = 8 << 20;
+
+/// Object members that are open at one time, for the same reason.
+const MOST_MEMBERS: usize = 1 << 18;
+
+/// Encodings longer than this are replaced by their digest.
+const LONG: usize = 16 << 10;
+
+/// An array's elements so far are replaced by their digest when they exceed this.
+const MANY: usize = 256 << 10;
+
+/// Keys of the two kinds of digest: one never equals the other.
+const CANONICAL: &[u8; 32] = b"tollgate cache body, canonical 1";
+const VERBATIM: &[u8; 32] = b"tollgate cache body, verbatim 01";
+
+/// Floating-point numbers from here on are integers that may have lost digits.
+const INTEGERS_BLUR: f64 = (1u64 << 53) as f64;
+
+/// What the cache key needs of a body.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Body {
+    /// The digest.
+    pub digest: [u8; 32],
+    /// The string under the top-level key `model`, at most [`MAX_MODEL`] bytes; the last one
+    /// where there are several. Read even where a pointer leaves it out of the digest.
+    pub model: Option<Box<str>>,
+    /// The top-level key `stream` is `true`.
+    pub stream: bool,
+    /// Whether the body was read as JSON; otherwise the digest is that of its bytes.
+    pub canonical: bool,
+}
+
+/// Digests a body, without the parts that `ignore` points at.
+///
+/// An ignored object member counts as absent, an ignored array element still counts as one.
+pub fn digest(body: &[u8], ignore: &Pointers) -> Body {
+    let mut scratch = Scratch::with_capacity(body.len());
+    match encode(body, ignore, &mut scratch) {
+        Ok(()) => Body {
+            digest: *blake3::keyed_hash(CANONICAL, &scratch.bytes).as_bytes(),
+            model: scratch.model,
+            stream: scratch.stream,
+            canonical: true,
+        },
+        Err(_) => verbatim(body),
+    }
+}
+
+fn verbatim(body: &[u8]) -> Body {
+    Body {
+        digest: *blake3::keyed_hash(VERBATIM, body).as_bytes(),
+        model: None,
+        stream: false,
+        canonical: false,
+    }
+}
+
+fn encode(body: &[u8], ignore: &Pointers, scratch: &mut Scratch) -> serde_json::Result<()> {
+    // Checked as a whole at memory speed, UTF-8 need not be checked string by string.
+    let text = std::str::from_utf8(body).map_err(Error::custom)?;
+    let mut json = serde_json::Deserializer::from_str(text);
+    let root = Encode {
+        scratch,
+        ignore,
+        active: ignore.all(),
+        depth: 0,
+        place: Place::Elsewhere,
+    };
+    root.deserialize(&mut json)?;
+    json.end()
+}
+
+/// First byte of every encoded value, key and end of a container.
+#[derive(Clone, Copy)]
+#[repr(u8)]
+enum Tag {
+    Null,
+    False,
+    True,
+    Unsigned,
+    Negative,
+    Float,
+    Text,
+    LongText,
+    Array,
+    Object,
+    Member,
+    End,
+    /// Stands for the encoding of a long array or object.
+    Digest,
+    /// Stands for an ignored array element.
+    Ignored,
+    /// Stands for the first elements of an array.
+    Folded,
+}
+
+/// Where one object member lies in the scratch buffer: its key's text, then its value.
+struct Span {
+    /// Where its encoding begins.
+    member: usize,
+    key: Range<usize>,
+    end: usize,
+}
+
+/// The encoding as far as it has been written, and what was noticed in passing.
+#[derive(Default)]
+struct Scratch {
+    bytes: Vec<u8>,
+    /// Members of the objects that are still open, outermost first.
+    members: Vec<Span>,
+    /// Where an object's members are put in order.
+    sorted: Vec<u8>,
+    model: Option<Box<str>>,
+    stream: bool,
+}
+
+impl Scratch {
+    /// For a body of this length: most need little more, once their long values are digests.
+    fn with_capacity(length: usize) -> Self {
+        Self {
+            bytes: Vec::with_capacity(length.min(4 * LONG)),
+            ..Self::default()
+        }
+    }
+
+    fn tag(&mut self, tag: Tag) {
+        self.bytes.push(tag as u8);
+    }
+
+    /// A length: seven bits a byte, the last byte below 128.
+    fn length(&mut self, mut length: u64) {
+        while length >= 0x80 {
+            self.bytes.push(length as u8 | 0x80);
+            length >>= 7;
+        }
+        self.bytes.push(length as u8);
+    }
+
+    fn text(&mut self, text: &str) {
+        let long = text.len() > LONG;
+        self.tag(if long { Tag::LongText } else { Tag::Text });
+        self.length(text.len() as u64);
+        if long {
+            let digest = blake3::hash(text.as_bytes());
+            self.bytes.extend_from_slice(digest.as_bytes());
+        } else {
+            self.bytes.extend_from_slice(text.as_bytes());
+        }
+    }
+
+    /// Replaces the encoding from `start` on by its digest if it is long.
+    fn shorten(&mut self, start: usize) {
+        if self.bytes.len() - start > LONG {
+            let digest = blake3::hash(&self.bytes[start..]);
+            self.bytes.truncate(start);
+            self.tag(Tag::Digest);
+            self.bytes.extend_from_slice(digest.as_bytes());
+        }
+    }
+
+    /// Shrinks an array that is still open and begins at `start` if it is very long.
+    fn fold(&mut self, start: usize) {
+        if self.bytes.len() - start > MANY {
+            let digest = blake3::hash(&self.bytes[start..]);
+            self.bytes.truncate(start);
+            self.tag(Tag::Array);
+            self.tag(Tag::Folded);
+            self.bytes.extend_from_slice(digest.as_bytes());
+        }
+    }
+
+    /// Puts the members from number `first` on, whose bytes begin at `start`, in order of
+    /// their keys. Members of the same key keep their order.
+    fn sort(&mut self, first: usize, start: usize) {
+        let Self {
+            bytes,
+            members,
+            sorted,
+            ..
+        } = self;
+        let spans = &mut members[first..];
+        let key = |span: &Span| &bytes[span.key.clone()];
+        if spans.is_sorted_by(|one, next| key(one) <= key(next)) {
+            return;
+        }
+        spans.sort_by(|one, other| key(one).cmp(key(other)));
+        sorted.clear();
+        for span in spans {
+            sorted.extend_from_slice(&bytes[span.member..span.end]);
+        }
+        bytes.truncate(start);
+        bytes.extend_from_slice(sorted);
+    }
+
+    fn check<E: Error>(&self) -> Result<(), E> {
+        if self.bytes.len() > MOST_SCRATCH || self.members.len() > MOST_MEMBERS {
+            return Err(E::custom("too large to compare"));
+        }
+        Ok(())
+    }
+}
+
+/// Which of the values that are read in passing a value is.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Place {
+    Model,
+    Stream,
+    Elsewhere,
+}
+
+impl Place {
+    fn of(key: &[u8], depth: usize) -> Self {
+        match (depth, key) {
+            (0, b"model") => Self::Model,
+            (0, b"stream") => Self::Stream,
+            _ => Self::Elsewhere,
+        }
+    }
+}
+
+/// Writes the encoding of the value that is parsed next.
+struct Encode<'s> {
+    scratch: &'s mut Scratch,
+    ignore: &'s Pointers,
+    /// The pointers that lead through this value.
+    active: Active,
+    depth: usize,
+    place: Place,
+}
+
+impl Encode<'_> {
+    fn child(&mut self, active: Active, place: Place) -> Encode<'_> {
+        Encode {
+            scratch: self.scratch,
+            ignore: self.ignore,
+            active,
+            depth: self.depth + 1,
+            place,
+        }
+    }
+
+    /// The next element of an array; `false` at its end.
+    fn element<'de, A: SeqAccess<'de>>(
+        &mut self,
+        elements: &mut A,
+        index: usize,
+    ) -> Result<bool, A::Error> {
+        let step = self.ignore.element(self.active, self.depth, index);
+        if !step.ignored {
+            let element = self.child(step.active, Place::Elsewhere);
+            return Ok(elements.next_element_seed(element)?.is_some());
+        }
+        let present = elements.next_element::<IgnoredAny>()?.is_some();
+        if present {
+            self.scratch.tag(Tag::Ignored);
+        }
+        Ok(present)
+    }
+
+    /// The value of the member whose key was just written; `false` if it is left out.
+    fn member<'de, A: MapAccess<'de>>(
+        &mut self,
+        map: &mut A,
+        key: &Range<usize>,
+    ) -> Result<bool, A::Error> {
+        let name = &self.scratch.bytes[key.clone()];
+        let place = Place::of(name, self.depth);
+        let step = self.ignore.member(self.active, self.depth, name);
+        // Of a key that comes twice, the last value counts, as it does for most parsers.
+        match place {
+            Place::Model => self.scratch.model = None,
+            Place::Stream => self.scratch.stream = false,
+            Place::Elsewhere => {}
+        }
+        if step.ignored && place == Place::Elsewhere {
+            map.next_value::<IgnoredAny>()?;
+        } else {
+            map.next_value_seed(self.child(step.active, place))?;
+        }
+        Ok(!step.ignored)
+    }
+}
+
+impl<'de> DeserializeSeed<'de> for Encode<'_> {
+    type Value = ();
+
+    fn deserialize<D: Deserializer<'de>>(self, json: D) -> Result<(), D::Error> {
+        json.deserialize_any(self)
+    }
+}
+
+impl<'de> Visitor<'de> for Encode<'_> {
+    type Value = ();
+
+    fn expecting(&self, out: &mut fmt::Formatter) -> fmt::Result {
+        out.write_str("a JSON value")
+    }
+
+    fn visit_unit<E: Error>(self) -> Result<(), E> {
+        self.scratch.tag(Tag::Null);
+        Ok(())
+    }
+
+    fn visit_bool<E: Error>(self, value: bool) -> Result<(), E> {
+        if self.place == Place::Stream {
+            self.scratch.stream = value;
+        }
+        self.scratch.tag(if value { Tag::True } else { Tag::False });
+        Ok(())
+    }
+
+    fn visit_u64<E: Error>(self, value: u64) -> Result<(), E> {
+        self.scratch.tag(Tag::Unsigned);
+        self.scratch.length(value);
+        Ok(())
+    }
+
+    fn visit_i64<E: Error>(self, value: i64) -> Result<(), E> {
+        self.scratch.tag(Tag::Negative);
+        self.scratch.length(value.unsigned_abs());
+        Ok(())
+    }
+
+    fn visit_f64<E: Error>(self, value: f64) -> Result<(), E> {
+        if value.abs() >= INTEGERS_BLUR {
+            return Err(E::custom("an integer that lost digits"));
+        }
+        self.scratch.tag(Tag::Float);
+        let bytes = value.to_bits().to_le_bytes();
+        self.scratch.bytes.extend_from_slice(&bytes);
+        Ok(())
+    }
+
+    fn visit_str<E: Error>(self, text: &str) -> Result<(), E> {
+        if self.place == Place::Model {
+            self.scratch.model = (text.len() <= MAX_MODEL).then(|| text.into());
+        }
+        self.scratch.text(text);
+        Ok(())
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(mut self, mut elements: A) -> Result<(), A::Error> {
+        let start = self.scratch.bytes.len();
+        self.scratch.tag(Tag::Array);
+        let mut index = 0;
+        while self.element(&mut elements, index)? {
+            self.scratch.fold(start);
+            self.scratch.check()?;
+            index += 1;
+        }
+        self.scratch.tag(Tag::End);
+        self.scratch.shorten(start);
+        Ok(())
+    }
+
+    fn visit_map<A: MapAccess<'de>>(mut self, mut map: A) -> Result<(), A::Error> {
+        let first = self.scratch.members.len();
+        let start = self.scratch.bytes.len();
+        self.scratch.tag(Tag::Object);
+        loop {
+            let member = self.scratch.bytes.len();
+            let Some(key) = map.next_key_seed(Key(self.scratch))? else {
+                break;
+            };
+            if self.member(&mut map, &key)? {
+                let end = self.scratch.bytes.len();
+                let span = Span { member, key, end };
+                self.scratch.members.push(span);
+            } else {
+                self.scratch.bytes.truncate(member);
+            }
+            self.scratch.check()?;
+        }
+        self.scratch.sort(first, start + 1);
+        self.scratch.members.truncate(first);
+        self.scratch.tag(Tag::End);
+        self.scratch.shorten(start);
+        Ok(())
+    }
+}
+
+/// Writes an object key and tells where its text lies.
+struct Key<'s>(&'s mut Scratch);
+
+impl<'de> DeserializeSeed<'de> for Key<'_> {
+    type Value = Range<usize>;
+
+    fn deserialize<D: Deserializer<'de>>(self, json: D) -> Result<Range<usize>, D::Error> {
+        json.deserialize_str(self)
+    }
+}
+
+impl Visitor<'_> for Key<'_> {
+    type Value = Range<usize>;
+
+    fn expecting(&self, out: &mut fmt::Formatter) -> fmt::Result {
+        out.write_str("an object key")
+    }
+
+    fn visit_str<E: Error>(self, key: &str) -> Result<Range<usize>, E> {
+        self.0.tag(Tag::Member);
+        self.0.length(key.len() as u64);
+        let start = self.0.bytes.len();
+        self.0.bytes.extend_from_slice(key.as_bytes());
+        Ok(start..self.0.bytes.len())
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,236 @@
+//! Golden answers: each `tests/golden/usage/*.answer` is an exchange recorded from a real
+//! provider, its texts replaced and its middle cut out: a few `name: value` lines, an empty
+//! line, the body. `usage` is what must be read from it.
+
+#![allow(clippy::unwrap_used)]
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::path::Path;
+
+use serde::de::IntoDeserializer;
+use serde::de::value::Error;
+
+use super::*;
+
+fn format(name: &str) -> Format {
+    let name: serde::de::value::StrDeserializer<Error> = name.into_deserializer();
+    Format::deserialize(name).unwrap()
+}
+
+fn shown(usage: Option<Usage>) -> String {
+    let Some(usage) = usage else {
+        return "none".to_owned();
+    };
+    // Exhaustive: a new count does not compile until the golden files show it.
+    let Usage {
+        input,
+        output,
+        cached_input,
+        cache_write,
+        reasoning,
+    } = usage;
+    format!(
+        "input {input}, output {output}, cached_input {cached_input}, cache_write {cache_write}, reasoning {reasoning}"
+    )
+}
+
+#[test]
+fn recorded_answers() {
+    let directory = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden/usage");
+    let mut providers = BTreeSet::new();
+    for entry in fs::read_dir(directory).unwrap() {
+        let path = entry.unwrap().path();
+        let case = fs::read(&path).unwrap();
+        let head = memmem::find(&case, b"\n\n").unwrap();
+        let lines = std::str::from_utf8(&case[..head]).unwrap();
+        let field = |name: &str| {
+            let line = lines
+                .lines()
+                .find_map(|line| line.strip_prefix(name)?.strip_prefix(": "));
+            line.unwrap().to_owned()
+        };
+        let usage = of_answer(
+            format(&field("format")),
+            &field("content-type"),
+            &case[head + 2..],
+        );
+        assert_eq!(shown(usage), field("usage"), "{}", path.display());
+        providers.insert(field("provider"));
+    }
+    assert!(providers.len() >= 8, "{providers:?}");
+}
+
+fn usage(input: u64, output: u64, cached_input: u64, cache_write: u64, reasoning: u64) -> Usage {
+    Usage {
+        input,
+        output,
+        cached_input,
+        cache_write,
+        reasoning,
+    }
+}
+
+/// What no recorded answer shows.
+#[test]
+fn words_of_providers() {
+    let cases = [
+        // OpenAI images, responses with a cache, completions of others with cache writes.
+        (
+            r#"{"data":[{"b64_json":"A"}],"usage":{"input_tokens":50,"output_tokens":4160,"total_tokens":4210,"input_tokens_details":{"text_tokens":10,"image_tokens":40}}}"#,
+            usage(50, 4160, 0, 0, 0),
+        ),
+        (
+            r#"{"usage":{"input_tokens":2006,"input_tokens_details":{"cached_tokens":1920},"output_tokens":300,"output_tokens_details":{"reasoning_tokens":256},"total_tokens":2306}}"#,
+            usage(2006, 300, 1920, 0, 256),
+        ),
+        (
+            r#"{"usage":{"prompt_tokens":100,"completion_tokens":5,"prompt_tokens_details":{"cached_tokens":60,"cache_write_tokens":30}}}"#,
+            usage(100, 5, 60, 30, 0),
+        ),
+        // Anthropic's words inside OpenAI's: parts of the sum, not apart from it.
+        (
+            r#"{"usage":{"prompt_tokens":100,"completion_tokens":5,"cache_read_input_tokens":60,"cache_creation_input_tokens":30}}"#,
+            usage(100, 5, 60, 30, 0),
+        ),
+        (
+            r#"{"usage":{"prompt_tokens":20,"completion_tokens":7,"prompt_cache_hit_tokens":16,"prompt_cache_miss_tokens":4}}"#,
+            usage(20, 7, 16, 0, 0),
+        ),
+        (
+            r#"{"usage":{"prompt_tokens":20,"completion_tokens":7,"cached_tokens":16}}"#,
+            usage(20, 7, 16, 0, 0),
+        ),
+        // xAI leaves the thoughts out of the output.
+        (
+            r#"{"usage":{"prompt_tokens":12,"completion_tokens":9,"total_tokens":321,"completion_tokens_details":{"reasoning_tokens":300}}}"#,
+            usage(12, 309, 0, 0, 300),
+        ),
+        (
+            r#"{"usage":{"prompt_tokens":12,"completion_tokens":309,"total_tokens":321,"completion_tokens_details":{"reasoning_tokens":300}}}"#,
+            usage(12, 309, 0, 0, 300),
+        ),
+        (
+            r#"{"usage":{"inputTokens":10,"outputTokens":5,"totalTokens":65,"cacheReadInputTokens":30,"cacheWriteInputTokens":20}}"#,
+            usage(60, 5, 30, 20, 0),
+        ),
+        (
+            r#"{"result":{"response":"Hi","usage":{"prompt_tokens":3,"completion_tokens":2,"total_tokens":5}},"success":true}"#,
+            usage(3, 2, 0, 0, 0),
+        ),
+        (
+            r#"{"embeddings":{},"meta":{"billed_units":{"input_tokens":4.0,"image_tokens":3.0}}}"#,
+            usage(7, 0, 0, 0, 0),
+        ),
+        (
+            r#"{"usage":{"tokens":{"input_tokens":40,"output_tokens":3},"cached_tokens":32}}"#,
+            usage(40, 3, 32, 0, 0),
+        ),
+        // Gemini without `alt=sse` streams a JSON array.
+        (
+            "[{\"usageMetadata\":{\"promptTokenCount\":9,\"candidatesTokenCount\":1}}\n,\r\n{\"usageMetadata\":{\"promptTokenCount\":9,\"candidatesTokenCount\":4,\"cachedContentTokenCount\":8,\"thoughtsTokenCount\":2}}]",
+            usage(9, 6, 8, 0, 2),
+        ),
+        // Counts of unexpected types are absent; so is everything else.
+        (
+            r#"{"usage":{"prompt_tokens":5,"completion_tokens":"7","total_tokens":null,"prompt_tokens_details":[1],"x":{}},"meta":[],"message":"a","delta":1.5,"response":-1,"result":false}"#,
+            usage(5, 0, 0, 0, 0),
+        ),
+        (
+            r#"{"usage":{"prompt_tokens":0,"completion_tokens":0}}"#,
+            usage(0, 0, 0, 0, 0),
+        ),
+        (
+            r#"{"usage":{"input_tokens":18446744073709551615,"cache_read_input_tokens":1}}"#,
+            usage(u64::MAX, 0, 1, 0, 0),
+        ),
+    ];
+    for (body, expected) in cases {
+        let read = of_answer(Format::OpenaiChat, "application/json", body.as_bytes());
+        assert_eq!(read, Some(expected), "{body}");
+    }
+}
+
+#[test]
+fn later_events_complete_earlier_ones() {
+    let start = r#"{"type":"message_start","message":{"usage":{"input_tokens":4,"cache_read_input_tokens":90,"cache_creation_input_tokens":6,"output_tokens":1}}}"#;
+    let deltas = [
+        (
+            r#"{"type":"message_delta","usage":{"output_tokens":20}}"#,
+            usage(100, 20, 90, 6, 0),
+        ),
+        (
+            r#"{"type":"message_delta","usage":{"input_tokens":0,"output_tokens":20}}"#,
+            usage(100, 20, 90, 6, 0),
+        ),
+        (
+            r#"{"type":"message_delta","usage":{"input_tokens":4,"output_tokens":20}}"#,
+            usage(100, 20, 90, 6, 0),
+        ),
+        (
+            r#"{"type":"message_delta","usage":{"input_tokens":504,"cache_read_input_tokens":90,"output_tokens":20}}"#,
+            usage(600, 20, 90, 6, 0),
+        ),
+    ];
+    for (delta, expected) in deltas {
+        for end in ["\n", "\r\n", "\r"] {
+            let stream = format!(
+                "event: a{end}data: {start}{end}{end}data: {delta}{end}{end}data: [DONE]{end}{end}"
+            );
+            let read = of_answer(
+                Format::AnthropicMessages,
+                "text/event-stream",
+                stream.as_bytes(),
+            );
+            assert_eq!(read, Some(expected), "{delta}");
+        }
+    }
+}
+
+#[test]
+fn what_reports_nothing_has_no_usage() {
+    let bodies = [
+        "",
+        "{}",
+        "[]",
+        "null",
+        "7",
+        "not json",
+        "{\"usage\":null}",
+        "{\"usage\":{}}",
+        "{\"usage\":\"much\"}",
+        "data: {\"usage\":null}\n\n",
+        "data: usage\n\n",
+        "{\"usage\":{\"prompt_tokens\":1",
+        "{\"message\":{\"content\":\"usage\"}}",
+    ];
+    let types = [
+        "application/json",
+        "text/event-stream",
+        "application/vnd.amazon.eventstream",
+        "",
+        "audio/mpeg",
+    ];
+    for body in bodies {
+        for content_type in types {
+            let read = of_answer(Format::OpenaiChat, content_type, body.as_bytes());
+            assert_eq!(read, None, "{content_type} {body}");
+        }
+    }
+    let body = br#"{"usage":{"prompt_tokens":1}}"#;
+    assert_eq!(of_answer(Format::Opaque, "application/json", body), None);
+    assert!(of_answer(Format::Bedrock, "application/json", body).is_some());
+}
+
+/// Nothing but the words above is read, however deep or large.
+#[test]
+fn other_parts_cost_nothing_and_cannot_fail() {
+    let deep = "[".repeat(100_000);
+    let numbers = "0.25,".repeat(100_000);
+    let text = format!(r#"{{"data":[{numbers}0],"usage":{{"prompt_tokens":1}}}}"#);
+    assert!(of_answer(Format::OpenaiChat, "application/json", text.as_bytes()).is_some());
+    assert_eq!(
+        of_answer(Format::OpenaiChat, "application/json", deep.as_bytes()),
+        None
+    );
+}
