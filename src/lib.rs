@@ -16,6 +16,7 @@
 //! upgrade, drain), [`admin`] (the operators' listener) and [`cli`].
 
 pub mod admin;
+pub mod cache;
 pub mod call;
 pub mod cli;
 pub mod config;
