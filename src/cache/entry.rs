@@ -1,22 +1,10 @@
 //! One stored answer, and how it is written to disk.
 //!
-//! An entry never changes once it is made, so the tiers share it without a lock. Its stored
-//! form is our own: it outlives the process, so it must not depend on how a library lays out
-//! a struct. Whether an entry may still be served (time to live, purges) is not decided here.
+//! An entry never changes once it is made, so the tiers share it without a lock. Whether it
+//! may still be served (time to live, purges) is not decided here.
 //!
-//! | part     | form                                                                   |
-//! |----------|------------------------------------------------------------------------|
-//! | start    | `tgce`, then the version of the form, one byte                         |
-//! | facts    | in the order of [`Facts`]; numbers little-endian                       |
-//! | answer   | status, headers, pieces, body                                          |
-//! | checksum | the first 16 bytes of BLAKE3 over everything before                    |
-//!
-//! Why BLAKE3 and not a CRC: a wrong answer served as a right one is the one mistake that a
-//! cache must not make, and it is asked about every entry of a worn disk. 32 bits let one in
-//! four billion damaged entries pass, and miss some bursts systematically; 128 bits of a
-//! cryptographic hash let none pass, at about 2 GB/s, off the path of requests.
+//! Its form on disk: the parts in the order of [`Facts`], then status, headers, pieces, body.
 
-use std::fmt;
 use std::io::{self, Write};
 use std::time::{Duration, SystemTime};
 
@@ -24,11 +12,13 @@ use bytes::Bytes;
 use http::HeaderValue;
 use uuid::Uuid;
 
+pub use super::form::Damage;
+use super::form::{Reader, Writer, checked};
+
 /// What an entry is found by: a hash of everything in the request that shapes the answer.
 pub type KeyBytes = [u8; 32];
 
 const START: [u8; 5] = *b"tgce\x01";
-const CHECKSUM: usize = 16;
 
 /// A stored answer.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -83,19 +73,6 @@ pub struct Facts {
     pub log_id: Uuid,
 }
 
-/// Why bytes are not an entry.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Damage {
-    /// They do not begin as an entry does.
-    NotAnEntry,
-    /// Another version of tollgate wrote them.
-    OtherVersion,
-    /// The checksum is not that of the bytes.
-    Checksum,
-    /// The checksum fits, but a length or a value cannot be.
-    Impossible,
-}
-
 impl Facts {
     /// How long it has been stored at `now`; nothing if the clock has stepped back.
     pub fn age(&self, now: SystemTime) -> Duration {
@@ -147,8 +124,7 @@ impl Entry {
     /// # Errors
     /// `out` fails, or a length does not fit the form (a text of 4 GiB).
     pub fn encode(&self, out: &mut impl Write) -> io::Result<()> {
-        let mut writer = Writer::new(out);
-        writer.raw(&START)?;
+        let mut writer = Writer::new(out, START)?;
         writer.facts(&self.facts)?;
         writer.raw(&self.status.to_le_bytes())?;
         writer.count(self.headers.len())?;
@@ -170,8 +146,7 @@ impl Entry {
     /// # Errors
     /// `bytes` are not exactly one whole entry.
     pub fn decode(bytes: &Bytes) -> Result<Self, Damage> {
-        let content = checked(bytes)?;
-        let mut reader = Reader(&content[START.len()..]);
+        let mut reader = checked(bytes, START)?;
         let facts = reader.facts()?;
         let status = u16::from_le_bytes(reader.array()?);
         let headers = reader.list(8, Reader::header)?;
@@ -209,29 +184,6 @@ const fn allocated(bytes: usize) -> usize {
     bytes.next_multiple_of(step)
 }
 
-/// What the checksum at the end of `bytes` vouches for.
-fn checked(bytes: &[u8]) -> Result<&[u8], Damage> {
-    let (name, version) = (&START[..4], START[4]);
-    if !bytes.starts_with(name) {
-        return Err(Damage::NotAnEntry);
-    }
-    if bytes.get(4).is_some_and(|found| *found != version) {
-        return Err(Damage::OtherVersion);
-    }
-    let (content, sum) = bytes.split_last_chunk().ok_or(Damage::NotAnEntry)?;
-    if content.len() >= START.len() && *sum == checksum(&blake3::hash(content)) {
-        Ok(content)
-    } else {
-        Err(Damage::Checksum)
-    }
-}
-
-fn checksum(hash: &blake3::Hash) -> [u8; CHECKSUM] {
-    let mut sum = [0; CHECKSUM];
-    sum.copy_from_slice(&hash.as_bytes()[..CHECKSUM]);
-    sum
-}
-
 /// `body` of `whole`, without a copy unless that kept much more than the body in memory.
 fn shared(whole: &Bytes, body: &[u8]) -> Bytes {
     if whole.len() - body.len() > body.len() / 16 {
@@ -241,42 +193,8 @@ fn shared(whole: &Bytes, body: &[u8]) -> Bytes {
     }
 }
 
-/// Writes the parts of an entry and sums them up on the way.
-struct Writer<'a, W> {
-    out: &'a mut W,
-    hasher: blake3::Hasher,
-}
-
-impl<'a, W: Write> Writer<'a, W> {
-    fn new(out: &'a mut W) -> Self {
-        let hasher = blake3::Hasher::new();
-        Self { out, hasher }
-    }
-
-    fn raw(&mut self, bytes: &[u8]) -> io::Result<()> {
-        self.hasher.update(bytes);
-        self.out.write_all(bytes)
-    }
-
-    fn number(&mut self, number: u64) -> io::Result<()> {
-        self.raw(&number.to_le_bytes())
-    }
-
-    fn count(&mut self, count: usize) -> io::Result<()> {
-        let count = u32::try_from(count).map_err(|_| io::ErrorKind::FileTooLarge)?;
-        self.raw(&count.to_le_bytes())
-    }
-
-    fn sized(&mut self, bytes: &[u8]) -> io::Result<()> {
-        self.count(bytes.len())?;
-        self.raw(bytes)
-    }
-
-    fn optional(&mut self, text: Option<&str>) -> io::Result<()> {
-        self.raw(&[text.is_some().into()])?;
-        text.map_or(Ok(()), |text| self.sized(text.as_bytes()))
-    }
-
+/// The parts that only an entry has.
+impl<W: Write> Writer<'_, W> {
     fn facts(&mut self, facts: &Facts) -> io::Result<()> {
         self.raw(&facts.key)?;
         self.sized(facts.scope.as_bytes())?;
@@ -303,80 +221,9 @@ impl<'a, W: Write> Writer<'a, W> {
             .flatten()
             .try_for_each(|tokens| self.number(tokens))
     }
-
-    fn finish(self) -> io::Result<()> {
-        self.out.write_all(&checksum(&self.hasher.finalize()))
-    }
 }
 
-/// Takes the parts of an entry off the front of its bytes.
-struct Reader<'a>(&'a [u8]);
-
-impl<'a> Reader<'a> {
-    fn take(&mut self, length: usize) -> Result<&'a [u8], Damage> {
-        let (taken, rest) = self.0.split_at_checked(length).ok_or(Damage::Impossible)?;
-        self.0 = rest;
-        Ok(taken)
-    }
-
-    fn array<const N: usize>(&mut self) -> Result<[u8; N], Damage> {
-        let (taken, rest) = self.0.split_first_chunk().ok_or(Damage::Impossible)?;
-        self.0 = rest;
-        Ok(*taken)
-    }
-
-    fn number(&mut self) -> Result<u64, Damage> {
-        self.array().map(u64::from_le_bytes)
-    }
-
-    fn count(&mut self) -> Result<usize, Damage> {
-        let count = u32::from_le_bytes(self.array()?);
-        usize::try_from(count).map_err(|_| Damage::Impossible)
-    }
-
-    fn sized(&mut self) -> Result<&'a [u8], Damage> {
-        let length = self.count()?;
-        self.take(length)
-    }
-
-    fn text(&mut self) -> Result<Box<str>, Damage> {
-        let text = std::str::from_utf8(self.sized()?).map_err(|_| Damage::Impossible)?;
-        Ok(text.into())
-    }
-
-    fn flag(&mut self) -> Result<bool, Damage> {
-        match self.array()? {
-            [0] => Ok(false),
-            [1] => Ok(true),
-            _ => Err(Damage::Impossible),
-        }
-    }
-
-    fn optional<T>(
-        &mut self,
-        part: fn(&mut Self) -> Result<T, Damage>,
-    ) -> Result<Option<T>, Damage> {
-        self.flag()?.then(|| part(self)).transpose()
-    }
-
-    /// A list whose parts take at least `least` bytes each: a count that the rest cannot hold
-    /// is refused before room is made for it.
-    fn list<T>(
-        &mut self,
-        least: usize,
-        part: fn(&mut Self) -> Result<T, Damage>,
-    ) -> Result<Vec<T>, Damage> {
-        let count = self.count()?;
-        if count > self.0.len() / least {
-            return Err(Damage::Impossible);
-        }
-        let mut list = Vec::with_capacity(count);
-        for _ in 0..count {
-            list.push(part(self)?);
-        }
-        Ok(list)
-    }
-
+impl Reader<'_> {
     fn header(&mut self) -> Result<(Box<str>, HeaderValue), Damage> {
         let name = self.text()?;
         let value = HeaderValue::from_bytes(self.sized()?).map_err(|_| Damage::Impossible)?;
@@ -425,24 +272,12 @@ impl<'a> Reader<'a> {
     }
 }
 
-impl fmt::Display for Damage {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::NotAnEntry => "not a stored answer",
-            Self::OtherVersion => "stored by another version",
-            Self::Checksum => "the checksum does not fit",
-            Self::Impossible => "a length or a value cannot be",
-        })
-    }
-}
-
-impl std::error::Error for Damage {}
-
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]
 pub mod tests {
     //! Also makes entries for the tests of the tiers.
 
+    use super::super::form::{content, resummed};
     use super::*;
 
     /// An entry with everything in it, found by `key`, with a body of `length` bytes.
@@ -485,11 +320,6 @@ pub mod tests {
         let mut bytes = Vec::new();
         entry.encode(&mut bytes).unwrap();
         bytes.into()
-    }
-
-    /// Puts the right checksum behind `content`.
-    fn resummed(content: &[u8]) -> Bytes {
-        [content, &checksum(&blake3::hash(content))].concat().into()
     }
 
     /// A generator of numbers that look random (xorshift), for repeatable tests.
@@ -558,7 +388,7 @@ pub mod tests {
         other[4] = 2;
         assert_eq!(Entry::decode(&other.into()), Err(Damage::OtherVersion));
         let stranger = Bytes::from_static(b"PK\x03\x04 and so on, long enough");
-        assert_eq!(Entry::decode(&stranger), Err(Damage::NotAnEntry));
+        assert_eq!(Entry::decode(&stranger), Err(Damage::NotOurs));
     }
 
     /// Damage that the checksum vouches for can only come from a mistake of ours, and still
@@ -566,7 +396,7 @@ pub mod tests {
     #[test]
     fn nonsense_with_the_right_checksum_is_refused_or_read() {
         let good = encoded(&entry([9; 32], 300));
-        let content = &good[..good.len() - CHECKSUM];
+        let content = content(&good);
         let mut random = noise(0x5eed);
         for _ in 0..50_000 {
             let mut bad = content.to_vec();
@@ -574,7 +404,7 @@ pub mod tests {
                 let at = START.len() + random() as usize % (bad.len() - START.len());
                 bad[at] = random() as u8;
             }
-            if let Ok(entry) = Entry::decode(&resummed(&bad)) {
+            if let Ok(entry) = Entry::decode(&resummed(&bad).into()) {
                 assert!(entry.weight() < 20 * good.len());
                 assert_eq!(Entry::decode(&encoded(&entry)), Ok(entry));
             }
@@ -584,14 +414,14 @@ pub mod tests {
     #[test]
     fn counts_that_cannot_be_are_refused_before_room_is_made() {
         let good = encoded(&entry([9; 32], 300));
-        let content = &good[..good.len() - CHECKSUM];
+        let content = content(&good);
         for at in START.len()..content.len() - 4 {
             let mut bad = content.to_vec();
             bad[at..at + 4].fill(0xff);
-            let _ = Entry::decode(&resummed(&bad));
+            let _ = Entry::decode(&resummed(&bad).into());
         }
         for length in START.len()..content.len() {
-            let short = resummed(&content[..length]);
+            let short = resummed(&content[..length]).into();
             assert_eq!(Entry::decode(&short), Err(Damage::Impossible), "{length}");
         }
     }

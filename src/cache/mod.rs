@@ -1,3 +1,5 @@
 //! Answers that need not be asked for again: what is stored, where, and until when.
 
 pub mod entry;
+mod form;
+pub mod stamps;
