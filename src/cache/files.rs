@@ -57,7 +57,11 @@ impl Files {
         builder.create(&self.directory)?;
         let file = self.create("lock")?;
         match file.try_lock() {
-            Ok(()) => Ok(Some(file)),
+            Ok(()) => {
+                // What a process was writing when it was killed would count for nothing.
+                let _ = fs::remove_file(self.directory.join("new"));
+                Ok(Some(file))
+            }
             Err(fs::TryLockError::WouldBlock) => Ok(None),
             Err(fs::TryLockError::Error(error)) => Err(error),
         }

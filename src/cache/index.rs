@@ -15,7 +15,8 @@ const DRAWN: usize = 16;
 /// One entry on disk. All of it but `used` is also in the name of its file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Slot {
-    /// The first 8 bytes of its key.
+    /// The first 8 bytes of its key. Two keys that share them replace each other; each is read
+    /// only as what it is, because its file holds its whole key.
     pub hash: u64,
     /// The size of its file in blocks.
     pub blocks: u32,

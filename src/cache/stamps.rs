@@ -181,6 +181,9 @@ impl Stamps {
         let Some(path) = &self.path else {
             return Ok(None);
         };
+        if let Some(parent) = path.parent() {
+            fs::create_dir_all(parent)?;
+        }
         let mut options = File::options();
         let file = options
             .create(true)
@@ -578,11 +581,22 @@ mod tests {
 
     #[test]
     fn a_purge_that_cannot_be_written_holds_and_says_so() {
-        let path = PathBuf::from("/nonexistent/directory/purges");
-        let stamps = Stamps::open(Some(path));
+        let (_directory, file) = directory();
+        fs::write(&file, b"not a directory").unwrap();
+        let stamps = Stamps::open(Some(file.join("purges")));
         let facts = facts(stamps.now());
         assert!(stamps.purge("acme/main", &Purge::All).is_err());
         assert!(stamps.is_purged(&facts));
+    }
+
+    #[test]
+    fn the_directory_is_made_for_the_first_purge() {
+        let (_directory, path) = directory();
+        let path = path.join("deeper/purges");
+        let stamps = Stamps::open(Some(path.clone()));
+        let facts = facts(stamps.now());
+        stamps.purge("acme/main", &Purge::All).unwrap();
+        assert!(Stamps::open(Some(path)).is_purged(&facts));
     }
 
     #[test]
