@@ -13,7 +13,7 @@
 //! 9. [`record`], [`telemetry`]: one record per request, and its views.
 //!
 //! Around them: [`mock`] (a built-in provider), [`lifecycle`] (start, reload,
-//! upgrade, drain), [`admin`] (the operators' listener) and [`cli`].
+//! upgrade, drain), [`cache`] (stored answers), [`admin`] (the operators' listener) and [`cli`].
 
 pub mod admin;
 pub mod cache;

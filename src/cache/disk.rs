@@ -1,0 +1,264 @@
+//! The disk tier: who owns the directory, what is written when, and what happens when the
+//! disk is full, slow, read-only or broken (misses, a metric and one line in the log).
+//!
+//! The engine under it is the file system: one file per entry and an index in memory, as in
+//! nginx's proxy cache. `foyer` 0.22.6 was tried first. On a full disk its writes fail without
+//! the caller learning of it (there are only trace events, and the traits that one could
+//! observe them through are private), a damaged entry is a miss like any other, a closed store
+//! keeps its files open (its flusher and reclaimer hold each other), and its single-file device
+//! prints to standard output. It would also bring 27 crates, one of them C.
+//!
+//! One thread owns the disk while this process does: it takes the lock, lists what is there,
+//! and then sleeps until there is something to write or to delete. Reads happen on the
+//! caller's blocking threads, a few at a time. Requests never wait for the thread.
+//!
+//! Two processes overlap during an upgrade. The lock of a file decides: whoever does not get
+//! it works on memory alone and asks again every half second. The kernel drops the lock with
+//! its process, so no crash locks anyone out.
+
+mod health;
+mod owner;
+
+use std::collections::VecDeque;
+use std::fmt;
+use std::path::PathBuf;
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use tokio::sync::Semaphore;
+
+use health::Health;
+
+use super::entry::{Entry, KeyBytes};
+use super::files::{Files, Unread, hash};
+use super::index::{Index, Slot};
+use super::tiers::Watch;
+
+/// How long a request waits for the disk before it is a miss.
+const READ: Duration = Duration::from_millis(250);
+/// How long the thread goes on writing what is queued when the disk is handed over.
+const FLUSH: Duration = Duration::from_secs(2);
+/// So many reads at a time.
+const READERS: usize = 16;
+/// So many orders wait at most, however small.
+const MOST_ORDERS: usize = 16_384;
+
+/// Where the disk tier is and how large it may become.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct DiskSettings {
+    /// A directory of its own; made if it is not there.
+    pub directory: PathBuf,
+    /// The bytes that it may take.
+    pub size: u64,
+}
+
+/// The disk tier. Dropping it gives the directory up in the background.
+pub struct Disk {
+    shared: Arc<Shared>,
+}
+
+struct Shared {
+    files: Files,
+    /// The bytes that files may take.
+    size: u64,
+    /// The bytes that may wait to be written.
+    most_queued: usize,
+    watch: Arc<dyn Watch>,
+    /// There is one while this process owns the directory.
+    index: Mutex<Option<Index>>,
+    queue: Mutex<Queue>,
+    changed: Condvar,
+    readers: Arc<Semaphore>,
+    reading: Mutex<Health>,
+    writing: Mutex<Health>,
+}
+
+#[derive(Default)]
+struct Queue {
+    orders: VecDeque<Order>,
+    bytes: usize,
+    /// The directory is to be given up.
+    releasing: bool,
+    /// The thread is gone, and the lock with it.
+    ended: bool,
+}
+
+enum Order {
+    Write(Arc<Entry>),
+    Remove(u64),
+}
+
+impl Disk {
+    /// Starts to open the directory, in the background. At most `most_queued` bytes wait to
+    /// be written.
+    pub fn start(settings: DiskSettings, most_queued: usize, watch: Arc<dyn Watch>) -> Self {
+        let shared = Arc::new(Shared {
+            files: Files::new(settings.directory),
+            // Directories and the file that is being written take room too.
+            size: settings.size - settings.size / 32,
+            most_queued,
+            watch,
+            index: Mutex::default(),
+            queue: Mutex::default(),
+            changed: Condvar::new(),
+            readers: Arc::new(Semaphore::new(READERS)),
+            reading: Mutex::default(),
+            writing: Mutex::default(),
+        });
+        let thread = shared.clone();
+        let builder = std::thread::Builder::new().name("cache disk".into());
+        if let Err(error) = builder.spawn(move || thread.run()) {
+            shared.wrong(&shared.writing, "disk_open", &error);
+            locked(&shared.queue).ended = true;
+        }
+        Self { shared }
+    }
+
+    /// The entry of `key`; a miss if the disk takes too long.
+    pub async fn read(&self, key: &KeyBytes) -> Option<Arc<Entry>> {
+        let slot = locked(&self.shared.index).as_mut()?.touch(hash(key))?;
+        if locked(&self.shared.reading).rests(Instant::now()) {
+            self.shared.watch.error("disk_slow");
+            return None;
+        }
+        let read = self.shared.clone().read(slot, *key);
+        match tokio::time::timeout(READ, read).await {
+            Ok(entry) => entry.map(Arc::new),
+            Err(_) => {
+                self.shared.slow();
+                None
+            }
+        }
+    }
+
+    /// Has `entry` written in the background, if there is room in the queue.
+    pub fn write(&self, entry: Arc<Entry>) {
+        if !self.is_owned() || self.shared.rests_from_writing() {
+            return;
+        }
+        self.shared.order(entry.weight(), Order::Write(entry));
+    }
+
+    /// Has the entry of `key` deleted in the background.
+    pub fn remove(&self, key: &KeyBytes) {
+        if self.is_owned() {
+            self.shared.order(0, Order::Remove(hash(key)));
+        }
+    }
+
+    /// Whether this process owns the directory.
+    pub fn is_owned(&self) -> bool {
+        locked(&self.shared.index).is_some()
+    }
+
+    /// The bytes on disk; none while another process owns it.
+    pub fn bytes(&self) -> u64 {
+        locked(&self.shared.index).as_ref().map_or(0, Index::bytes)
+    }
+
+    /// Writes what is queued, for a bounded time, and gives the directory up for good. Blocks
+    /// until that is done or the disk hangs; returns whether it was done.
+    pub fn release(&self) -> bool {
+        self.begin_release();
+        let queue = locked(&self.shared.queue);
+        let waiting = |queue: &mut Queue| !queue.ended;
+        let wait = self
+            .shared
+            .changed
+            .wait_timeout_while(queue, FLUSH * 2, waiting);
+        wait.unwrap_or_else(PoisonError::into_inner).0.ended
+    }
+
+    fn begin_release(&self) {
+        locked(&self.shared.queue).releasing = true;
+        self.shared.changed.notify_all();
+    }
+}
+
+impl Drop for Disk {
+    fn drop(&mut self) {
+        self.begin_release();
+    }
+}
+
+/// The request's side.
+impl Shared {
+    fn order(&self, bytes: usize, order: Order) {
+        let mut queue = locked(&self.queue);
+        let is_full = queue.orders.len() >= MOST_ORDERS
+            // Even an entry larger than the queue may wait alone.
+            || (bytes > 0 && queue.bytes > 0 && queue.bytes + bytes > self.most_queued);
+        if queue.releasing {
+            return;
+        }
+        if is_full {
+            self.watch.error("queue_full");
+            return;
+        }
+        queue.bytes += bytes;
+        queue.orders.push_back(order);
+        self.changed.notify_all();
+    }
+
+    async fn read(self: Arc<Self>, slot: Slot, key: KeyBytes) -> Option<Entry> {
+        let permit = self.readers.clone().acquire_owned().await.ok()?;
+        let shared = self.clone();
+        let read = tokio::task::spawn_blocking(move || {
+            let _permit = permit;
+            shared.files.read(&slot, &key)
+        });
+        match read.await.ok()? {
+            Ok(entry) => {
+                locked(&self.reading).right();
+                Some(entry)
+            }
+            Err(unread) => {
+                self.unread(&slot, &unread);
+                None
+            }
+        }
+    }
+
+    fn unread(&self, slot: &Slot, unread: &Unread) {
+        match unread {
+            Unread::Absent => {}
+            Unread::Damaged(damage) => self.wrong(&self.reading, "disk_corrupt", damage),
+            Unread::Failed(error) => self.wrong(&self.reading, "disk_read", error),
+        }
+        if !matches!(unread, Unread::Failed(_)) {
+            self.order(0, Order::Remove(slot.hash));
+        }
+    }
+
+    fn slow(&self) {
+        let rests = locked(&self.reading).slow_read(Instant::now());
+        if rests {
+            let reason = "several reads in a row took too long";
+            self.wrong(&self.reading, "disk_slow", &reason);
+        } else {
+            self.watch.error("disk_slow");
+        }
+    }
+
+    fn rests_from_writing(&self) -> bool {
+        let health = locked(&self.writing);
+        let rests = health.rests(Instant::now());
+        if let (true, Some(what)) = (rests, health.wrong()) {
+            self.watch.error(what);
+        }
+        rests
+    }
+
+    /// Counts what went wrong, and logs it unless it is known.
+    fn wrong(&self, side: &Mutex<Health>, what: &'static str, reason: &dyn fmt::Display) {
+        self.watch.error(what);
+        if locked(side).is_news(what, Instant::now()) {
+            log::warn!("the cache's disk tier: {what}: {reason}; what it would have had is a miss");
+        }
+    }
+}
+
+/// A panic of another thread leaves nothing half done that matters to a cache.
+fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}

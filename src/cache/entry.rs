@@ -1,0 +1,481 @@
+//! One stored answer, and how it is written to disk.
+//!
+//! An entry never changes once it is made, so the tiers share it without a lock. Whether it
+//! may still be served (time to live, purges) is not decided here.
+//!
+//! Its form on disk: the parts in the order of [`Facts`], then status, headers, pieces, body.
+
+use std::io::{self, Write};
+use std::time::{Duration, SystemTime};
+
+use bytes::Bytes;
+use http::HeaderValue;
+use uuid::Uuid;
+
+pub use super::form::Damage;
+use super::form::{Reader, Writer, checked};
+
+/// What an entry is found by: a hash of everything in the request that shapes the answer.
+pub type KeyBytes = [u8; 32];
+
+const START: [u8; 5] = *b"tgce\x01";
+
+/// A stored answer.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Entry {
+    /// What is known about it.
+    pub facts: Facts,
+    /// The HTTP status.
+    pub status: u16,
+    /// The header fields, each name in the case in which it came.
+    pub headers: Vec<(Box<str>, HeaderValue)>,
+    /// The whole body. Its buffer should have no spare room: spare room is not weighed.
+    pub body: Bytes,
+    /// How a streamed body came, for a replay at its pace; empty when it was not streamed.
+    pub pieces: Box<[Piece]>,
+}
+
+/// A part of a streamed body.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Piece {
+    /// Its bytes.
+    pub length: u32,
+    /// Milliseconds between the body's first byte and this piece.
+    pub after: u32,
+}
+
+/// What is known about an entry besides the answer itself.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Facts {
+    /// What it is found by.
+    pub key: KeyBytes,
+    /// Whose it is: `account/gateway`.
+    pub scope: Box<str>,
+    /// The provider that answered.
+    pub provider: Box<str>,
+    /// The model that the client asked for.
+    pub model: Option<Box<str>>,
+    /// What it can be purged by.
+    pub tags: Vec<Box<str>>,
+    /// The client's own key, where it gave one.
+    pub custom_key: Option<Box<str>>,
+    /// When the request that made it began, by the clock of [`super::stamps`].
+    pub begun: u64,
+    /// When it was stored: milliseconds since 1970.
+    pub stored: u64,
+    /// How long it may be served.
+    pub ttl: Duration,
+    /// Whether the answer was a stream.
+    pub streamed: bool,
+    /// Tokens: input, output, cached input, cache write, reasoning.
+    pub usage: Option<[u64; 5]>,
+    /// The log id of the request that made it.
+    pub log_id: Uuid,
+}
+
+impl Facts {
+    /// How long it has been stored at `now`; nothing if the clock has stepped back.
+    pub fn age(&self, now: SystemTime) -> Duration {
+        let now = now.duration_since(SystemTime::UNIX_EPOCH);
+        now.unwrap_or_default()
+            .saturating_sub(Duration::from_millis(self.stored))
+    }
+
+    /// Whether its time to live is not over at `now`.
+    pub fn is_fresh(&self, now: SystemTime) -> bool {
+        self.age(now) < self.ttl
+    }
+
+    fn weight(&self) -> usize {
+        let texts = [Some(&self.scope), Some(&self.provider)];
+        let optional = [self.model.as_ref(), self.custom_key.as_ref()];
+        let texts = texts.into_iter().chain(optional).flatten();
+        let tags = allocated(self.tags.capacity() * size_of::<Box<str>>());
+        let all = texts.chain(&self.tags).map(|text| allocated(text.len()));
+        tags + all.sum::<usize>()
+    }
+}
+
+impl Entry {
+    /// The bytes of memory that it takes, with what its allocations and a place in the memory
+    /// tier cost.
+    pub fn weight(&self) -> usize {
+        // The counts in front of an `Arc`, and a place in an index with a list around it.
+        const ARC: usize = 16;
+        const PLACE: usize = 160;
+        // Header values and bodies keep their counts in an allocation of their own.
+        const SHARED: usize = 32;
+        let headers = allocated(self.headers.capacity() * size_of::<(Box<str>, HeaderValue)>());
+        let values = self.headers.iter().map(|(name, value)| {
+            allocated(name.len()) + allocated(value.as_bytes().len()) + SHARED
+        });
+        allocated(size_of::<Self>() + ARC)
+            + PLACE
+            + self.facts.weight()
+            + headers
+            + values.sum::<usize>()
+            + allocated(self.body.len())
+            + SHARED
+            + allocated(size_of_val(&*self.pieces))
+    }
+
+    /// Writes the stored form to `out`.
+    ///
+    /// # Errors
+    /// `out` fails, or a length does not fit the form (a text of 4 GiB).
+    pub fn encode(&self, out: &mut impl Write) -> io::Result<()> {
+        let mut writer = Writer::new(out, START)?;
+        writer.facts(&self.facts)?;
+        writer.raw(&self.status.to_le_bytes())?;
+        writer.count(self.headers.len())?;
+        for (name, value) in &self.headers {
+            writer.sized(name.as_bytes())?;
+            writer.sized(value.as_bytes())?;
+        }
+        writer.count(self.pieces.len())?;
+        for piece in &self.pieces {
+            writer.raw(&piece.length.to_le_bytes())?;
+            writer.raw(&piece.after.to_le_bytes())?;
+        }
+        writer.sized(&self.body)?;
+        writer.finish()
+    }
+
+    /// Reads the stored form; the body shares the buffer of `bytes` where that wastes little.
+    ///
+    /// # Errors
+    /// `bytes` are not exactly one whole entry.
+    pub fn decode(bytes: &Bytes) -> Result<Self, Damage> {
+        let mut reader = checked(bytes, START)?;
+        let facts = reader.facts()?;
+        let status = u16::from_le_bytes(reader.array()?);
+        let headers = reader.list(8, Reader::header)?;
+        let pieces = reader.list(size_of::<Piece>(), Reader::piece)?;
+        let body = reader.sized()?;
+        let entry = Self {
+            facts,
+            status,
+            headers,
+            pieces: pieces.into_boxed_slice(),
+            body: shared(bytes, body),
+        };
+        if reader.0.is_empty() && entry.is_possible() {
+            Ok(entry)
+        } else {
+            Err(Damage::Impossible)
+        }
+    }
+
+    /// Whether the parts fit each other.
+    fn is_possible(&self) -> bool {
+        let paced = self.pieces.iter().map(|piece| u64::from(piece.length));
+        let paced: u64 = paced.sum();
+        (100..1000).contains(&self.status)
+            && (self.pieces.is_empty() || paced == self.body.len() as u64)
+    }
+}
+
+/// The bytes that an allocation of `bytes` takes: jemalloc has four sizes per doubling.
+const fn allocated(bytes: usize) -> usize {
+    if bytes <= 64 {
+        return bytes.next_multiple_of(16);
+    }
+    let step = 1 << ((bytes - 1).ilog2() - 2);
+    bytes.next_multiple_of(step)
+}
+
+/// `body` of `whole`, without a copy unless that kept much more than the body in memory.
+fn shared(whole: &Bytes, body: &[u8]) -> Bytes {
+    if whole.len() - body.len() > body.len() / 16 {
+        Bytes::copy_from_slice(body)
+    } else {
+        whole.slice_ref(body)
+    }
+}
+
+/// The parts that only an entry has.
+impl<W: Write> Writer<'_, W> {
+    fn facts(&mut self, facts: &Facts) -> io::Result<()> {
+        self.raw(&facts.key)?;
+        self.sized(facts.scope.as_bytes())?;
+        self.sized(facts.provider.as_bytes())?;
+        self.optional(facts.model.as_deref())?;
+        self.count(facts.tags.len())?;
+        for tag in &facts.tags {
+            self.sized(tag.as_bytes())?;
+        }
+        self.optional(facts.custom_key.as_deref())?;
+        self.number(facts.begun)?;
+        self.number(facts.stored)?;
+        self.number(facts.ttl.as_secs())?;
+        self.raw(&facts.ttl.subsec_nanos().to_le_bytes())?;
+        self.raw(&[facts.streamed.into()])?;
+        self.usage(facts.usage)?;
+        self.raw(facts.log_id.as_bytes())
+    }
+
+    fn usage(&mut self, usage: Option<[u64; 5]>) -> io::Result<()> {
+        self.raw(&[usage.is_some().into()])?;
+        usage
+            .into_iter()
+            .flatten()
+            .try_for_each(|tokens| self.number(tokens))
+    }
+}
+
+impl Reader<'_> {
+    fn header(&mut self) -> Result<(Box<str>, HeaderValue), Damage> {
+        let name = self.text()?;
+        let value = HeaderValue::from_bytes(self.sized()?).map_err(|_| Damage::Impossible)?;
+        Ok((name, value))
+    }
+
+    fn piece(&mut self) -> Result<Piece, Damage> {
+        let length = u32::from_le_bytes(self.array()?);
+        let after = u32::from_le_bytes(self.array()?);
+        Ok(Piece { length, after })
+    }
+
+    fn ttl(&mut self) -> Result<Duration, Damage> {
+        let (seconds, nanos) = (self.number()?, u32::from_le_bytes(self.array()?));
+        // More nanoseconds than a second has would carry, and a carry can overflow.
+        if nanos < 1_000_000_000 {
+            Ok(Duration::new(seconds, nanos))
+        } else {
+            Err(Damage::Impossible)
+        }
+    }
+
+    fn usage(&mut self) -> Result<[u64; 5], Damage> {
+        let mut usage = [0; 5];
+        for tokens in &mut usage {
+            *tokens = self.number()?;
+        }
+        Ok(usage)
+    }
+
+    fn facts(&mut self) -> Result<Facts, Damage> {
+        Ok(Facts {
+            key: self.array()?,
+            scope: self.text()?,
+            provider: self.text()?,
+            model: self.optional(Self::text)?,
+            tags: self.list(4, Self::text)?,
+            custom_key: self.optional(Self::text)?,
+            begun: self.number()?,
+            stored: self.number()?,
+            ttl: self.ttl()?,
+            streamed: self.flag()?,
+            usage: self.optional(Self::usage)?,
+            log_id: Uuid::from_bytes(self.array()?),
+        })
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+pub mod tests {
+    //! Also makes entries for the tests of the tiers.
+
+    use super::super::form::{content, resummed};
+    use super::*;
+
+    /// An entry with everything in it, found by `key`, with a body of `length` bytes.
+    pub fn entry(key: KeyBytes, length: usize) -> Entry {
+        let half = u32::try_from(length / 2).unwrap();
+        let rest = u32::try_from(length).unwrap() - half;
+        Entry {
+            facts: Facts {
+                key,
+                scope: "acme/main".into(),
+                provider: "openai".into(),
+                model: Some("gpt-5".into()),
+                tags: vec!["manual".into(), "v2".into()],
+                custom_key: Some("chapter 3".into()),
+                begun: 1_790_000_000_000_001,
+                stored: 1_790_000_000_123,
+                ttl: Duration::from_millis(300_500),
+                streamed: true,
+                usage: Some([12, 34, 5, 0, 6]),
+                log_id: Uuid::from_u128(7),
+            },
+            status: 200,
+            headers: vec![
+                (
+                    "Content-Type".into(),
+                    HeaderValue::from_static("text/event-stream"),
+                ),
+                ("x-Latin".into(), HeaderValue::from_bytes(b"\xe4").unwrap()),
+            ],
+            body: (0..length)
+                .map(|at| (at % 251) as u8 ^ key[at % 32])
+                .collect(),
+            pieces: [(half, 0), (rest, 120)]
+                .map(|(length, after)| Piece { length, after })
+                .into(),
+        }
+    }
+
+    fn encoded(entry: &Entry) -> Bytes {
+        let mut bytes = Vec::new();
+        entry.encode(&mut bytes).unwrap();
+        bytes.into()
+    }
+
+    /// A generator of numbers that look random (xorshift), for repeatable tests.
+    pub fn noise(mut state: u64) -> impl FnMut() -> u64 {
+        move || {
+            state ^= state << 13;
+            state ^= state >> 7;
+            state ^= state << 17;
+            state
+        }
+    }
+
+    #[test]
+    fn an_entry_reads_as_it_was_written() {
+        for length in [0, 1, 700, 100_000] {
+            let entry = entry([3; 32], length);
+            assert_eq!(Entry::decode(&encoded(&entry)), Ok(entry));
+        }
+    }
+
+    #[test]
+    fn a_bare_entry_reads_as_it_was_written() {
+        let mut bare = entry([0; 32], 10);
+        bare.facts.model = None;
+        bare.facts.custom_key = None;
+        bare.facts.usage = None;
+        bare.facts.tags.clear();
+        bare.headers.clear();
+        bare.pieces = [].into();
+        assert_eq!(Entry::decode(&encoded(&bare)), Ok(bare));
+    }
+
+    #[test]
+    fn a_large_body_is_not_copied_and_a_small_one_keeps_nothing_else() {
+        let large = encoded(&entry([1; 32], 100_000));
+        let body = Entry::decode(&large).unwrap().body;
+        assert!(large.as_ptr_range().contains(&body.as_ptr()));
+        let small = encoded(&entry([1; 32], 100));
+        let body = Entry::decode(&small).unwrap().body;
+        assert!(!small.as_ptr_range().contains(&body.as_ptr()));
+    }
+
+    #[test]
+    fn every_flipped_bit_is_noticed() {
+        let good = encoded(&entry([9; 32], 64));
+        for at in 0..good.len() * 8 {
+            let mut bad = good.to_vec();
+            bad[at / 8] ^= 1 << (at % 8);
+            assert!(Entry::decode(&bad.into()).is_err(), "bit {at}");
+        }
+    }
+
+    #[test]
+    fn every_shortened_or_lengthened_form_is_noticed() {
+        let good = encoded(&entry([9; 32], 64));
+        for length in 0..good.len() {
+            assert!(Entry::decode(&good.slice(..length)).is_err(), "{length}");
+        }
+        let longer: Bytes = [&good[..], b"x"].concat().into();
+        assert_eq!(Entry::decode(&longer), Err(Damage::Checksum));
+    }
+
+    #[test]
+    fn other_versions_and_strangers_are_told_apart() {
+        let mut other = encoded(&entry([9; 32], 64)).to_vec();
+        other[4] = 2;
+        assert_eq!(Entry::decode(&other.into()), Err(Damage::OtherVersion));
+        let stranger = Bytes::from_static(b"PK\x03\x04 and so on, long enough");
+        assert_eq!(Entry::decode(&stranger), Err(Damage::NotOurs));
+    }
+
+    /// Damage that the checksum vouches for can only come from a mistake of ours, and still
+    /// must neither panic nor ask for more memory than there are bytes.
+    #[test]
+    fn nonsense_with_the_right_checksum_is_refused_or_read() {
+        let good = encoded(&entry([9; 32], 300));
+        let content = content(&good);
+        let mut random = noise(0x5eed);
+        for _ in 0..50_000 {
+            let mut bad = content.to_vec();
+            for _ in 0..=random() % 4 {
+                let at = START.len() + random() as usize % (bad.len() - START.len());
+                bad[at] = random() as u8;
+            }
+            if let Ok(entry) = Entry::decode(&resummed(&bad).into()) {
+                assert!(entry.weight() < 20 * good.len());
+                assert_eq!(Entry::decode(&encoded(&entry)), Ok(entry));
+            }
+        }
+    }
+
+    #[test]
+    fn counts_that_cannot_be_are_refused_before_room_is_made() {
+        let good = encoded(&entry([9; 32], 300));
+        let content = content(&good);
+        for at in START.len()..content.len() - 4 {
+            let mut bad = content.to_vec();
+            bad[at..at + 4].fill(0xff);
+            let _ = Entry::decode(&resummed(&bad).into());
+        }
+        for length in START.len()..content.len() {
+            let short = resummed(&content[..length]).into();
+            assert_eq!(Entry::decode(&short), Err(Damage::Impossible), "{length}");
+        }
+    }
+
+    #[test]
+    fn parts_that_do_not_fit_each_other_are_refused() {
+        let mut paced = entry([9; 32], 300);
+        paced.pieces[0].length += 1;
+        assert_eq!(Entry::decode(&encoded(&paced)), Err(Damage::Impossible));
+        let mut status = entry([9; 32], 300);
+        status.status = 0;
+        assert_eq!(Entry::decode(&encoded(&status)), Err(Damage::Impossible));
+    }
+
+    #[test]
+    fn the_weight_counts_everything() {
+        let small = entry([9; 32], 0);
+        assert!(small.weight() > size_of::<Entry>() + 160);
+        let large = entry([9; 32], 1 << 20);
+        assert_eq!(large.weight() - small.weight(), 1 << 20);
+        let mut paced = entry([9; 32], 0);
+        paced.pieces = vec![
+            Piece {
+                length: 0,
+                after: 0
+            };
+            1024
+        ]
+        .into();
+        assert_eq!(paced.weight() - small.weight(), 8192 - 16);
+    }
+
+    #[test]
+    fn the_weight_rounds_as_the_allocator_does() {
+        for (bytes, taken) in [
+            (0, 0),
+            (1, 16),
+            (64, 64),
+            (65, 80),
+            (129, 160),
+            (4097, 5120),
+            (1 << 20, 1 << 20),
+        ] {
+            assert_eq!(allocated(bytes), taken, "{bytes}");
+        }
+    }
+
+    #[test]
+    fn an_entry_is_fresh_for_its_time_to_live() {
+        let facts = entry([0; 32], 0).facts;
+        let stored = SystemTime::UNIX_EPOCH + Duration::from_millis(facts.stored);
+        let moment = Duration::from_millis(1);
+        assert!(facts.is_fresh(stored + facts.ttl - moment));
+        assert!(!facts.is_fresh(stored + facts.ttl));
+        assert_eq!(facts.age(stored - Duration::from_secs(1)), Duration::ZERO);
+    }
+}
