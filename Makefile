@@ -1,6 +1,6 @@
 # make test   everything that must pass before a change lands; installs what it needs
 # make run    the demo gateway
-# make bench  benchmarks; writes benches/RESULTS.md (about six minutes, two cores)
+# make bench  benchmarks; writes benches/RESULTS.md (about eleven minutes, two cores)
 
 CARGO ?= cargo
 # nextest shows and ends tests that hang; cargo's own runner serves where it is missing.

@@ -10,6 +10,20 @@ pub struct Head {
     pub length: usize,
     /// How the body ends.
     pub body: Framing,
+    /// Whether it came out of a cache.
+    pub cache: CacheStatus,
+}
+
+/// What an answer says of a cache.
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
+pub enum CacheStatus {
+    /// Nothing: there is none.
+    #[default]
+    Unsaid,
+    /// It came out of the cache.
+    Hit,
+    /// The provider was asked.
+    Miss,
 }
 
 /// How a body ends.
@@ -37,7 +51,23 @@ pub fn head(bytes: &[u8]) -> Outcome<Option<Head>> {
     }
     let body = response.headers.iter().find_map(framing);
     let body = body.ok_or("response without a length")?;
-    Ok(Some(Head { length, body }))
+    let cache = response.headers.iter().find_map(cache_status);
+    Ok(Some(Head {
+        length,
+        body,
+        cache: cache.unwrap_or_default(),
+    }))
+}
+
+fn cache_status(header: &httparse::Header) -> Option<CacheStatus> {
+    if !header.name.eq_ignore_ascii_case("cf-aig-cache-status") {
+        return None;
+    }
+    match header.value {
+        b"HIT" => Some(CacheStatus::Hit),
+        b"MISS" => Some(CacheStatus::Miss),
+        _ => None,
+    }
 }
 
 fn framing(header: &httparse::Header) -> Option<Framing> {
@@ -53,10 +83,11 @@ fn framing(header: &httparse::Header) -> Option<Framing> {
     chunked.then_some(Framing::Chunked)
 }
 
-/// Whether `bytes` are the whole plain answer; an error when they are something else.
-pub fn is_whole(bytes: &[u8]) -> Outcome<bool> {
+/// What the plain answer says of a cache once `bytes` are all of it; an error when they are
+/// something else.
+pub fn whole(bytes: &[u8]) -> Outcome<Option<CacheStatus>> {
     let Some(head) = head(bytes)? else {
-        return Ok(false);
+        return Ok(None);
     };
     if head.body != Framing::Length(ANSWER_LENGTH) {
         return Err(format!("answer of another length: {:?}", head.body));
@@ -65,7 +96,7 @@ pub fn is_whole(bytes: &[u8]) -> Outcome<bool> {
     if bytes.len() > whole || (bytes.len() == whole && bytes[whole - 1] != b'}') {
         return Err("answer with another body".into());
     }
-    Ok(bytes.len() == whole)
+    Ok((bytes.len() == whole).then_some(head.cache))
 }
 
 /// Takes the chunked framing off a body, in pieces of any size.
@@ -160,11 +191,13 @@ mod tests {
     fn only_the_whole_expected_answer_is_whole() {
         let body = "x".repeat(ANSWER_LENGTH - 1) + "}";
         let good = format!("HTTP/1.1 200 OK\r\nContent-Length: 600\r\n\r\n{body}");
-        assert_eq!(is_whole(good.as_bytes()), Ok(true));
-        assert_eq!(is_whole(&good.as_bytes()[..good.len() - 1]), Ok(false));
-        assert_eq!(is_whole(&good.as_bytes()[..20]), Ok(false));
-        assert!(is_whole((good.clone() + "x").as_bytes()).is_err());
-        assert!(is_whole(good.replace("200", "502").as_bytes()).is_err());
-        assert!(is_whole(good.replace("600", "601").as_bytes()).is_err());
+        assert_eq!(whole(good.as_bytes()), Ok(Some(CacheStatus::Unsaid)));
+        assert_eq!(whole(&good.as_bytes()[..good.len() - 1]), Ok(None));
+        assert_eq!(whole(&good.as_bytes()[..20]), Ok(None));
+        assert!(whole((good.clone() + "x").as_bytes()).is_err());
+        assert!(whole(good.replace("200", "502").as_bytes()).is_err());
+        assert!(whole(good.replace("600", "601").as_bytes()).is_err());
+        let hit = good.replace("\r\n\r\n", "\r\ncf-aig-cache-status: HIT\r\n\r\n");
+        assert_eq!(whole(hit.as_bytes()), Ok(Some(CacheStatus::Hit)));
     }
 }

@@ -9,8 +9,10 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::task::LocalSet;
 
+use crate::Outcome;
+use crate::answer::{self, CacheStatus};
 use crate::legs::Leg;
-use crate::{Outcome, answer};
+use crate::request::Questions;
 
 /// How long an answer may take before the request counts as failed.
 const ANSWER_LIMIT: Duration = Duration::from_secs(20);
@@ -46,33 +48,48 @@ enum Stop {
 
 #[derive(Debug)]
 struct Shared {
-    request: Vec<u8>,
+    questions: Questions,
     stop: Cell<Option<Stop>>,
     sent: Cell<u64>,
     answered: Cell<u64>,
+    misses: Cell<u64>,
     failure: RefCell<Option<String>>,
 }
 
 impl Shared {
-    fn new(request: Vec<u8>, stop: Stop) -> Rc<Self> {
+    fn new(questions: Questions, stop: Stop) -> Rc<Self> {
         Rc::new(Self {
-            request,
+            questions,
             stop: Cell::new(Some(stop)),
             sent: Cell::new(0),
             answered: Cell::new(0),
+            misses: Cell::new(0),
             failure: RefCell::new(None),
         })
     }
 
-    /// Whether one more request may be sent; counts it.
-    fn take_turn(&self) -> bool {
+    /// Which request is to be sent, as long as one more may be; counts it.
+    fn take_turn(&self) -> Option<u64> {
+        let turn = self.sent.get();
         let may = match self.stop.get() {
             Some(Stop::Told) => true,
-            Some(Stop::After(total)) => self.sent.get() < total,
+            Some(Stop::After(total)) => turn < total,
             None => false,
         };
-        self.sent.set(self.sent.get() + u64::from(may));
-        may
+        self.sent.set(turn + u64::from(may));
+        may.then_some(turn)
+    }
+
+    /// Counts an answer; an error when the cache had not to do with it what was expected.
+    fn take_answer(&self, said: CacheStatus) -> Outcome<()> {
+        let expected = self.questions.expected.unwrap_or(said);
+        if said != expected {
+            return Err(format!("cache status {said:?} instead of {expected:?}"));
+        }
+        let missed = said == CacheStatus::Miss;
+        self.misses.set(self.misses.get() + u64::from(missed));
+        self.answered.set(self.answered.get() + 1);
+        Ok(())
     }
 
     fn fail(&self, why: String) {
@@ -85,26 +102,28 @@ impl Shared {
     }
 }
 
-/// Loads `leg` with `request` for one window.
-pub fn measure(leg: &Leg, request: Vec<u8>, load: Load) -> Outcome<Throughput> {
-    let shared = Shared::new(request, Stop::Told);
+/// Loads `leg` with `questions` for one window. Also tells how many were asked, before and
+/// after it included.
+pub fn measure(leg: &Leg, questions: Questions, load: Load) -> Outcome<(Throughput, u64)> {
+    let shared = Shared::new(questions, Stop::Told);
     let watched = shared.clone();
-    run(leg, load.connections, &shared, async move {
+    let throughput = run(leg, load.connections, &shared, async move {
         tokio::time::sleep(load.warm_up).await;
         let before = Snapshot::take(leg, watched.answered.get())?;
         tokio::time::sleep(load.window).await;
         let after = Snapshot::take(leg, watched.answered.get())?;
         watched.stop.set(None);
         after.since(&before)
-    })
+    })?;
+    Ok((throughput, shared.sent.get()))
 }
 
-/// Sends exactly `total` requests over `connections`.
-pub fn send(leg: &Leg, request: Vec<u8>, connections: usize, total: u64) -> Outcome<()> {
-    let shared = Shared::new(request, Stop::After(total));
+/// Sends exactly `total` requests over `connections`; how many a cache had no answer to.
+pub fn send(leg: &Leg, questions: Questions, connections: usize, total: u64) -> Outcome<u64> {
+    let shared = Shared::new(questions, Stop::After(total));
     run(leg, connections, &shared, async { Ok(()) })?;
     match shared.answered.get() {
-        answered if answered == total => Ok(()),
+        answered if answered == total => Ok(shared.misses.get()),
         answered => Err(format!("{}: {answered} of {total} answered", leg.name)),
     }
 }
@@ -150,19 +169,21 @@ async fn converse(address: std::net::SocketAddr, shared: &Shared) -> Outcome<()>
     let mut stream = TcpStream::connect(address).await.map_err(broken)?;
     stream.set_nodelay(true).map_err(broken)?;
     let mut buffer = vec![0; 16 * 1024];
-    while shared.take_turn() {
+    let mut request = shared.questions.request.clone();
+    while let Some(turn) = shared.take_turn() {
+        shared.questions.number(turn, &mut request);
         let exchange = async {
-            stream.write_all(&shared.request).await.map_err(broken)?;
+            stream.write_all(&request).await.map_err(broken)?;
             read_answer(&mut stream, &mut buffer).await
         };
         let limited = tokio::time::timeout(ANSWER_LIMIT, exchange).await;
-        limited.map_err(|_| format!("no whole answer within {ANSWER_LIMIT:?}"))??;
-        shared.answered.set(shared.answered.get() + 1);
+        let said = limited.map_err(|_| format!("no whole answer within {ANSWER_LIMIT:?}"))??;
+        shared.take_answer(said)?;
     }
     Ok(())
 }
 
-async fn read_answer(stream: &mut TcpStream, buffer: &mut [u8]) -> Outcome<()> {
+async fn read_answer(stream: &mut TcpStream, buffer: &mut [u8]) -> Outcome<CacheStatus> {
     let mut filled = 0;
     loop {
         let read = stream.read(&mut buffer[filled..]).await;
@@ -174,8 +195,8 @@ async fn read_answer(stream: &mut TcpStream, buffer: &mut [u8]) -> Outcome<()> {
             }
             read => filled += read,
         }
-        if answer::is_whole(&buffer[..filled])? {
-            return Ok(());
+        if let Some(said) = answer::whole(&buffer[..filled])? {
+            return Ok(said);
         }
     }
 }
@@ -209,5 +230,27 @@ impl Snapshot {
             per_second: done / (self.at - before.at).as_secs_f64(),
             cpu_micros: spent.map(|cpu| cpu.as_secs_f64() * 1e6 / done),
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::request::Numbers;
+
+    #[test]
+    fn an_answer_with_another_cache_status_is_a_failure() {
+        let leg = crate::legs::direct(([127, 0, 0, 1], 80).into());
+        let shared = |expected| {
+            let questions = Questions::new(&leg, 1024, Numbers::ONE, expected);
+            Shared::new(questions, Stop::Told)
+        };
+        let hits = shared(Some(CacheStatus::Hit));
+        assert_eq!(hits.take_answer(CacheStatus::Hit), Ok(()));
+        assert!(hits.take_answer(CacheStatus::Miss).is_err());
+        assert!(hits.take_answer(CacheStatus::Unsaid).is_err());
+        let any = shared(None);
+        assert_eq!(any.take_answer(CacheStatus::Miss), Ok(()));
+        assert_eq!((any.answered.get(), any.misses.get()), (1, 1));
     }
 }

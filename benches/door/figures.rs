@@ -29,6 +29,15 @@ impl Quantiles {
     }
 }
 
+/// Where cached answers lie.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Tier {
+    /// In memory.
+    Memory,
+    /// On disk: they are more than memory may hold.
+    Disk,
+}
+
 /// The load of a cell.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Cell {
@@ -42,8 +51,14 @@ pub enum Cell {
     HundredStreams,
     /// A thousand streams.
     ThousandStreams,
+    /// Closed loop on a gateway that has all answers, with bodies of so many bytes.
+    Hits(Tier, usize),
+    /// Closed loop on a gateway with a cache that has none of the answers.
+    Misses(usize),
     /// The whole run.
     Process,
+    /// The whole run, with a cache.
+    CachingProcess,
 }
 
 impl std::fmt::Display for Cell {
@@ -56,7 +71,13 @@ impl std::fmt::Display for Cell {
             Self::OneStream => f.write_str("one stream"),
             Self::HundredStreams => f.write_str("100 streams, 10,000 events/s"),
             Self::ThousandStreams => f.write_str("1,000 streams, 10,000 events/s"),
+            Self::Hits(Tier::Memory, size) => write!(f, "cache hits, {} bodies", size_text(size)),
+            Self::Hits(Tier::Disk, size) => {
+                write!(f, "cache hits from disk, {} bodies", size_text(size))
+            }
+            Self::Misses(size) => write!(f, "cache misses, {} bodies", size_text(size)),
             Self::Process => f.write_str("process"),
+            Self::CachingProcess => f.write_str("process with a cache, 64 MiB in memory"),
         }
     }
 }
@@ -89,6 +110,8 @@ pub enum Measure {
     ChunkDelayP99,
     /// Processor time of the process under test per event, µs.
     CpuPerChunk,
+    /// Of the answers out of a cache, those that came from its disk, %.
+    FromDisk,
     /// Resident memory after the first request, MiB.
     IdleMemory,
     /// The most resident memory of the run, MiB.

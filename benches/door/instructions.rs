@@ -11,7 +11,8 @@ use clap::Args;
 
 use crate::legs::{self, Leg};
 use crate::process::{self, Cores, Scratch};
-use crate::{Binaries, Outcome, closed, request};
+use crate::request::Questions;
+use crate::{Binaries, Outcome, closed};
 
 /// How long callgrind may take to write its file.
 const WRITE_LIMIT: Duration = Duration::from_secs(60);
@@ -79,11 +80,11 @@ fn profile(
     };
     let leg = match name {
         "bare" => legs::bare(name, address, cores, &scratch, &wrap)?,
-        _ => legs::gateway(binaries, address, cores, &scratch, &wrap)?,
+        _ => legs::gateway(binaries, legs::PLAIN, address, cores, &scratch, &wrap)?,
     };
     closed::send(
         &leg,
-        request::plain(&leg, options.size),
+        Questions::same(&leg, options.size),
         CONNECTIONS,
         requests,
     )?;

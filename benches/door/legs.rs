@@ -1,8 +1,11 @@
-//! What is compared: the upstream itself, bare Pingora before it, the gateway before it.
+//! What is compared: the upstream itself, bare Pingora before it, the gateway before it,
+//! as it is and with a cache.
 
 use std::net::SocketAddr;
 use std::path::Path;
 
+use crate::answer::CacheStatus;
+use crate::figures::{Cell, Tier};
 use crate::process::{Cores, Process, Scratch, free_address};
 use crate::{Binaries, Outcome};
 
@@ -10,7 +13,79 @@ use crate::{Binaries, Outcome};
 const DIRECT_PATH: &str = "/v1/chat/completions";
 const GATEWAY_PATH: &str = "/v1/default/default/openai/chat/completions";
 
-/// One of the three ways to the upstream.
+/// How a gateway is set up.
+#[derive(Debug, Clone, Copy)]
+pub struct Setup {
+    /// For tables, errors and files.
+    name: &'static str,
+    /// The sizes of its cache; none when nothing is cached.
+    cache: Option<&'static str>,
+}
+
+/// Nothing switched on.
+pub const PLAIN: Setup = Setup {
+    name: "gateway",
+    cache: None,
+};
+/// A cache whose answers lie in memory, on disk too.
+const CACHING: Setup = Setup {
+    name: "caching-gateway",
+    cache: Some("memory: 64MiB, disk: 1GiB"),
+};
+/// A cache with the least memory there may be: its answers lie on disk.
+const DISK_CACHING: Setup = Setup {
+    name: "disk-caching-gateway",
+    cache: Some("memory: 1MiB, disk: 1GiB"),
+};
+
+/// Everything that is measured.
+#[derive(Debug)]
+pub struct Legs {
+    direct: Leg,
+    bare: Leg,
+    gateway: Leg,
+    caching: Leg,
+    disk_caching: Leg,
+}
+
+impl Legs {
+    /// Starts all of them before `upstream`.
+    pub fn start(
+        binaries: &Binaries,
+        upstream: SocketAddr,
+        cores: Cores,
+        scratch: &Scratch,
+    ) -> Outcome<Self> {
+        let unchanged = |program| program;
+        let start = |setup| gateway(binaries, setup, upstream, cores, scratch, &unchanged);
+        Ok(Self {
+            direct: direct(upstream),
+            bare: bare("bare", upstream, cores, scratch, &unchanged)?,
+            gateway: start(PLAIN)?,
+            caching: start(CACHING)?,
+            disk_caching: start(DISK_CACHING)?,
+        })
+    }
+
+    /// What a round of `cell` visits: direct, bare, and the gateway it is about.
+    pub fn of(&self, cell: Cell) -> [&Leg; 3] {
+        let gateway = match cell {
+            Cell::Hits(Tier::Disk, _) => &self.disk_caching,
+            Cell::Hits(Tier::Memory, _) | Cell::Misses(_) | Cell::CachingProcess => &self.caching,
+            _ => &self.gateway,
+        };
+        [&self.direct, &self.bare, gateway]
+    }
+
+    /// The processes under test.
+    pub fn processes(&self) -> impl Iterator<Item = &Process> {
+        let gateways = [&self.gateway, &self.caching, &self.disk_caching];
+        let all = [&self.direct, &self.bare].into_iter().chain(gateways);
+        all.filter_map(|leg| leg.process.as_ref())
+    }
+}
+
+/// One of the ways to the upstream.
 #[derive(Debug)]
 pub struct Leg {
     /// For tables and errors.
@@ -21,6 +96,18 @@ pub struct Leg {
     pub path: &'static str,
     /// The process under test; none for the direct way.
     pub process: Option<Process>,
+    /// Where it tells how its cache is doing; none for what has no cache.
+    pub metrics: Option<SocketAddr>,
+}
+
+impl Leg {
+    /// What its answers say when a cache says `status`.
+    pub fn says(&self, status: CacheStatus) -> CacheStatus {
+        match self.metrics {
+            Some(_) => status,
+            None => CacheStatus::Unsaid,
+        }
+    }
 }
 
 /// How a process under test is started: callgrind puts itself before the program.
@@ -46,6 +133,7 @@ pub fn direct(upstream: SocketAddr) -> Leg {
         address: upstream,
         path: DIRECT_PATH,
         process: None,
+        metrics: None,
     }
 }
 
@@ -77,20 +165,21 @@ pub fn bare(
             address,
             scratch.path(),
         )?),
+        metrics: None,
     })
 }
 
-/// The gateway with one provider overridden to be the upstream and nothing switched on;
-/// bare Pingora when asked for.
+/// The gateway with one provider overridden to be the upstream; bare Pingora when asked for.
 pub fn gateway(
     binaries: &Binaries,
+    setup: Setup,
     upstream: SocketAddr,
     cores: Cores,
     scratch: &Scratch,
     wrap: Wrapper,
 ) -> Outcome<Leg> {
     if binaries.same {
-        return bare("gateway", upstream, cores, scratch, wrap);
+        return bare(setup.name, upstream, cores, scratch, wrap);
     }
     if !binaries.gateway.is_file() {
         return Err(format!(
@@ -98,9 +187,10 @@ pub fn gateway(
             binaries.gateway.display()
         ));
     }
-    let address = free_address()?;
-    let conf = scratch.path().join("tollgate.yaml");
-    let yaml = configuration(address, free_address()?, upstream, scratch.path());
+    let (address, admin) = (free_address()?, free_address()?);
+    let directory = scratch.directory(setup.name)?;
+    let conf = directory.join("tollgate.yaml");
+    let yaml = configuration(setup, address, admin, upstream, &directory);
     std::fs::write(&conf, yaml).map_err(|e| format!("{}: {e}", conf.display()))?;
     let program = wrap(vec![
         binaries.gateway.display().to_string(),
@@ -108,26 +198,31 @@ pub fn gateway(
         conf.display().to_string(),
     ]);
     Ok(Leg {
-        name: "gateway",
+        name: setup.name,
         address,
         path: GATEWAY_PATH,
         process: Some(Process::start(
-            "gateway",
+            setup.name,
             cores.tested,
             &program,
             address,
             scratch.path(),
         )?),
+        metrics: setup.cache.map(|_| admin),
     })
 }
 
 fn configuration(
+    setup: Setup,
     listen: SocketAddr,
     admin: SocketAddr,
     upstream: SocketAddr,
     directory: &Path,
 ) -> String {
     let directory = directory.display();
+    let sizes = setup.cache.unwrap_or_default();
+    // Longer than any run: what is cached stays so.
+    let gateway = setup.cache.map_or("", |_| "cache: { ttl: 1d }");
     format!(
         r#"server:
   listen: ["{listen}"]
@@ -136,13 +231,14 @@ fn configuration(
   upgrade_socket: {directory}/upgrade.sock
 admin: {{ listen: "{admin}" }}
 data_dir: {directory}
+cache: {{ {sizes} }}
 log: {{ access: "off", level: warn }}
 providers:
   openai: {{ base_url: "http://{upstream}/v1", allow_insecure: true }}
 accounts:
   default:
     gateways:
-      default: {{}}
+      default: {{ {gateway} }}
 "#
     )
 }

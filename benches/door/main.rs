@@ -1,4 +1,5 @@
-//! The benchmark of the whole binary: direct, bare Pingora and the gateway in turn.
+//! The benchmark of the whole binary: direct, bare Pingora and the gateway in turn, without a
+//! cache and with one.
 //!
 //! The process under test has one core to itself; the upstream and the load share
 //! another. Every cell is measured in several rounds that visit the three legs in
@@ -6,10 +7,12 @@
 //!
 //! [`process`] starts and pins, [`legs`] are what is compared, [`upstream`] answers,
 //! [`request`] and [`answer`] are what goes over the wire, [`closed`], [`open`] and
-//! [`streams`] make load, [`plan`] runs it all, [`figures`], [`machine`] and [`report`] tell.
+//! [`streams`] make load, [`cached`] sees to caches, [`plan`] runs it all, [`figures`],
+//! [`machine`] and [`report`] tell.
 //! [`instructions`] counts instructions under callgrind where noise hides the truth.
 
 mod answer;
+mod cached;
 mod closed;
 mod figures;
 mod instructions;
@@ -33,7 +36,7 @@ use clap::{Args, Parser, Subcommand};
 pub type Outcome<T> = Result<T, String>;
 
 #[derive(Parser)]
-#[command(about = "Measures the gateway against bare Pingora and no proxy at all")]
+#[command(about = "Measures the gateway, and its cache, against bare Pingora and no proxy at all")]
 struct Options {
     #[command(subcommand)]
     command: Option<Command>,
@@ -42,7 +45,7 @@ struct Options {
     /// Shorter and fewer rounds, for development; writes no results unless `--out` is given.
     #[arg(long)]
     quick: bool,
-    /// Only loads whose name contains this, such as "32 KB" or "streams"; writes no results.
+    /// Only loads whose name contains this, such as "32 KB", "streams" or "cache"; writes no results.
     #[arg(long, default_value = "")]
     only: String,
     /// Where the results go [default: benches/RESULTS.md].

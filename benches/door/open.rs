@@ -88,7 +88,7 @@ fn exchange(stream: &mut TcpStream, request: &[u8]) -> Outcome<()> {
     stream.write_all(request).map_err(broken)?;
     let mut buffer = [0; 8 * 1024];
     let mut filled = 0;
-    while !answer::is_whole(&buffer[..filled])? {
+    while answer::whole(&buffer[..filled])?.is_none() {
         match stream.read(&mut buffer[filled..]).map_err(broken)? {
             0 => {
                 return Err(format!(

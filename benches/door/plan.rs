@@ -2,12 +2,14 @@
 
 use std::time::Duration;
 
+use crate::answer::CacheStatus;
+use crate::cached::{self, Served};
 use crate::closed::{self, Load};
-use crate::figures::{Cell, KIB, MIB, Measure, Series};
-use crate::legs::{self, Leg};
+use crate::figures::{Cell, KIB, MIB, Measure, Series, Tier};
+use crate::legs::{self, Leg, Legs};
 use crate::machine::Meter;
 use crate::process::{self, Cores, Scratch};
-use crate::request::{self, StreamShape};
+use crate::request::{self, Numbers, Questions, StreamShape};
 use crate::{Binaries, Outcome, open, streams};
 
 /// How much time a run takes.
@@ -22,7 +24,7 @@ pub struct Effort {
     single_streams: usize,
 }
 
-/// About seven minutes.
+/// About eleven minutes.
 pub const FULL: Effort = Effort {
     name: "full",
     rounds: 5,
@@ -32,7 +34,7 @@ pub const FULL: Effort = Effort {
     single_streams: 300,
 };
 
-/// Under a minute: for development, too short to be a result.
+/// About a minute: for development, too short to be a result.
 pub const QUICK: Effort = Effort {
     name: "quick",
     rounds: 2,
@@ -53,6 +55,12 @@ const CROWD_STREAM: StreamShape = StreamShape {
     interval_ms: 100,
 };
 
+/// Twenty times what a cache of 1 MiB holds in memory, asked in turn.
+const ON_DISK: Numbers = Numbers {
+    first: 0,
+    count: 16_000,
+};
+
 /// A run in which every request was answered and every stream was whole.
 #[derive(Debug)]
 pub struct Finished {
@@ -69,22 +77,14 @@ pub fn run(binaries: &Binaries, effort: &Effort, only: &str) -> Outcome<Finished
     process::raise_file_limit()?;
     let scratch = Scratch::new()?;
     let (upstream, address) = legs::start_upstream(cores, &scratch)?;
-    let unchanged = |program| program;
-    let legs = [
-        legs::direct(address),
-        legs::bare("bare", address, cores, &scratch, &unchanged)?,
-        legs::gateway(binaries, address, cores, &scratch, &unchanged)?,
-    ];
+    let legs = Legs::start(binaries, address, cores, &scratch)?;
     let mut run = Run {
         legs: &legs,
         effort,
         only,
         series: Vec::new(),
     };
-    let processes = || {
-        let tested = legs.iter().filter_map(|leg| leg.process.as_ref());
-        tested.chain([&upstream])
-    };
+    let processes = || legs.processes().chain([&upstream]);
     let before = Meter::read(processes())?;
     run.all()
         .map_err(|why| format!("{why}{}", what_they_said(&legs)))?;
@@ -94,17 +94,17 @@ pub fn run(binaries: &Binaries, effort: &Effort, only: &str) -> Outcome<Finished
     })
 }
 
-fn what_they_said(legs: &[Leg; 3]) -> String {
+fn what_they_said(legs: &Legs) -> String {
     let said = legs
-        .iter()
-        .filter_map(|leg| Some((leg.name, leg.process.as_ref()?.said())));
+        .processes()
+        .map(|process| (process.name(), process.said()));
     said.filter(|(_, text)| !text.is_empty())
         .map(|(name, text)| format!("\n{name} wrote: {text}"))
         .collect()
 }
 
 struct Run<'a> {
-    legs: &'a [Leg; 3],
+    legs: &'a Legs,
     effort: &'a Effort,
     only: &'a str,
     series: Vec<Series>,
@@ -112,7 +112,8 @@ struct Run<'a> {
 
 impl Run<'_> {
     fn all(&mut self) -> Outcome<()> {
-        self.memory(Measure::IdleMemory)?;
+        self.memory(Cell::Process, Measure::IdleMemory)?;
+        self.memory(Cell::CachingProcess, Measure::IdleMemory)?;
         for (size, connections) in [(KIB, 32), (KIB, 512), (32 * KIB, 32), (MIB, 8)] {
             self.closed(size, connections)?;
         }
@@ -121,7 +122,17 @@ impl Run<'_> {
         self.one_stream()?;
         self.hundred_streams()?;
         self.thousand_streams()?;
-        self.memory(Measure::PeakMemory)
+        self.memory(Cell::Process, Measure::PeakMemory)?;
+        for (tier, size) in [
+            (Tier::Memory, KIB),
+            (Tier::Memory, 32 * KIB),
+            (Tier::Disk, KIB),
+        ] {
+            self.hits(tier, size)?;
+        }
+        self.misses(KIB)?;
+        self.misses(32 * KIB)?;
+        self.memory(Cell::CachingProcess, Measure::PeakMemory)
     }
 
     /// Visits the legs in every round, forwards and backwards in turn, so that a drift
@@ -136,12 +147,13 @@ impl Run<'_> {
             return Ok(());
         }
         eprintln!("{cell}");
+        let legs = self.legs.of(cell);
         let mut rounds = vec![[[None; N]; 3]; self.effort.rounds];
         for (number, round) in rounds.iter_mut().enumerate() {
             let forwards = number % 2 == 0;
             for turn in 0..3 {
                 let leg = if forwards { turn } else { 2 - turn };
-                round[leg] = measure(&self.legs[leg])?;
+                round[leg] = measure(legs[leg])?;
             }
         }
         self.series
@@ -158,15 +170,19 @@ impl Run<'_> {
         Ok(())
     }
 
-    fn closed(&mut self, size: usize, connections: usize) -> Outcome<()> {
-        let load = Load {
+    fn load(&self, connections: usize) -> Load {
+        Load {
             connections,
             warm_up: self.effort.warm_up,
             window: self.effort.window,
-        };
+        }
+    }
+
+    fn closed(&mut self, size: usize, connections: usize) -> Outcome<()> {
+        let load = self.load(connections);
         let measures = [Measure::Rate, Measure::CpuPerRequest];
         self.rounds(Cell::Closed(size, connections), measures, |leg| {
-            let shown = closed::measure(leg, request::plain(leg, size), load)?;
+            let (shown, _) = closed::measure(leg, Questions::same(leg, size), load)?;
             Ok([Some(shown.per_second), shown.cpu_micros])
         })
     }
@@ -223,13 +239,49 @@ impl Run<'_> {
         })
     }
 
-    /// Idle is after one request, which also shows that every leg leads to the upstream.
-    fn memory(&mut self, measure: Measure) -> Outcome<()> {
+    /// Every answer comes out of the cache. Bare Pingora is asked the same.
+    fn hits(&mut self, tier: Tier, size: usize) -> Outcome<()> {
+        let load = self.load(cached::CONNECTIONS);
+        let numbers = match tier {
+            Tier::Memory => Numbers::ONE,
+            Tier::Disk => ON_DISK,
+        };
+        let measures = [Measure::Rate, Measure::CpuPerRequest, Measure::FromDisk];
+        self.rounds(Cell::Hits(tier, size), measures, |leg| {
+            cached::fill(leg, size, numbers)?;
+            let questions = Questions::new(leg, size, numbers, Some(leg.says(CacheStatus::Hit)));
+            let before = Served::by(leg)?;
+            let (shown, _) = closed::measure(leg, questions, load)?;
+            let served = Served::by(leg)?.zip(before);
+            let from_disk = served.map(|(now, then)| now.percent_from_disk_since(&then));
+            Ok([Some(shown.per_second), shown.cpu_micros, from_disk])
+        })
+    }
+
+    /// No question was ever asked before, and every answer is kept.
+    fn misses(&mut self, size: usize) -> Outcome<()> {
+        let load = self.load(cached::CONNECTIONS);
+        let measures = [Measure::Rate, Measure::CpuPerRequest];
+        self.rounds(Cell::Misses(size), measures, |leg| {
+            // A nanosecond has less than one question: no window begins before another's end.
+            let first = streams::now_nanos();
+            let new = Numbers {
+                first,
+                count: u64::MAX,
+            };
+            let questions = Questions::new(leg, size, new, Some(leg.says(CacheStatus::Miss)));
+            let (shown, count) = closed::measure(leg, questions, load)?;
+            cached::look_for_latest(leg, size, Numbers { first, count })?;
+            Ok([Some(shown.per_second), shown.cpu_micros])
+        })
+    }
+
+    /// Idle is after two equal requests: all legs lead to the upstream, and a cache has answered.
+    fn memory(&mut self, cell: Cell, measure: Measure) -> Outcome<()> {
         let mut round = [None; 3];
-        for (figure, leg) in round.iter_mut().zip(self.legs) {
+        for (figure, leg) in round.iter_mut().zip(self.legs.of(cell)) {
             if measure == Measure::IdleMemory {
-                closed::send(leg, request::plain(leg, KIB), 1, 1)?;
-                std::thread::sleep(Duration::from_millis(500));
+                cached::ask_twice(leg)?;
             }
             let read = |process: &process::Process| match measure {
                 Measure::PeakMemory => process.peak_memory(),
@@ -239,7 +291,7 @@ impl Run<'_> {
             *figure = bytes.map(|bytes| bytes as f64 / MIB as f64);
         }
         self.series.push(Series {
-            cell: Cell::Process,
+            cell,
             measure,
             rounds: vec![round],
         });

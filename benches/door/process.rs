@@ -122,6 +122,11 @@ impl Process {
         Ok(())
     }
 
+    /// What it is called.
+    pub fn name(&self) -> &'static str {
+        self.name
+    }
+
     /// The end of what it wrote to standard error.
     pub fn said(&self) -> String {
         let text = std::fs::read_to_string(&self.errors).unwrap_or_default();
@@ -211,6 +216,13 @@ impl Scratch {
             .create(&path)
             .map_err(|e| format!("{}: {e}", path.display()))?;
         Ok(Self(path))
+    }
+
+    /// A directory in it for one process.
+    pub fn directory(&self, name: &str) -> Outcome<PathBuf> {
+        let path = self.0.join(name);
+        std::fs::create_dir(&path).map_err(|e| format!("{}: {e}", path.display()))?;
+        Ok(path)
     }
 
     /// Where it is.

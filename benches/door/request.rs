@@ -2,7 +2,9 @@
 
 use std::fmt::Write;
 use std::net::SocketAddr;
+use std::ops::Range;
 
+use crate::answer::CacheStatus;
 use crate::legs::Leg;
 
 /// Text with what real prompts have: words, line ends, quotes, characters beyond ASCII.
@@ -33,6 +35,66 @@ impl StreamShape {
             events: events.parse().ok()?,
             interval_ms: interval.parse().ok()?,
         })
+    }
+}
+
+/// Every prompt begins with this and a number, so that requests of equal length can differ.
+const QUESTION: &str = "Question ";
+/// Digits of that number: any 64-bit number has room.
+const DIGITS: usize = 20;
+
+/// Which numbers the prompts of a load have, one after the other and from the start again.
+#[derive(Debug, Clone, Copy)]
+pub struct Numbers {
+    /// The first.
+    pub first: u64,
+    /// How many there are.
+    pub count: u64,
+}
+
+impl Numbers {
+    /// The same one always.
+    pub const ONE: Self = Self { first: 0, count: 1 };
+}
+
+/// What a load sends, and what it expects.
+#[derive(Debug)]
+pub struct Questions {
+    /// One of its requests; they differ in a number only.
+    pub request: Vec<u8>,
+    /// What the others' numbers are.
+    pub numbers: Numbers,
+    /// What every answer must say of the cache; none when anything will do.
+    pub expected: Option<CacheStatus>,
+    digits: Range<usize>,
+}
+
+impl Questions {
+    /// Chat requests with JSON bodies of exactly `size` bytes.
+    pub fn new(leg: &Leg, size: usize, numbers: Numbers, expected: Option<CacheStatus>) -> Self {
+        let request = plain(leg, size);
+        let found = memchr::memmem::find(&request, QUESTION.as_bytes());
+        let start = found.expect("every prompt begins with it") + QUESTION.len();
+        Self {
+            request,
+            numbers,
+            expected,
+            digits: start..start + DIGITS,
+        }
+    }
+
+    /// The same request always, and nothing is cached.
+    pub fn same(leg: &Leg, size: usize) -> Self {
+        Self::new(leg, size, Numbers::ONE, Some(CacheStatus::Unsaid))
+    }
+
+    /// Writes the number of the request whose turn it is into it.
+    pub fn number(&self, turn: u64, request: &mut [u8]) {
+        let mut number = self.numbers.first + turn % self.numbers.count;
+        for digit in request[self.digits.clone()].iter_mut().rev() {
+            *digit = b'0' + (number % 10) as u8;
+            number /= 10;
+        }
     }
 }
 
@@ -91,6 +153,7 @@ fn whole(host: SocketAddr, path: &str, extra: &str, body: &str) -> Vec<u8> {
 fn body(size: usize, extra: &str) -> String {
     let mut text = String::with_capacity(size);
     text.push_str(r#"{"model":"gpt-4o-mini","messages":[{"role":"system","content":"You are a careful assistant."},{"role":"user","content":""#);
+    write!(text, "{QUESTION}{:0DIGITS$}: ", 0).expect("writing to a string cannot fail");
     let end = format!(r#""}}],"temperature":0.7,"max_tokens":512{extra}}}"#);
     while text.len() + PARAGRAPH.len() + end.len() <= size {
         text.push_str(PARAGRAPH);
@@ -112,6 +175,25 @@ mod tests {
             assert_eq!(body.len(), size);
             assert!(body.starts_with('{') && body.ends_with("512}"));
         }
+    }
+
+    #[test]
+    fn questions_differ_in_their_number_only() {
+        let leg = crate::legs::direct(([127, 0, 0, 1], 80).into());
+        let numbers = Numbers {
+            first: 998,
+            count: 3,
+        };
+        let questions = Questions::new(&leg, 1024, numbers, None);
+        let request = |turn| {
+            let mut request = questions.request.clone();
+            questions.number(turn, &mut request);
+            String::from_utf8(request).expect("text")
+        };
+        let first = "Question 00000000000000000998: ";
+        assert!(request(0).contains(first));
+        assert_eq!(request(2), request(0).replace("0998", "1000"));
+        assert_eq!(request(3), request(0));
     }
 
     #[test]
