@@ -5,22 +5,30 @@
 
 use http::header::{HeaderMap, HeaderName, HeaderValue};
 
+use crate::cache::policy::Wishes;
 use crate::error::{Failure, Kind};
 
-/// Prefix of all of them.
+/// Prefix of all of them but the legacy ones.
 pub const PREFIX: &str = "cf-aig-";
 
-const EVENT_ID: HeaderName = HeaderName::from_static("cf-aig-event-id");
-const KEY_ALIAS: HeaderName = HeaderName::from_static("cf-aig-byok-alias");
+/// What all of them begin with, legacy ones included.
+const FAMILY: &str = "cf-";
 
 /// Longest correlation id that is echoed, in bytes.
 const MAX_EVENT_ID: usize = 256;
+/// Longest cache key that a client may choose, in bytes.
+const MAX_CACHE_KEY: usize = 1024;
+/// Most tags of one answer, and the longest one in bytes.
+const MAX_TAGS: usize = 16;
+const MAX_TAG: usize = 128;
 
 /// Headers that speak to a gateway without bearing the prefix: credentials of an access
-/// proxy in front of it.
-const GATEWAY_CREDENTIALS: [HeaderName; 2] = [
+/// proxy in front of it, and names from before the prefix existed.
+const UNPREFIXED: [HeaderName; 4] = [
     HeaderName::from_static("cf-access-jwt-assertion"),
     HeaderName::from_static("cf-access-token"),
+    HeaderName::from_static("cf-cache-ttl"),
+    HeaderName::from_static("cf-skip-cache"),
 ];
 
 /// The directives of one request.
@@ -30,28 +38,99 @@ pub struct Directives {
     pub event_id: Option<HeaderValue>,
     /// `cf-aig-byok-alias`: which stored key to use.
     pub key_alias: Option<Box<str>>,
+    /// `cf-aig-cache-…`, `cf-aig-skip-cache`.
+    pub cache: Wishes,
 }
 
 impl Directives {
     /// Reads them; a failure names the header.
     pub fn parse(headers: &HeaderMap) -> Result<Self, Failure> {
-        let event_id = headers.get(EVENT_ID);
-        if event_id.is_some_and(|id| id.len() > MAX_EVENT_ID) {
-            return Err(wrong(
-                "cf-aig-event-id",
-                &format!("must be at most {MAX_EVENT_ID} bytes long"),
-            ));
+        let mut directives = Self::default();
+        let mut legacy = Wishes::default();
+        for (name, value) in headers {
+            let name = name.as_str();
+            if !name.starts_with(FAMILY) {
+                continue;
+            }
+            let cache = &mut directives.cache;
+            match name {
+                "cf-aig-event-id" => directives.event_id = event_id(value)?,
+                "cf-aig-byok-alias" => directives.key_alias = Some(key_alias(value)?),
+                "cf-aig-cache-ttl" => cache.ttl = Some(seconds(name, value)?),
+                "cf-aig-skip-cache" => cache.skip = flag(name, value)?,
+                "cf-aig-cache-key" => cache.key = Some(cache_key(value)?),
+                "cf-aig-cache-tag" => tags(value, &mut cache.tags)?,
+                "cf-cache-ttl" => legacy.ttl = Some(seconds(name, value)?),
+                "cf-skip-cache" => legacy.skip = flag(name, value)?,
+                _ => {}
+            }
         }
-        let key_alias = match headers.get(KEY_ALIAS).map(HeaderValue::to_str) {
-            None => None,
-            Some(Ok(alias)) if !alias.trim().is_empty() => Some(alias.trim().into()),
-            Some(_) => return Err(wrong("cf-aig-byok-alias", "must name a stored key")),
-        };
-        Ok(Self {
-            event_id: event_id.filter(|id| !id.is_empty()).cloned(),
-            key_alias,
-        })
+        directives.cache.ttl = directives.cache.ttl.or(legacy.ttl);
+        directives.cache.skip |= legacy.skip;
+        Ok(directives)
     }
+}
+
+fn event_id(value: &HeaderValue) -> Result<Option<HeaderValue>, Failure> {
+    if value.len() > MAX_EVENT_ID {
+        let rule = format!("must be at most {MAX_EVENT_ID} bytes long");
+        return Err(wrong("cf-aig-event-id", &rule));
+    }
+    Ok(Some(value.clone()).filter(|id| !id.is_empty()))
+}
+
+fn key_alias(value: &HeaderValue) -> Result<Box<str>, Failure> {
+    text(value, usize::MAX).ok_or_else(|| wrong("cf-aig-byok-alias", "must name a stored key"))
+}
+
+fn seconds(name: &str, value: &HeaderValue) -> Result<u64, Failure> {
+    let text = text(value, 32);
+    let digits = text.filter(|text| text.bytes().all(|byte| byte.is_ascii_digit()));
+    // More digits than a number has are a very long time.
+    let seconds = digits.map(|digits| digits.parse().unwrap_or(u64::MAX));
+    seconds.ok_or_else(|| {
+        wrong(
+            name,
+            "must be a whole number of seconds, such as 3600; 0 switches the cache off",
+        )
+    })
+}
+
+fn flag(name: &str, value: &HeaderValue) -> Result<bool, Failure> {
+    match value.as_bytes().trim_ascii() {
+        yes if yes.eq_ignore_ascii_case(b"true") || yes == b"1" => Ok(true),
+        no if no.eq_ignore_ascii_case(b"false") || no == b"0" || no.is_empty() => Ok(false),
+        _ => Err(wrong(name, "must be true or false")),
+    }
+}
+
+fn cache_key(value: &HeaderValue) -> Result<Box<str>, Failure> {
+    let rule = || format!("must be 1 to {MAX_CACHE_KEY} visible ASCII characters");
+    text(value, MAX_CACHE_KEY).ok_or_else(|| wrong("cf-aig-cache-key", &rule()))
+}
+
+/// Several headers, or several tags in one, separated by commas.
+fn tags(value: &HeaderValue, tags: &mut Vec<Box<str>>) -> Result<(), Failure> {
+    let rule = || {
+        format!(
+            "must be at most {MAX_TAGS} tags of visible ASCII characters, at most {MAX_TAG} each, separated by commas"
+        )
+    };
+    let list = value
+        .to_str()
+        .map_err(|_| wrong("cf-aig-cache-tag", &rule()))?;
+    let given = list.split(',').map(str::trim).filter(|tag| !tag.is_empty());
+    tags.extend(given.map(Into::into));
+    if tags.len() > MAX_TAGS || tags.iter().any(|tag| tag.len() > MAX_TAG) {
+        return Err(wrong("cf-aig-cache-tag", &rule()));
+    }
+    Ok(())
+}
+
+/// The value as text of 1 to `most` bytes, without the blanks around it.
+fn text(value: &HeaderValue, most: usize) -> Option<Box<str>> {
+    let text = value.to_str().ok()?.trim();
+    (!text.is_empty() && text.len() <= most).then(|| text.into())
 }
 
 fn wrong(header: &str, rule: &str) -> Failure {
@@ -60,7 +139,9 @@ fn wrong(header: &str, rule: &str) -> Failure {
 
 /// Whether a header is for the gateway and must not reach a provider.
 pub fn is_for_gateway(name: &HeaderName) -> bool {
-    name.as_str().starts_with(PREFIX) || GATEWAY_CREDENTIALS.contains(name)
+    let name = name.as_str();
+    name.starts_with(PREFIX)
+        || (name.starts_with(FAMILY) && UNPREFIXED.iter().any(|known| known.as_str() == name))
 }
 
 #[cfg(test)]
@@ -101,8 +182,61 @@ mod tests {
     }
 
     #[test]
+    fn reads_what_is_asked_of_the_cache() {
+        let asked = Directives::parse(&headers(&[
+            ("cf-aig-cache-ttl", " 3600 "),
+            ("cf-aig-skip-cache", "True"),
+            ("cf-aig-cache-key", "faq-1"),
+            ("cf-aig-cache-tag", "a, b,,c"),
+        ]))
+        .unwrap();
+        assert_eq!((asked.cache.ttl, asked.cache.skip), (Some(3600), true));
+        assert_eq!(asked.cache.key.as_deref(), Some("faq-1"));
+        assert_eq!(
+            asked.cache.tags,
+            ["a".into(), "b".into(), "c".into()] as [Box<str>; 3]
+        );
+    }
+
+    #[test]
+    fn legacy_names_work_and_the_new_ones_go_before_them() {
+        let parse = |pairs| Directives::parse(&headers(pairs)).unwrap().cache;
+        let legacy = parse(&[("cf-cache-ttl", "90"), ("cf-skip-cache", "true")]);
+        assert_eq!((legacy.ttl, legacy.skip), (Some(90), true));
+        let both = parse(&[("cf-cache-ttl", "90"), ("cf-aig-cache-ttl", "120")]);
+        assert_eq!(both.ttl, Some(120));
+    }
+
+    #[test]
+    fn what_is_asked_wrongly_of_the_cache_names_the_header() {
+        let long = "x".repeat(MAX_CACHE_KEY + 1);
+        let many = "t,".repeat(MAX_TAGS + 1);
+        for (name, value) in [
+            ("cf-aig-cache-ttl", "soon"),
+            ("cf-aig-cache-ttl", "-1"),
+            ("cf-aig-cache-ttl", "1.5"),
+            ("cf-cache-ttl", "5m"),
+            ("cf-aig-skip-cache", "maybe"),
+            ("cf-aig-cache-key", ""),
+            ("cf-aig-cache-key", &long),
+            ("cf-aig-cache-tag", &many),
+        ] {
+            let failure = Directives::parse(&headers(&[(name, value)])).unwrap_err();
+            assert!(failure.public.contains(name), "{name}: {value}: {failure}");
+        }
+        let endless = "9".repeat(30);
+        let endless = Directives::parse(&headers(&[("cf-aig-cache-ttl", &endless)])).unwrap();
+        assert_eq!(endless.cache.ttl, Some(u64::MAX));
+    }
+
+    #[test]
     fn knows_what_is_for_the_gateway() {
-        for name in ["cf-aig-authorization", "cf-aig-anything", "cf-access-token"] {
+        for name in [
+            "cf-aig-authorization",
+            "cf-aig-anything",
+            "cf-access-token",
+            "cf-cache-ttl",
+        ] {
             assert!(is_for_gateway(&name.parse().unwrap()), "{name}");
         }
         for name in ["authorization", "cf-ray", "x-api-key", "traceparent"] {

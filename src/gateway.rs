@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use ahash::AHashMap;
 
+use crate::cache::policy::Policy;
 use crate::provider::Provider;
 use crate::telemetry::metrics::Series;
 
@@ -20,6 +21,8 @@ pub struct Snapshot {
     pub grace_period: Duration,
     /// How long streams may finish after an upgrade.
     pub drain_timeout: Duration,
+    /// Some gateway gives answers that are past their time while it fetches new ones.
+    pub revalidates: bool,
     /// Gateways by account, then by id.
     pub accounts: AHashMap<Box<str>, AHashMap<Box<str>, Arc<Gateway>>>,
 }
@@ -54,6 +57,8 @@ pub struct Gateway {
     pub label: Box<str>,
     /// Requests that bring no key may spend the stored ones.
     pub anyone_may_spend_stored_keys: bool,
+    /// How it keeps answers.
+    pub cache: Policy,
     /// Providers by slug; aliases lead to the same one.
     pub providers: AHashMap<Box<str>, Arc<Mounted>>,
 }
@@ -68,6 +73,12 @@ pub struct Mounted {
 }
 
 impl Snapshot {
+    /// Whether some gateway keeps answers without being asked to by a request.
+    pub fn caches(&self) -> bool {
+        let mut gateways = self.accounts.values().flat_map(|account| account.values());
+        gateways.any(|gateway| gateway.cache.ttl.is_some())
+    }
+
     /// The gateway a URL names.
     pub fn gateway(&self, account: &str, id: &str) -> Option<&Arc<Gateway>> {
         self.accounts.get(account)?.get(id)

@@ -8,9 +8,10 @@
 //! 4. [`directives`] and [`call`]: what the client asks of the gateway and of the provider;
 //! 5. [`provider`]: where the request goes; [`dns`]: at which address;
 //! 6. [`credential`]: how it pays;
-//! 7. [`wire`]: how its answer can be ended honestly;
-//! 8. [`mod@error`]: what clients can receive from the gateway itself;
-//! 9. [`record`], [`telemetry`]: one record per request, and its views.
+//! 7. [`cache`]: whether it was answered before, or is being answered right now;
+//! 8. [`wire`]: how its answer can be ended honestly; [`usage`]: what it cost in tokens;
+//! 9. [`mod@error`]: what clients can receive from the gateway itself;
+//! 10. [`record`], [`telemetry`]: one record per request, and its views.
 //!
 //! Around them: [`mock`] (a built-in provider), [`lifecycle`] (start, reload,
 //! upgrade, drain), [`cache`] (stored answers), [`admin`] (the operators' listener) and [`cli`].
@@ -27,6 +28,7 @@ pub mod endpoint;
 pub mod error;
 pub mod gateway;
 pub mod lifecycle;
+pub mod memory;
 pub mod mock;
 pub mod provider;
 pub mod proxy;

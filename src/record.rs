@@ -11,8 +11,11 @@ use std::time::{Duration, SystemTime};
 
 use uuid::Uuid;
 
+use crate::cache::key::Key;
+use crate::cache::tiers::Tier;
 use crate::error::{Failure, Kind};
 use crate::gateway::{Gateway, Mounted};
+use crate::usage::Usage;
 
 /// Who is at fault for an error.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -35,6 +38,73 @@ impl Source {
             Self::Client => "client",
         }
     }
+}
+
+/// What the cache had to do with a request.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum CacheStatus {
+    /// Answered with a stored answer.
+    Hit,
+    /// Answered with a stored answer past its time.
+    Stale,
+    /// Answered with what another request asked for at the same time.
+    Coalesced,
+    /// Nothing was stored; the provider was asked.
+    Miss,
+    /// The request asked to go past the cache.
+    Bypass,
+    /// No client's request: a stored answer past its time is fetched anew.
+    Refresh,
+}
+
+impl CacheStatus {
+    /// The label in metrics and the access log.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Hit => "hit",
+            Self::Stale => "stale",
+            Self::Coalesced => "coalesced",
+            Self::Miss => "miss",
+            Self::Bypass => "bypass",
+            Self::Refresh => "refresh",
+        }
+    }
+}
+
+/// Where an answer lay that the provider was not asked for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum AnsweredFrom {
+    /// Stored in this tier.
+    Stored(Tier),
+    /// It was being given to another request.
+    Flight,
+}
+
+impl AnsweredFrom {
+    /// The label in metrics and the access log.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Stored(tier) => tier.name(),
+            Self::Flight => "flight",
+        }
+    }
+}
+
+/// What the cache knows of one request.
+#[derive(Debug, Clone, Default)]
+pub struct CacheFacts {
+    /// What it had to do with it; `None` where caching is off.
+    pub status: Option<CacheStatus>,
+    /// Under which key the answer is, or would be, stored.
+    pub key: Option<Key>,
+    /// Where its answer lay, unless the provider gave it.
+    pub from: Option<AnsweredFrom>,
+    /// The request to which the provider gave the answer.
+    pub source: Option<Uuid>,
+    /// What the provider counted for that answer.
+    pub usage: Option<Usage>,
+    /// The JSON pointer to what made it differ from a similar request before.
+    pub differs_at: Option<Box<str>>,
 }
 
 /// One finished request. Durations count from the moment its head was read.
@@ -90,6 +160,8 @@ pub struct RequestRecord {
     pub first_byte: Option<Duration>,
     /// To the first body byte of a streamed answer.
     pub first_token: Option<Duration>,
+    /// What the cache had to do with it.
+    pub cache: CacheFacts,
 }
 
 /// A value in a view of the record.
@@ -134,6 +206,7 @@ impl RequestRecord {
             upstream: None,
             first_byte: None,
             first_token: None,
+            cache: CacheFacts::default(),
         }
     }
 
@@ -197,6 +270,15 @@ impl RequestRecord {
             upstream,
             first_byte,
             first_token,
+            cache:
+                CacheFacts {
+                    status: cache,
+                    key: cache_key,
+                    from: cache_tier,
+                    source: cache_source,
+                    usage,
+                    differs_at,
+                },
         } = self;
         let text = |text: &str| Value::Text(Cow::Owned(text.to_owned()));
         let milliseconds = |duration: Duration| Value::Milliseconds(duration.as_secs_f64() * 1e3);
@@ -229,6 +311,17 @@ impl RequestRecord {
         write("overhead_ms", milliseconds(self.overhead()));
         first_byte.inspect(|first| write("first_byte_ms", milliseconds(*first)));
         first_token.inspect(|first| write("ttft_ms", milliseconds(*first)));
+        cache.inspect(|status| write("cache", text(status.name())));
+        cache_tier.inspect(|tier| write("cache_tier", text(tier.name())));
+        cache_key.inspect(|key| write("cache_key", Value::Text(key.hex().into())));
+        cache_source.inspect(|id| write("cache_source", Value::Text(id.to_string().into())));
+        usage.inspect(|usage| {
+            write("input_tokens", Value::Number(usage.input));
+            write("output_tokens", Value::Number(usage.output));
+        });
+        differs_at
+            .as_deref()
+            .inspect(|pointer| write("cache_differs_at", text(pointer)));
         user_agent
             .as_deref()
             .inspect(|agent| write("user_agent", text(agent)));

@@ -6,6 +6,7 @@
 
 pub mod client;
 mod guard;
+mod management;
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -17,6 +18,7 @@ use pingora_core::apps::http_app::ServeHttp;
 use pingora_core::protocols::http::ServerSession;
 use serde_json::{Value, json};
 
+use crate::cache::store::Cache;
 use crate::config::Problem;
 use crate::lifecycle::entrance::HeadLimits;
 use crate::lifecycle::phase::{Phase, State};
@@ -90,6 +92,7 @@ pub struct Admin {
     live: Arc<Live>,
     upgrader: Arc<Upgrader>,
     metrics: Arc<Metrics>,
+    cache: Arc<Cache>,
 }
 
 impl Admin {
@@ -100,6 +103,7 @@ impl Admin {
         live: Arc<Live>,
         upgrader: Arc<Upgrader>,
         metrics: Arc<Metrics>,
+        cache: Arc<Cache>,
     ) -> Self {
         Self {
             address,
@@ -107,10 +111,15 @@ impl Admin {
             live,
             upgrader,
             metrics,
+            cache,
         }
     }
 
-    async fn answer(&self, method: &Method, path: &str) -> Response<Vec<u8>> {
+    async fn answer(&self, method: &Method, path: &str, query: &str) -> Response<Vec<u8>> {
+        if path.starts_with(management::ROOT) {
+            let snapshot = self.live.snapshot().load_full();
+            return management::answer(&self.cache, &snapshot, method, path, query).await;
+        }
         let Some((endpoint, path, allowed, _)) =
             ENDPOINTS.iter().find(|(_, known, ..)| *known == path)
         else {
@@ -123,6 +132,7 @@ impl Admin {
             Endpoint::Health => json_response(StatusCode::OK, &json!({ "status": "ok" })),
             Endpoint::Ready => ready(self.phase.state()),
             Endpoint::Metrics => {
+                self.cache.gauge();
                 let text = self.metrics.render(self.phase.requests());
                 response(
                     StatusCode::OK,
@@ -183,11 +193,12 @@ impl ServeHttp for Admin {
             return json_response(StatusCode::FORBIDDEN, &json!({ "error": reason }));
         }
         let (method, path) = (request.method.clone(), request.uri.path().to_owned());
+        let query = request.uri.query().unwrap_or("").to_owned();
         if let Err(refusal) = discard_body(session).await {
             session.set_keepalive(None);
             return refusal;
         }
-        let mut response = self.answer(&method, &path).await;
+        let mut response = self.answer(&method, &path, &query).await;
         if self.phase.state() >= State::HandingOver {
             session.set_keepalive(None);
         }

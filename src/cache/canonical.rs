@@ -46,7 +46,7 @@ const VERBATIM: &[u8; 32] = b"tollgate cache body, verbatim 01";
 const INTEGERS_BLUR: f64 = (1u64 << 53) as f64;
 
 /// What the cache key needs of a body.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Body {
     /// The digest.
     pub digest: [u8; 32],
@@ -55,6 +55,9 @@ pub struct Body {
     pub model: Option<Box<str>>,
     /// The top-level key `stream` is `true`.
     pub stream: bool,
+    /// It asks for more than an answer: to work in the background, or to add to a conversation
+    /// that the provider keeps (OpenAI responses).
+    pub changes_state: bool,
     /// Whether the body was read as JSON; otherwise the digest is that of its bytes.
     pub canonical: bool,
 }
@@ -69,6 +72,7 @@ pub fn digest(body: &[u8], ignore: &Pointers) -> Body {
             digest: *blake3::keyed_hash(CANONICAL, &scratch.bytes).as_bytes(),
             model: scratch.model,
             stream: scratch.stream,
+            changes_state: scratch.changes_state,
             canonical: true,
         },
         Err(_) => verbatim(body),
@@ -80,6 +84,7 @@ fn verbatim(body: &[u8]) -> Body {
         digest: *blake3::keyed_hash(VERBATIM, body).as_bytes(),
         model: None,
         stream: false,
+        changes_state: false,
         canonical: false,
     }
 }
@@ -141,6 +146,7 @@ struct Scratch {
     sorted: Vec<u8>,
     model: Option<Box<str>>,
     stream: bool,
+    changes_state: bool,
 }
 
 impl Scratch {
@@ -234,6 +240,8 @@ impl Scratch {
 enum Place {
     Model,
     Stream,
+    /// Whatever is truthy here changes something at the provider.
+    State,
     Elsewhere,
 }
 
@@ -242,6 +250,7 @@ impl Place {
         match (depth, key) {
             (0, b"model") => Self::Model,
             (0, b"stream") => Self::Stream,
+            (0, b"background" | b"conversation") => Self::State,
             _ => Self::Elsewhere,
         }
     }
@@ -299,7 +308,7 @@ impl Encode<'_> {
         match place {
             Place::Model => self.scratch.model = None,
             Place::Stream => self.scratch.stream = false,
-            Place::Elsewhere => {}
+            Place::State | Place::Elsewhere => {}
         }
         if step.ignored && place == Place::Elsewhere {
             map.next_value::<IgnoredAny>()?;
@@ -334,6 +343,7 @@ impl<'de> Visitor<'de> for Encode<'_> {
         if self.place == Place::Stream {
             self.scratch.stream = value;
         }
+        self.scratch.changes_state |= value && self.place == Place::State;
         self.scratch.tag(if value { Tag::True } else { Tag::False });
         Ok(())
     }
@@ -364,6 +374,7 @@ impl<'de> Visitor<'de> for Encode<'_> {
         if self.place == Place::Model {
             self.scratch.model = (text.len() <= MAX_MODEL).then(|| text.into());
         }
+        self.scratch.changes_state |= self.place == Place::State;
         self.scratch.text(text);
         Ok(())
     }
@@ -383,6 +394,7 @@ impl<'de> Visitor<'de> for Encode<'_> {
     }
 
     fn visit_map<A: MapAccess<'de>>(mut self, mut map: A) -> Result<(), A::Error> {
+        self.scratch.changes_state |= self.place == Place::State;
         let first = self.scratch.members.len();
         let start = self.scratch.bytes.len();
         self.scratch.tag(Tag::Object);

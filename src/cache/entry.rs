@@ -119,6 +119,13 @@ impl Entry {
             + allocated(size_of_val(&*self.pieces))
     }
 
+    /// The first header called `name`, in any case.
+    pub fn header(&self, name: &str) -> Option<&HeaderValue> {
+        let mut headers = self.headers.iter();
+        let found = headers.find(|(known, _)| known.eq_ignore_ascii_case(name));
+        found.map(|(_, value)| value)
+    }
+
     /// Writes the stored form to `out`.
     ///
     /// # Errors

@@ -134,6 +134,17 @@ impl Key {
         &self.0
     }
 
+    /// The key that [`Key::hex`] gives as `text`.
+    pub fn from_hex(text: &str) -> Option<Self> {
+        let hash = blake3::Hash::from_hex(text).ok()?;
+        Some(Self(*hash.as_bytes()))
+    }
+
+    /// Which of `count` shards it belongs to.
+    pub fn shard(&self, count: usize) -> usize {
+        usize::from(self.0[0]) % count
+    }
+
     /// As 64 lower-case hexadecimal digits.
     pub fn hex(&self) -> String {
         blake3::Hash::from_bytes(self.0).to_hex().to_string()

@@ -133,20 +133,24 @@ impl Stamps {
     /// It could not be written down: it holds in this process, and only until it ends.
     pub fn purge(&self, scope: &str, what: &Purge) -> io::Result<()> {
         let _turn = self.turn.lock();
-        let locked = self.lock_file();
+        // In this process at once, however long the disk takes.
+        self.mark(scope, what);
+        let _lock = self.lock_file()?;
         // Another process may have written; what it knows must not be lost, and our stamp
         // must be later than its latest.
-        let merged = self.merge_file();
+        if let Err(error) = self.merge_file() {
+            self.purge_everything(&error);
+        }
+        self.mark(scope, what);
+        self.write()
+    }
+
+    fn mark(&self, scope: &str, what: &Purge) {
         let stamp = self.now();
         let mut table = Table::clone(&self.table.load());
         table.mark(scope, what, stamp);
         table.prune(stamp);
         self.table.store(Arc::new(table));
-        let _lock = locked?;
-        if let Err(error) = merged {
-            self.purge_everything(&error);
-        }
-        self.write()
     }
 
     /// Whether `facts` are of an entry that was purged.

@@ -31,6 +31,16 @@ pub enum Tier {
     Disk,
 }
 
+impl Tier {
+    /// The label in metrics.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Memory => "memory",
+            Self::Disk => "disk",
+        }
+    }
+}
+
 /// Who counts what happens in the tiers.
 pub trait Watch: Send + Sync {
     /// An entry of `bytes` was stored.

@@ -3,6 +3,7 @@
 //! [`resolve`] takes the whole schema apart, field by field and exhaustively: a field added
 //! to the schema does not compile until it is used here.
 
+mod cache;
 mod providers;
 
 pub use providers::MOCK;
@@ -37,6 +38,10 @@ pub struct Settings {
     pub data_dir: PathBuf,
     /// Where an upgrade hands the listeners over.
     pub upgrade_socket: PathBuf,
+    /// Memory for cached answers, in bytes.
+    pub cache_memory: u64,
+    /// Disk for cached answers, in bytes; 0 for none.
+    pub cache_disk: u64,
     /// Form of the access log.
     pub access_log: AccessLog,
     /// Filter in env_logger's syntax.
@@ -65,6 +70,8 @@ impl Settings {
             admin_listen,
             data_dir,
             upgrade_socket,
+            cache_memory,
+            cache_disk,
             access_log,
             log_filter,
             dns_servers,
@@ -84,6 +91,8 @@ impl Settings {
             ),
             ("admin.listen", *admin_listen != new.admin_listen),
             ("data_dir", *data_dir != new.data_dir),
+            ("cache.memory", *cache_memory != new.cache_memory),
+            ("cache.disk", *cache_disk != new.cache_disk),
             ("log.access", *access_log != new.access_log),
             ("log.level", *log_filter != new.log_filter),
             ("dns.servers", *dns_servers != new.dns_servers),
@@ -117,12 +126,14 @@ pub fn resolve(config: &schema::Config, mock: SocketAddr) -> Result<Resolved, Ve
         server,
         admin,
         data_dir,
+        cache,
         log,
         dns,
         providers,
         accounts,
     } = config;
-    let settings = settings(server, admin, data_dir.as_ref(), log, dns, &mut problems);
+    let mut settings = settings(server, admin, data_dir.as_ref(), log, dns, &mut problems);
+    (settings.cache_memory, settings.cache_disk) = cache::store(cache, &mut problems);
     let providers = providers::resolve(providers, mock, &mut problems);
     let accounts = resolve_accounts(accounts, &providers, &mut problems);
     let limits = limits(server, &mut problems);
@@ -136,6 +147,10 @@ pub fn resolve(config: &schema::Config, mock: SocketAddr) -> Result<Resolved, Ve
         limits,
         grace_period: seconds(&server.grace_period, 30),
         drain_timeout: seconds(&server.drain_timeout, 15 * 60),
+        revalidates: accounts
+            .values()
+            .flat_map(|account| account.values())
+            .any(|gateway| !gateway.cache.stale_while_revalidate.is_zero()),
         accounts,
     };
     Ok(Resolved { settings, snapshot })
@@ -186,6 +201,8 @@ fn settings(
             .upgrade_socket
             .clone()
             .unwrap_or_else(|| "/run/tollgate/upgrade.sock".into()),
+        cache_memory: 0,
+        cache_disk: 0,
         access_log: *access,
         log_filter: log_filter(level.as_deref(), problems),
         dns_servers: addresses("dns.servers", servers, problems),
@@ -327,7 +344,7 @@ fn resolve_accounts(
             check_id(&format!("accounts.{account}.gateways.{id}"), id, problems);
             of_account.insert(
                 id.as_str().into(),
-                Arc::new(resolve_gateway(account, id, gateway, providers)),
+                Arc::new(resolve_gateway(account, id, gateway, providers, problems)),
             );
         }
     }
@@ -339,12 +356,17 @@ fn resolve_gateway(
     id: &str,
     gateway: &schema::Gateway,
     providers: &AHashMap<Box<str>, Arc<Provider>>,
+    problems: &mut Problems,
 ) -> Gateway {
     let schema::Gateway {
         authentication: schema::Authentication {
             anyone_may_spend_stored_keys,
         },
+        cache,
+        on_client_disconnect,
     } = gateway;
+    let path = format!("accounts.{account}.gateways.{id}.cache");
+    let cache = cache::policy(&path, cache.as_ref(), *on_client_disconnect, problems);
     let mut mounts: AHashMap<*const Provider, Arc<Mounted>> = AHashMap::new();
     let mount = |provider: &Arc<Provider>| {
         let mounted = mounts.entry(Arc::as_ptr(provider)).or_insert_with(|| {
@@ -361,6 +383,7 @@ fn resolve_gateway(
         id: id.into(),
         label: format!("{account}/{id}").into(),
         anyone_may_spend_stored_keys: *anyone_may_spend_stored_keys,
+        cache,
         providers: providers
             .iter()
             .map(|(slug, provider)| (slug.clone(), mount(provider)))

@@ -11,6 +11,7 @@ use serde::Deserialize;
 
 use super::secret::Secret;
 use super::units::{ByteSize, Duration};
+use crate::cache::policy::Replay;
 
 /// The whole file.
 #[derive(Debug, Clone, Default, Deserialize)]
@@ -22,6 +23,8 @@ pub struct Config {
     pub admin: Admin,
     /// Where tollgate keeps what must survive a restart. Default `/var/lib/tollgate`.
     pub data_dir: Option<PathBuf>,
+    /// Where answers are kept that gateways cache.
+    pub cache: CacheStore,
     /// What is written to standard error.
     pub log: Log,
     /// How provider host names are resolved.
@@ -87,6 +90,17 @@ pub struct Admin {
     /// Address to listen on. Default `127.0.0.1:8788`. Loopback only, because there
     /// are no admin tokens yet. Restart required.
     pub listen: Option<String>,
+}
+
+/// Where answers are kept that gateways cache: one store for all of them.
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct CacheStore {
+    /// Memory for them. Default `256MiB`, at least `1MiB`. Restart required.
+    pub memory: Option<ByteSize>,
+    /// Disk for them, under `data_dir`. Default `10GiB`; `0` for none, else at least `64MiB`.
+    /// Restart required.
+    pub disk: Option<ByteSize>,
 }
 
 /// What is written to standard error.
@@ -161,6 +175,9 @@ pub struct Provider {
     pub realtime: Option<Realtime>,
     /// Request header whose value (a full URL) chooses another URL of this provider.
     pub target_header: Option<TargetHeader>,
+    /// Request headers that change the answer: versions, beta flags, organisations. Cached
+    /// answers are told apart by them.
+    pub answer_headers: Vec<String>,
 }
 
 /// A wire format: a family of APIs, never a vendor.
@@ -327,6 +344,48 @@ pub struct Account {
 pub struct Gateway {
     /// Who may use it.
     pub authentication: Authentication,
+    /// Keep answers and give them again. Without it only what a request asks for by
+    /// `cf-aig-cache-ttl` or `cf-aig-cache-key` is cached.
+    pub cache: Option<Cache>,
+    /// What happens to a call whose answer the cache records when nobody waits for it any
+    /// more: `cancel` (default), or `{ drain: 30s }` to let it finish for so long.
+    pub on_client_disconnect: OnClientDisconnect,
+}
+
+/// How a gateway keeps answers.
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Cache {
+    /// How long an answer is kept. Default `5m`; `60s` to `30d`, or `0s` to cache only what a
+    /// request asks for.
+    pub ttl: Option<Duration>,
+    /// One entry for all who send the same, whoever pays for it. Default false: nobody sees an
+    /// answer that somebody else paid for.
+    pub shared: bool,
+    /// JSON pointers (RFC 6901) to parts of the body that are left out of the key: `/user`,
+    /// `/messages/*/name` (`*` is every element of a list).
+    pub ignore: Vec<String>,
+    /// Largest answer that is kept. Default `4MiB`.
+    pub max_body: Option<ByteSize>,
+    /// How a kept stream is given again: `instant` (default) or `paced`, as it came.
+    pub replay: Replay,
+    /// How long after `ttl` an answer is still given while a new one is fetched. Default `0s`.
+    pub stale_while_revalidate: Option<Duration>,
+    /// How long after `ttl` an answer is still given when the provider fails. Default `0s`.
+    pub stale_if_error: Option<Duration>,
+    /// Keep a fallback's answer under the first target's key too. Default false.
+    pub store_fallback: bool,
+}
+
+/// What happens to a call when nobody waits for its answer any more.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum OnClientDisconnect {
+    /// It ends.
+    #[default]
+    Cancel,
+    /// It may finish for so long.
+    Drain(Duration),
 }
 
 /// Who may use a gateway.

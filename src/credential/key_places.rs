@@ -132,6 +132,19 @@ impl KeyPlaces {
         self.headers.iter().map(|place| &place.name)
     }
 
+    /// Everything on a request that may say who sends it: the values of the headers in which
+    /// keys are sent to this provider, and of all whose name sounds like a credential. A
+    /// provider may know its users by a header that nobody has told us of.
+    pub fn credentials<'a>(&self, headers: &'a HeaderMap) -> Vec<(&'a str, &'a [u8])> {
+        let tells = |name: &&HeaderName| {
+            self.headers().any(|own| own == *name) || sounds_like_a_credential(name.as_str())
+        };
+        let told = headers.keys().filter(tells);
+        told.flat_map(|name| headers.get_all(name).iter().map(move |value| (name, value)))
+            .map(|(name, value)| (name.as_str(), value.as_bytes()))
+            .collect()
+    }
+
     /// Every query parameter in which a key may stand.
     pub fn query(&self) -> impl Iterator<Item = &str> {
         self.query.iter().map(String::as_str)
@@ -150,6 +163,39 @@ pub(super) fn after_scheme<'a>(value: &'a str, scheme: &str) -> Option<&'a str> 
     let (start, rest) = value.split_at_checked(scheme.len())?;
     let ends = rest.is_empty() || rest.starts_with([' ', '\t']);
     (start.eq_ignore_ascii_case(scheme) && ends).then(|| rest.trim())
+}
+
+fn sounds_like_a_credential(name: &str) -> bool {
+    const PARTS: [&str; 9] = [
+        "auth",
+        "cookie",
+        "credential",
+        "key",
+        "password",
+        "secret",
+        "session",
+        "token",
+        "user-id",
+    ];
+    // The usual ones first: every request has them. The others name a request or a connection,
+    // not who sends it.
+    let other = matches!(
+        name,
+        "host"
+            | "user-agent"
+            | "accept"
+            | "accept-encoding"
+            | "accept-language"
+            | "connection"
+            | "content-length"
+            | "content-type"
+            | "content-encoding"
+            | "traceparent"
+    ) || ["x-stainless-", "sec-", "cf-aig-"]
+        .iter()
+        .any(|family| name.starts_with(family))
+        || name.ends_with("idempotency-key");
+    !other && PARTS.iter().any(|part| name.contains(part))
 }
 
 fn holds_key(value: &[u8], scheme: &str) -> bool {

@@ -13,6 +13,7 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use super::phase::{Phase, State};
 use super::reload::Live;
 use super::systemd;
+use crate::cache::store::Cache;
 use crate::telemetry::log as log_setup;
 
 /// How long a connection on which no request has arrived yet may still bring one: clients
@@ -30,17 +31,18 @@ const LOOK: Duration = Duration::from_millis(20);
 pub struct Shutdown {
     phase: Arc<Phase>,
     live: Arc<Live>,
+    cache: Arc<Cache>,
 }
 
 impl Shutdown {
-    /// Stops the process that `phase` and `live` describe.
-    pub fn new(phase: Arc<Phase>, live: Arc<Live>) -> Self {
-        Self { phase, live }
+    /// Stops the process that `phase` and `live` describe, and closes its cache.
+    pub fn new(phase: Arc<Phase>, live: Arc<Live>, cache: Arc<Cache>) -> Self {
+        Self { phase, live, cache }
     }
 
     fn graceful(&self) -> ShutdownSignal {
-        let (phase, live) = (self.phase.clone(), self.live.clone());
-        std::thread::spawn(move || drain(&phase, &live));
+        let (phase, live, cache) = (self.phase.clone(), self.live.clone(), self.cache.clone());
+        std::thread::spawn(move || drain(&phase, &live, &cache));
         ShutdownSignal::GracefulTerminate
     }
 }
@@ -74,7 +76,7 @@ fn listen_for(kind: SignalKind) -> Signal {
     signal(kind).expect("the system lets a process handle its signals")
 }
 
-fn drain(phase: &Phase, live: &Live) {
+fn drain(phase: &Phase, live: &Live, cache: &Cache) {
     let runtime = match tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
@@ -86,6 +88,8 @@ fn drain(phase: &Phase, live: &Live) {
         }
     };
     runtime.block_on(watch(phase, live));
+    // What was stored is written, a few seconds at most.
+    cache.release_disk();
     exit();
 }
 

@@ -10,6 +10,7 @@ use std::process::exit;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::task::Poll;
+use std::time::Duration;
 
 use async_trait::async_trait;
 use pingora_core::server::{ListenFds, ShutdownWatch};
@@ -21,6 +22,12 @@ use super::reload::Live;
 use super::successor::Predecessor;
 use super::upgrade::Upgrader;
 use super::{systemd, watch};
+use crate::cache::store::Cache;
+
+/// How often the clock of the cache is written down.
+const CACHE_SAVED: Duration = Duration::from_secs(60);
+/// How often a process on its way out asks what was purged.
+const PURGES_LEARNED: Duration = Duration::from_secs(1);
 
 /// The old process, while this one takes over from it.
 pub type SharedPredecessor = Arc<Mutex<Option<Predecessor>>>;
@@ -167,6 +174,8 @@ pub struct Control {
     pub accepting: Arc<AtomicUsize>,
     /// How many must.
     pub expected: usize,
+    /// Gives its disk up when another process takes over.
+    pub cache: Arc<Cache>,
     /// What is printed once, for people.
     pub greeting: String,
 }
@@ -185,8 +194,37 @@ impl Control {
             predecessor.ready();
         }
         self.phase.advance(State::Serving);
+        if self.live.snapshot().load().caches() {
+            self.cache.open();
+        }
         systemd::ready("serving");
         eprint!("{}", self.greeting);
+    }
+
+    async fn look_after_the_cache(&self) {
+        loop {
+            tokio::time::sleep(CACHE_SAVED).await;
+            self.with_the_cache(Cache::save).await;
+        }
+    }
+
+    /// The new process gets the disk. What its operators purge, this one still learns of: it
+    /// may answer from its memory until it ends.
+    async fn hand_the_cache_over(&self) {
+        self.with_the_cache(Cache::release_disk).await;
+        loop {
+            tokio::time::sleep(PURGES_LEARNED).await;
+            self.with_the_cache(Cache::learn_purges).await;
+        }
+    }
+
+    /// Does something with the cache that waits for the disk.
+    async fn with_the_cache(&self, something: impl FnOnce(&Cache) + Send + 'static) {
+        let cache = self.cache.clone();
+        let done = tokio::task::spawn_blocking(move || something(&cache)).await;
+        if let Err(error) = done {
+            log::error!("the cache: {error}");
+        }
     }
 
     async fn reload_on_signal(&self) {
@@ -216,7 +254,10 @@ impl ServiceWithDependents for Control {
         tokio::select! {
             // A process on its way out keeps its last configuration.
             () = self.phase.reached(State::HandingOver) => {}
-            () = async { tokio::join!(self.reload_on_signal(), watch::reload_on_change(&self.live)); } => {}
+            () = async { tokio::join!(self.reload_on_signal(), watch::reload_on_change(&self.live), self.look_after_the_cache()); } => {}
+        }
+        if self.phase.state() == State::HandingOver {
+            self.hand_the_cache_over().await;
         }
         // The signal keeps being handled, that is ignored, to the end of the process.
     }

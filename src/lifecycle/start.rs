@@ -21,10 +21,12 @@ use super::services::{Binder, Control, Listening, SharedPredecessor};
 use super::successor::Predecessor;
 use super::upgrade::Upgrader;
 use crate::admin::Admin;
+use crate::cache::store::{self, Cache};
 use crate::config::Problem;
 use crate::config::resolve::Settings;
 use crate::dns::Dns;
 use crate::proxy::Door;
+use crate::proxy::cancel::Cancellable;
 use crate::record::RequestRecord;
 use crate::telemetry::access;
 use crate::telemetry::log as log_setup;
@@ -78,6 +80,7 @@ struct Shell {
     live: Arc<Live>,
     metrics: Arc<Metrics>,
     dns: Arc<Dns>,
+    cache: Arc<Cache>,
     upgrader: Arc<Upgrader>,
     settings: Settings,
     greeting: String,
@@ -89,6 +92,14 @@ impl Shell {
         let metrics =
             Metrics::new().map_err(|error| Problem::new("", format!("metrics: {error}")))?;
         let (phase, metrics) = (Arc::new(Phase::default()), Arc::new(metrics));
+        let cache = Cache::new(
+            store::Settings {
+                memory: settings.cache_memory,
+                disk: settings.cache_disk,
+                data_dir: settings.data_dir.clone(),
+            },
+            metrics.clone(),
+        );
         let dns = Dns::new(&settings.dns_servers).map_err(|error| Problem::new("dns", error))?;
         // Whoever asked for an upgrade knows already where tollgate listens.
         let greeting = if takeover {
@@ -108,6 +119,7 @@ impl Shell {
             live,
             metrics,
             dns,
+            cache: Arc::new(cache),
             upgrader,
             settings,
             greeting,
@@ -130,7 +142,7 @@ impl Shell {
             eprintln!("tollgate: {error}");
             return ExitCode::FAILURE;
         }
-        let shutdown_signal = Box::new(Shutdown::new(self.phase, self.live));
+        let shutdown_signal = Box::new(Shutdown::new(self.phase, self.live, self.cache));
         server.run(RunArgs { shutdown_signal });
         log_setup::flush();
         ExitCode::SUCCESS
@@ -166,6 +178,7 @@ impl Shell {
             predecessor,
             accepting: accepts,
             expected: listening.len(),
+            cache: self.cache.clone(),
             greeting: self.greeting.clone(),
         });
         for service in &listening {
@@ -179,16 +192,18 @@ impl Shell {
     fn door(
         &self,
         server: &Server,
-    ) -> pingora_core::Result<Service<Entrance<pingora_proxy::HttpProxy<Door>>>> {
+    ) -> pingora_core::Result<Service<Entrance<Cancellable<pingora_proxy::HttpProxy<Door>>>>> {
         let door = Door::new(
             self.live.snapshot(),
             self.metrics.clone(),
             self.phase.clone(),
             self.dns.clone(),
+            self.cache.clone(),
             self.settings.access_log,
         );
         let mut proxy = pingora_proxy::http_proxy(&server.configuration, door);
         proxy.server_options = Some(leave_connect_to_the_door());
+        let proxy = Cancellable::new(proxy);
         let snapshot = self.live.snapshot();
         let timeout = self.settings.header_timeout;
         let limits: Limits = Box::new(move || {
@@ -228,6 +243,7 @@ impl Shell {
             self.live.clone(),
             self.upgrader.clone(),
             self.metrics.clone(),
+            self.cache.clone(),
         );
         let entrance = Entrance::new(
             admin,

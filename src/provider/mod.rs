@@ -42,6 +42,10 @@ pub struct Provider {
     pub realtime: Option<Realtime>,
     /// A request header that chooses another URL.
     pub target_header: Option<TargetHeader>,
+    /// Request headers that change its answers.
+    pub answer_headers: Vec<HeaderName>,
+    /// A digest of the headers that are set, and of the address that is connected to.
+    pub fingerprint: Box<str>,
 }
 
 /// Where keys stand on a request, and the stored ones.
@@ -60,6 +64,8 @@ pub struct Keyring {
 pub struct StoredKey {
     /// `default`, or what `cf-aig-byok-alias` names.
     pub alias: Box<str>,
+    /// Alias, and a digest of the key: which account pays, also when an alias gets another key.
+    pub identity: Box<str>,
     /// How it goes onto a request.
     pub credential: Credential,
 }

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use http::header::{AUTHORIZATION, CONTENT_LENGTH, HOST, HeaderValue, TRANSFER_ENCODING};
 use pingora_proxy::Session;
 
+use crate::cache::policy::Terms;
 use crate::call;
 use crate::config::schema::Auth;
 use crate::credential::{OwnKey, ServiceAccount};
@@ -19,13 +20,13 @@ use crate::provider::{Ask, Keyring, Provider};
 use crate::wire;
 
 use super::context::{Context, Route, Spend};
-use super::{Door, attempt, body, subrequest, timed};
+use super::{Door, attempt, body, caching, subrequest, timed};
 
 /// What happens after admission.
 pub enum Next {
     /// The request goes to the provider.
     Forward,
-    /// A subrequest has answered it.
+    /// It has been answered: from the cache, or by a subrequest.
     Answered,
 }
 
@@ -69,9 +70,17 @@ pub async fn admit(door: &Door, session: &mut Session, ctx: &mut Context) -> Res
     ctx.provider = Some(Arc::clone(&mounted));
     ctx.directives = Directives::parse(&session.req_header().headers)?;
     ctx.route = Some(route(session, ctx, &gateway, &mounted.provider, &endpoint)?);
-    body::admit(door, session, ctx).await?;
+    let terms = caching::terms(session, ctx);
+    body::admit(door, session, ctx, matches!(terms, Terms::On { .. })).await?;
+    // What only some requests do lies on the heap: it would make the state of all of them large.
+    if terms != Terms::Off
+        && let caching::Next::Answered = Box::pin(caching::meet(door, session, ctx, terms)).await?
+    {
+        return Ok(Next::Answered);
+    }
     if body::needs_subrequest(session, ctx) {
-        return subrequest::run(session, ctx).await.map(|()| Next::Answered);
+        let answered = Box::pin(subrequest::run(door, session, ctx)).await;
+        return answered.map(|()| Next::Answered);
     }
     Ok(Next::Forward)
 }

@@ -12,6 +12,7 @@ use crate::call::{self, ModelScan};
 use crate::credential::Credential;
 use crate::error::{Failure, Kind};
 use crate::gateway::Limits;
+use crate::memory::Reservation;
 
 use super::Door;
 use super::admission::content_length;
@@ -21,12 +22,18 @@ use super::context::{Body, Context};
 /// must happen with that buffer on, and a read returns at most as much.
 const REPLAY_BUFFER: u64 = 64 * 1024;
 
-/// Decides whether the body streams or is held, and holds it.
-pub async fn admit(door: &Door, session: &mut Session, ctx: &mut Context) -> Result<(), Failure> {
+/// Decides whether the body streams or is held, and holds it. `for_cache`: the cache's key is
+/// made of it.
+pub async fn admit(
+    door: &Door,
+    session: &mut Session,
+    ctx: &mut Context,
+    for_cache: bool,
+) -> Result<(), Failure> {
     let limits = ctx.snapshot.limits.clone();
     let content_type = session.req_header().headers.get(CONTENT_TYPE);
     let json = content_type.is_some_and(|value| call::is_json(value.as_bytes()));
-    let held = must_be_held(ctx);
+    let held = for_cache || must_be_held(ctx);
     let limit = Limit::of(&limits, json || held);
     let declared = content_length(session);
     if declared.is_some_and(|length| length > limit.bytes) {
@@ -54,10 +61,11 @@ pub async fn admit(door: &Door, session: &mut Session, ctx: &mut Context) -> Res
         return Ok(());
     }
     let began = Instant::now();
-    let (bytes, memory) = hold(door, session, declared, &limits).await?;
+    let (bytes, memory) = Box::pin(hold(door, session, declared, &limits)).await?;
     ctx.reading = began.elapsed();
     ctx.body = Body::Held {
         bytes,
+        model: None,
         _memory: memory,
     };
     Ok(())
@@ -108,7 +116,7 @@ async fn hold(
     session: &mut Session,
     declared: Option<u64>,
     limits: &Limits,
-) -> Result<(Bytes, super::memory::Reservation), Failure> {
+) -> Result<(Bytes, Reservation), Failure> {
     let mut memory = door.memory.reserve_nothing();
     let mut reserve = |bytes| match memory.grow(bytes, limits.max_buffered) {
         true => Ok(()),

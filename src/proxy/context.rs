@@ -13,10 +13,14 @@ use crate::credential::{Credential, ServiceAccount};
 use crate::directives::Directives;
 use crate::error::Failure;
 use crate::gateway::{Gateway, Mounted, Snapshot};
+use crate::memory::Reservation;
 use crate::provider::{StoredKey, Target};
+use crate::record::CacheFacts;
 use crate::wire::{Framing, Watch};
 
-use super::memory::Reservation;
+use super::Door;
+use super::caching::Caching;
+use super::settle::Unsettled;
 
 /// The state of one request.
 pub struct Context {
@@ -56,9 +60,16 @@ pub struct Context {
     pub is_subrequest: bool,
     /// The client's HTTP version, where a subrequest's head says another.
     pub client_version: Option<http::Version>,
+    /// What the cache has to do with it.
+    pub cache: CacheFacts,
+    /// How it meets the cache, where it does.
+    pub caching: Option<Box<Caching>>,
+    /// Settles a request that is ended from outside.
+    pub unsettled: Option<Box<Unsettled>>,
 }
 
 /// Where a request goes, and how it pays.
+#[derive(Clone)]
 pub struct Route {
     /// Origin, path and query.
     pub target: Target,
@@ -71,6 +82,7 @@ pub struct Route {
 }
 
 /// Which credential a request goes with.
+#[derive(Clone)]
 pub enum Spend {
     /// The one it brought, or none.
     AsSent,
@@ -97,6 +109,8 @@ pub enum Body {
     Held {
         /// The bytes.
         bytes: Bytes,
+        /// The model it names, where that was looked for.
+        model: Option<Box<str>>,
         /// Keeps their memory accounted for.
         _memory: Reservation,
     },
@@ -162,7 +176,34 @@ impl Context {
             handed_over: false,
             is_subrequest: false,
             client_version: None,
+            cache: CacheFacts::default(),
+            caching: None,
+            unsettled: None,
         }
+    }
+
+    /// The same request once more, asked by nobody: for fetching its answer anew. `None` when
+    /// its body cannot be held twice.
+    pub fn again(&self, door: &Door) -> Option<Self> {
+        let Body::Held { bytes, model, .. } = &self.body else {
+            return None;
+        };
+        let mut memory = door.memory.reserve_nothing();
+        let limit = self.snapshot.limits.max_buffered;
+        memory.grow(bytes.len() as u64, limit).then_some(())?;
+        let mut again = Self::new(Arc::clone(&self.snapshot));
+        again.path = self.path.clone();
+        again.gateway = self.gateway.clone();
+        again.provider = self.provider.clone();
+        again.directives = self.directives.clone();
+        again.route = self.route.clone();
+        again.client_version = self.client_version;
+        again.body = Body::Held {
+            bytes: bytes.clone(),
+            model: model.clone(),
+            _memory: memory,
+        };
+        Some(again)
     }
 
     /// Remembers why, and gives Pingora an error to carry.
@@ -180,6 +221,7 @@ impl Context {
             Body::Streaming {
                 scan: Some(scan), ..
             } => scan.model(),
+            Body::Held { model, .. } => model.as_deref(),
             _ => None,
         })
     }
@@ -206,5 +248,13 @@ impl Context {
     /// How long after the request's head `moment` was.
     pub fn since_start(&self, moment: Option<Instant>) -> Option<Duration> {
         moment.map(|moment| moment.saturating_duration_since(self.clock))
+    }
+}
+
+impl Drop for Context {
+    fn drop(&mut self) {
+        if let Some(unsettled) = self.unsettled.take() {
+            unsettled.settle(self);
+        }
     }
 }

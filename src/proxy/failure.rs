@@ -16,6 +16,7 @@ use super::admission::content_length;
 use super::context::{Body, Context};
 use super::reset;
 use super::response::{ERROR_SOURCE, own_headers};
+use super::{Door, caching};
 
 /// Connections tried per request at most, each to another address of the provider's name.
 const MAX_CONNECTIONS: u32 = 3;
@@ -59,8 +60,9 @@ pub async fn refuse(
     ctx: &mut Context,
     failure: Failure,
 ) -> pingora_core::Result<()> {
-    let begun = ctx.handed_over && session.response_written().is_some();
+    let begun = has_begun(session);
     let gone = failure.kind == Kind::ClientGone;
+    caching::failed(ctx, &failure);
     ctx.failure = Some(failure.clone());
     if begun {
         cut(session).await;
@@ -72,7 +74,12 @@ pub async fn refuse(
 }
 
 /// The end of a request that failed.
-pub async fn give_up(session: &mut Session, error: &Error, ctx: &mut Context) -> FailToProxy {
+pub async fn give_up(
+    door: &Door,
+    session: &mut Session,
+    error: &Error,
+    ctx: &mut Context,
+) -> FailToProxy {
     let nothing = FailToProxy {
         error_code: 0,
         can_reuse_downstream: false,
@@ -80,17 +87,34 @@ pub async fn give_up(session: &mut Session, error: &Error, ctx: &mut Context) ->
     if ctx.handed_over {
         return nothing;
     }
+    // What is queued goes out first: perhaps the head of an answer is among it.
+    if session.has_pending_downstream_tasks()
+        && let Err(error) = session.write_downstream_proxy_tasks().await
+    {
+        log::debug!("the client did not take its answer: {error}");
+        ctx.failure
+            .get_or_insert_with(|| Failure::new(Kind::ClientGone));
+    }
     let begun = has_begun(session);
     let failure = ctx.failure.take().unwrap_or_else(|| classify(error, begun));
     let kind = failure.kind;
+    // The connection ends with this answer, and the client is to know.
+    session.set_keepalive(None);
+    if !begun
+        && kind.source() == Source::Provider
+        && let Some(given) = caching::stand_in(door, session, ctx).await
+    {
+        ctx.failure = given.err();
+        ctx.answered = Some(Instant::now());
+        return nothing;
+    }
+    caching::failed(ctx, &failure);
     ctx.failure = Some(failure.clone());
     if kind == Kind::ClientGone {
         return nothing;
     }
-    // The connection ends with this answer, and the client is to know.
-    session.set_keepalive(None);
     let written = if begun {
-        end_broken(session, ctx).await
+        end_begun(session, ctx).await
     } else {
         write(session, ctx, &failure).await
     };
@@ -201,9 +225,17 @@ async fn linger(session: &mut Session) {
     let _ = tokio::time::timeout(LINGER, drain).await;
 }
 
+/// Ends an answer that broke while it was given: what has come of it is given first.
+async fn end_begun(session: &mut Session, ctx: &Context) -> pingora_core::Result<()> {
+    for piece in caching::not_yet_given(ctx) {
+        session.write_response_body(Some(piece), false).await?;
+    }
+    end_broken(session, ctx).await
+}
+
 /// Ends an answer that broke after its first byte: in its own dialect where that is possible,
 /// otherwise by breaking the framing. Never so that it looks complete.
-async fn end_broken(session: &mut Session, ctx: &Context) -> pingora_core::Result<()> {
+pub async fn end_broken(session: &mut Session, ctx: &Context) -> pingora_core::Result<()> {
     let format = ctx.route.as_ref().map(|route| route.format);
     let watch = ctx.answer.watch.as_ref();
     let message = match &ctx.failure {
@@ -225,7 +257,7 @@ async fn end_broken(session: &mut Session, ctx: &Context) -> pingora_core::Resul
 }
 
 /// Writes the last piece of an answer, and its end.
-async fn finish(session: &mut Session, piece: Bytes) -> pingora_core::Result<()> {
+pub async fn finish(session: &mut Session, piece: Bytes) -> pingora_core::Result<()> {
     session.write_response_body(Some(piece), true).await?;
     // A subrequest's end is not told by the flag.
     session.as_downstream_mut().finish_body().await

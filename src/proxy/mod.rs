@@ -5,6 +5,10 @@
 //! | file | phases |
 //! |---|---|
 //! | `admission` | `early_request_filter`, `request_filter` |
+//! | `caching` | `request_cache_filter`, `cache_key_callback`, `response_cache_filter` |
+//! | `serve` | answers that come from the cache |
+//! | `fill` | answers that go into it |
+//! | `cancel` | requests that are ended from outside |
 //! | `body` | `request_body_filter`, holding of bodies |
 //! | `timed` | the clock on HTTP/2 bodies |
 //! | `subrequest` | re-entry with a held body of unknown length |
@@ -18,11 +22,14 @@
 mod admission;
 mod attempt;
 mod body;
+mod caching;
+pub mod cancel;
 mod context;
 mod failure;
-mod memory;
+mod fill;
 mod reset;
 mod response;
+mod serve;
 mod settle;
 mod subrequest;
 mod timed;
@@ -34,31 +41,34 @@ use std::time::Duration;
 use arc_swap::ArcSwap;
 use async_trait::async_trait;
 use bytes::Bytes;
+use pingora_cache::{CacheKey, RespCacheable};
 use pingora_core::modules::http::HttpModules;
 use pingora_core::upstreams::peer::HttpPeer;
 use pingora_core::{Error, Result};
 use pingora_http::{RequestHeader, ResponseHeader};
-use pingora_proxy::{FailToProxy, ProxyHttp, ProxyWarnLogContext, Session};
+use pingora_proxy::{FailToProxy, ProxyHttp, ProxyWarnLogContext, RangeType, Session};
 
+use crate::cache::store::Cache;
 use crate::config::schema::AccessLog;
 use crate::credential::TokenCache;
 use crate::dns::Dns;
 use crate::gateway::Snapshot;
 use crate::lifecycle::phase::Phase;
+use crate::memory::Memory;
 use crate::telemetry::metrics::Metrics;
 
 use context::Context;
-use memory::Memory;
+use settle::Publisher;
 
 /// The door: what Pingora drives for every request.
 pub struct Door {
     live: Arc<ArcSwap<Snapshot>>,
-    metrics: Arc<Metrics>,
+    publisher: Arc<Publisher>,
     phase: Arc<Phase>,
     dns: Arc<Dns>,
     tokens: TokenCache,
     memory: Arc<Memory>,
-    access_log: AccessLog,
+    cache: Arc<Cache>,
 }
 
 impl Door {
@@ -68,18 +78,20 @@ impl Door {
         metrics: Arc<Metrics>,
         phase: Arc<Phase>,
         dns: Arc<Dns>,
+        cache: Arc<Cache>,
         access_log: AccessLog,
     ) -> Self {
         let tokens = TokenCache::new(attempt::token_endpoint(&dns, None));
         let memory = Arc::new(Memory::new(Arc::clone(&metrics)));
+        let publisher = Arc::new(Publisher::new(metrics, access_log));
         Self {
             live,
-            metrics,
+            publisher,
             phase,
             dns,
             tokens,
             memory,
-            access_log,
+            cache,
         }
     }
 }
@@ -112,10 +124,47 @@ impl ProxyHttp for Door {
             Ok(admission::Next::Forward) => Ok(false),
             Ok(admission::Next::Answered) => Ok(true),
             Err(failure) => {
-                failure::refuse(session, ctx, failure).await?;
+                Box::pin(failure::refuse(session, ctx, failure)).await?;
                 Ok(true)
             }
         }
+    }
+
+    fn request_cache_filter(&self, session: &mut Session, ctx: &mut Context) -> Result<()> {
+        caching::prepare(session, ctx);
+        Ok(())
+    }
+
+    fn cache_key_callback(&self, _session: &Session, _ctx: &mut Context) -> Result<CacheKey> {
+        Ok(caching::fill_key())
+    }
+
+    fn response_cache_filter(
+        &self,
+        session: &Session,
+        response: &ResponseHeader,
+        ctx: &mut Context,
+    ) -> Result<RespCacheable> {
+        caching::decide(self, session, response, ctx)
+    }
+
+    fn cache_not_modified_filter(
+        &self,
+        _session: &Session,
+        _response: &ResponseHeader,
+        _ctx: &mut Context,
+    ) -> Result<bool> {
+        // Answers to POST are given whole.
+        Ok(false)
+    }
+
+    fn range_header_filter(
+        &self,
+        _session: &mut Session,
+        _response: &mut ResponseHeader,
+        _ctx: &mut Context,
+    ) -> RangeType {
+        RangeType::None
     }
 
     async fn upstream_peer(
@@ -169,8 +218,7 @@ impl ProxyHttp for Door {
         response: &mut ResponseHeader,
         ctx: &mut Context,
     ) -> Result<()> {
-        response::head_arrived(session, response, ctx);
-        Ok(())
+        response::head_arrived(session, response, ctx).map_err(|failure| ctx.fail(failure))
     }
 
     fn upstream_response_body_filter(
@@ -222,7 +270,7 @@ impl ProxyHttp for Door {
         error: &Error,
         ctx: &mut Context,
     ) -> FailToProxy {
-        failure::give_up(session, error, ctx).await
+        failure::give_up(self, session, error, ctx).await
     }
 
     fn suppress_error_log(&self, _session: &Session, _ctx: &Context, _error: &Error) -> bool {
@@ -233,10 +281,14 @@ impl ProxyHttp for Door {
     fn suppress_proxy_warn_log(
         &self,
         _session: &Session,
-        _ctx: &Context,
+        ctx: &Context,
         _error: &Error,
-        _context: ProxyWarnLogContext,
+        context: ProxyWarnLogContext,
     ) -> bool {
+        // The only sign that Pingora gives of a client that left while its answer is recorded.
+        if matches!(context, ProxyWarnLogContext::DownstreamCache) {
+            caching::client_left(ctx);
+        }
         true
     }
 

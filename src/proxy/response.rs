@@ -5,7 +5,7 @@ use std::time::Instant;
 use bytes::Bytes;
 use http::StatusCode;
 use http::header::{
-    CONNECTION, CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE, HeaderName, HeaderValue,
+    AGE, CONNECTION, CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE, HeaderName, HeaderValue,
     TRANSFER_ENCODING, UPGRADE,
 };
 use pingora_http::ResponseHeader;
@@ -13,11 +13,11 @@ use pingora_proxy::Session;
 
 use crate::directives::PREFIX;
 use crate::error::{Failure, Kind};
-use crate::record::Source;
+use crate::record::{CacheStatus, Source};
 use crate::wire::{Framing, Watch};
 
-use super::attempt;
 use super::context::Context;
+use super::{attempt, caching};
 
 /// Who made an error, for every answer that is one.
 pub const ERROR_SOURCE: HeaderName = HeaderName::from_static("tollgate-error-source");
@@ -29,12 +29,23 @@ const EVENT_ID: &str = "cf-aig-event-id";
 const STEP: &str = "cf-aig-step";
 const PROVIDER: &str = "cf-aig-provider";
 const MODEL: &str = "cf-aig-model";
+const CACHE_STATUS: &str = "cf-aig-cache-status";
+const CACHE_NOTE: &str = "tollgate-cache-note";
 
-/// The provider's head is there.
-pub fn head_arrived(session: &Session, response: &ResponseHeader, ctx: &mut Context) {
+/// The provider's head is there. An error for which a stored answer stands in goes no further.
+pub fn head_arrived(
+    session: &Session,
+    response: &ResponseHeader,
+    ctx: &mut Context,
+) -> Result<(), Failure> {
     let upgraded = response.status.as_u16() == 101;
     if response.status.is_informational() && !upgraded {
-        return;
+        return Ok(());
+    }
+    let status = response.status.as_u16();
+    if caching::has_stand_in(ctx, status) {
+        return Err(Failure::new(Kind::UpstreamInvalid)
+            .with_detail(format!("the provider answered {status}")));
     }
     ctx.answer.head = Some(Instant::now());
     ctx.answer.status = response.status.as_u16();
@@ -46,6 +57,7 @@ pub fn head_arrived(session: &Session, response: &ResponseHeader, ctx: &mut Cont
         && !upgraded
         && session.req_header().method != http::Method::HEAD;
     ctx.watch(if room { framing } else { Framing::Other });
+    Ok(())
 }
 
 /// A piece of the provider's body is there. A stream of events that ends before its first
@@ -174,12 +186,34 @@ pub fn own_headers(response: &mut ResponseHeader, ctx: &Context) -> pingora_core
     if let Some(mounted) = &ctx.provider {
         response.insert_header(PROVIDER, mounted.provider.name.clone())?;
     }
+    cache_headers(response, ctx)?;
     // A model's name that cannot stand in a header is left out.
     let model = ctx
         .model()
         .map(|model| HeaderValue::from_bytes(model.as_bytes()));
     if let Some(Ok(model)) = model {
         response.insert_header(MODEL, model)?;
+    }
+    Ok(())
+}
+
+/// `HIT` for every answer that this request did not ask the provider for. Absent where caching
+/// is off.
+fn cache_headers(response: &mut ResponseHeader, ctx: &Context) -> pingora_core::Result<()> {
+    let Some(status) = ctx.cache.status else {
+        return Ok(());
+    };
+    let status = match status {
+        CacheStatus::Hit | CacheStatus::Stale | CacheStatus::Coalesced => "HIT",
+        CacheStatus::Miss | CacheStatus::Bypass | CacheStatus::Refresh => "MISS",
+    };
+    response.insert_header(CACHE_STATUS, HeaderValue::from_static(status))?;
+    let caching = ctx.caching.as_ref();
+    if let Some(age) = caching.and_then(|caching| caching.age) {
+        response.insert_header(AGE, age.as_secs())?;
+    }
+    if let Some(note) = caching.and_then(|caching| caching.note.clone()) {
+        response.insert_header(CACHE_NOTE, note)?;
     }
     Ok(())
 }

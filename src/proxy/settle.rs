@@ -1,47 +1,143 @@
 //! The end of a request: its one record is built and published.
 
+use std::net::SocketAddr;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use http::header::USER_AGENT;
 use pingora_core::Error;
 use pingora_proxy::Session;
 
+use crate::config::schema::AccessLog;
+use crate::error::{Failure, Kind};
 use crate::record::{RequestRecord, Source};
 use crate::telemetry::access;
+use crate::telemetry::metrics::Metrics;
 
-use super::Door;
 use super::context::{Body, Context};
+use super::{Door, caching};
 
 /// Longest header value that goes into the record, in bytes.
 const MAX_HEADER: usize = 256;
 /// Longest path that goes into the record, in bytes.
 const MAX_PATH: usize = 1024;
 
+/// Where finished requests go.
+pub struct Publisher {
+    metrics: Arc<Metrics>,
+    access_log: AccessLog,
+}
+
+impl Publisher {
+    /// To the metrics and the access log.
+    pub fn new(metrics: Arc<Metrics>, access_log: AccessLog) -> Self {
+        Self {
+            metrics,
+            access_log,
+        }
+    }
+
+    fn publish(&self, record: &RequestRecord) {
+        self.metrics.publish(record);
+        access::write(self.access_log, record);
+    }
+}
+
+/// What a client asked, as far as the record shows it.
+pub struct Asked {
+    method: http::Method,
+    version: http::Version,
+    client: Option<SocketAddr>,
+    user_agent: Option<Box<str>>,
+    traceparent: Option<Box<str>>,
+}
+
+impl Asked {
+    /// Copied out of the session.
+    pub fn of(session: &Session, ctx: &Context) -> Self {
+        let head = session.req_header();
+        let shown = |name: &str| {
+            let value = head.headers.get(name)?.to_str().ok()?;
+            Some(cut(value, MAX_HEADER).into())
+        };
+        Self {
+            method: head.method.clone(),
+            version: ctx.client_version.unwrap_or(head.version),
+            client: session
+                .client_addr()
+                .and_then(|address| address.as_inet().copied()),
+            user_agent: shown(USER_AGENT.as_str()),
+            traceparent: shown("traceparent"),
+        }
+    }
+}
+
+/// What the client received.
+struct Sent {
+    status: u16,
+    request_bytes: u64,
+    response_bytes: u64,
+}
+
+/// What settles a request that is ended from outside ([`super::cancel`]): nobody waited for
+/// its answer any more.
+pub struct Unsettled {
+    /// Where the record goes.
+    pub publisher: Arc<Publisher>,
+    /// What was asked.
+    pub asked: Asked,
+}
+
+impl Unsettled {
+    /// Publishes the record. What the client had received is not known any more.
+    pub fn settle(self, ctx: &mut Context) {
+        ctx.failure
+            .get_or_insert_with(|| Failure::new(Kind::ClientGone));
+        let sent = Sent {
+            status: 0,
+            request_bytes: held_bytes(ctx).unwrap_or(0),
+            response_bytes: 0,
+        };
+        let record = record(self.asked, sent, ctx);
+        self.publisher.publish(&record);
+    }
+}
+
 /// Publishes the record; a subrequest that took the request over does it instead.
 pub fn publish(door: &Door, session: &mut Session, error: Option<&Error>, ctx: &mut Context) {
     if ctx.handed_over {
         return;
     }
-    let record = record(session, error, ctx);
-    door.metrics.publish(&record);
-    access::write(door.access_log, &record);
+    let asked = match ctx.unsettled.take() {
+        Some(unsettled) => unsettled.asked,
+        None => Asked::of(session, ctx),
+    };
+    // What went wrong and was answered with a stored answer is no failure.
+    if ctx.failure.is_none() && ctx.answered.is_none() {
+        ctx.failure = unexplained(error);
+    }
+    if ctx.failure.is_none() && caching::has_lost_its_client(ctx) {
+        ctx.failure = Some(Failure::new(Kind::ClientGone));
+    }
+    let sent = Sent {
+        status: session
+            .response_written()
+            .map_or(0, |head| head.status.as_u16()),
+        request_bytes: held_bytes(ctx).unwrap_or_else(|| session.body_bytes_read() as u64),
+        response_bytes: session.body_bytes_sent() as u64,
+    };
+    let record = record(asked, sent, ctx);
+    door.publisher.publish(&record);
 }
 
-fn record(session: &Session, error: Option<&Error>, ctx: &mut Context) -> RequestRecord {
-    let head = session.req_header();
+fn record(asked: Asked, sent: Sent, ctx: &mut Context) -> RequestRecord {
     let now = ctx.answered.unwrap_or_else(Instant::now);
-    let status = session
-        .response_written()
-        .map_or(0, |head| head.status.as_u16());
-    let failure = ctx.failure.take().or_else(|| unexplained(error));
+    let status = sent.status;
+    let failure = ctx.failure.take();
     let error_source = match (&failure, status) {
         (Some(failure), _) => Some(failure.kind.source()),
         (None, 400..) => Some(Source::Provider),
         (None, _) => None,
-    };
-    let shown = |name: &str| {
-        let value = head.headers.get(name)?.to_str().ok()?;
-        Some(cut(value, MAX_HEADER).into())
     };
     RequestRecord {
         id: ctx.id,
@@ -50,27 +146,26 @@ fn record(session: &Session, error: Option<&Error>, ctx: &mut Context) -> Reques
         model: ctx.model().map(Into::into),
         key_alias: ctx.stored_key().map(|key| key.alias.clone()),
         provider: ctx.provider.clone(),
-        method: head.method.clone(),
+        method: asked.method,
         path: cut(&ctx.path, MAX_PATH).into(),
         reading: ctx.reading,
-        version: ctx.client_version.unwrap_or(head.version),
-        client: session
-            .client_addr()
-            .and_then(|address| address.as_inet().copied()),
-        user_agent: shown(USER_AGENT.as_str()),
-        traceparent: shown("traceparent"),
+        version: asked.version,
+        client: asked.client,
+        user_agent: asked.user_agent,
+        traceparent: asked.traceparent,
         status,
         streamed: ctx.answer.streamed,
         failure,
         error_source,
         attempts: ctx.attempt.count,
         reused: ctx.attempt.reused,
-        request_bytes: request_bytes(session, ctx),
-        response_bytes: session.body_bytes_sent() as u64,
+        request_bytes: sent.request_bytes,
+        response_bytes: sent.response_bytes,
         duration: now.saturating_duration_since(ctx.clock),
         upstream: upstream(ctx, now),
         first_byte: ctx.since_start(ctx.answer.head),
         first_token: ctx.since_start(ctx.answer.first_byte.filter(|_| ctx.answer.streamed)),
+        cache: std::mem::take(&mut ctx.cache),
     }
 }
 
@@ -80,16 +175,15 @@ fn cut(text: &str, most: usize) -> &str {
 }
 
 /// An error that no phase has explained: a client that went away between two requests' phases.
-fn unexplained(error: Option<&Error>) -> Option<crate::error::Failure> {
-    use crate::error::{Failure, Kind};
+fn unexplained(error: Option<&Error>) -> Option<Failure> {
     error.map(|error| Failure::new(Kind::Internal).with_detail(error.to_string()))
 }
 
-/// What the client sent; in a subrequest one byte stands for the held body.
-fn request_bytes(session: &Session, ctx: &Context) -> u64 {
+/// The length of a held body: in a subrequest one byte stands for it.
+fn held_bytes(ctx: &Context) -> Option<u64> {
     match &ctx.body {
-        Body::Held { bytes, .. } => bytes.len() as u64,
-        Body::Unread | Body::Streaming { .. } => session.body_bytes_read() as u64,
+        Body::Held { bytes, .. } => Some(bytes.len() as u64),
+        Body::Unread | Body::Streaming { .. } => None,
     }
 }
 

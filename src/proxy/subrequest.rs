@@ -6,27 +6,30 @@
 //! which is replaced by the held one on its way out. The whole state of the request goes
 //! with it; the outer request only carries bytes.
 
-use std::sync::Mutex;
+use std::sync::{Arc, Mutex};
 
 use bytes::Bytes;
 use http::Version;
 use http::header::{CONTENT_LENGTH, HOST, TRANSFER_ENCODING};
 use pingora_core::protocols::http::HttpTask;
 use pingora_core::protocols::http::subrequest::server::SubrequestHandle;
-use pingora_proxy::Session;
+use pingora_http::RequestHeader;
 use pingora_proxy::subrequest::{BodyMode, Ctx};
+use pingora_proxy::{PreparedSubrequest, Session};
 
 use crate::error::{Failure, Kind};
 
 use super::admission::content_length;
 use super::context::Context;
+use super::{Door, caching, cancel};
 
 /// The state that moves into the subrequest. `Sync` is asked for by Pingora.
 type Handover = Mutex<Option<Context>>;
 
-/// Whether a request may have to run as a subrequest: its body is of undeclared length.
+/// Whether a request may have to run as a subrequest, its body being of undeclared length, or
+/// may begin one, to fetch a stored answer anew.
 pub fn may_be_needed(session: &Session, ctx: &Context) -> bool {
-    !ctx.is_subrequest && content_length(session).is_none()
+    !ctx.is_subrequest && (content_length(session).is_none() || ctx.snapshot.revalidates)
 }
 
 /// In a subrequest: takes the state of the request over.
@@ -41,11 +44,14 @@ pub fn take_over(session: &mut Session, ctx: &mut Context) {
     if let Some(state) = state {
         *ctx = state;
         ctx.is_subrequest = true;
+        // Pingora copies the bytes of an HTTP/1 head as they came from the client.
+        framed_as_placeholder(session.req_header_mut());
+        caching::watch_over(ctx);
     }
 }
 
 /// Runs the request as a subrequest and carries its answer to the client.
-pub async fn run(session: &mut Session, ctx: &mut Context) -> Result<(), Failure> {
+pub async fn run(door: &Door, session: &mut Session, ctx: &mut Context) -> Result<(), Failure> {
     let internal = |detail: &str| Failure::new(Kind::Internal).with_detail(detail);
     let spawner = session
         .subrequest_spawner
@@ -62,17 +68,64 @@ pub async fn run(session: &mut Session, ctx: &mut Context) -> Result<(), Failure
         .user_ctx(Box::new(handover))
         .build();
     let (prepared, handle) = spawner.create_subrequest(session.as_downstream(), sub);
-    tokio::spawn(prepared.run());
+    spawn(door, prepared);
     // A client that leaves ends the carrying; the subrequest finds its channel closed, cancels
     // the call and settles the request.
     carry(session, handle).await
 }
 
+/// Runs a request that no client waits for, on the head of one that has come: `state` says what
+/// is asked of whom. Its answer is recorded on the way.
+pub fn run_in_background(door: &Door, session: &mut Session, state: Context) {
+    let Some(spawner) = session.subrequest_spawner.take() else {
+        return;
+    };
+    let head = session.req_header().clone();
+    if let Err(error) = stand_in(session) {
+        log::error!("a stored answer is not fetched anew: {error}");
+        return;
+    }
+    let handover: Handover = Mutex::new(Some(state));
+    let sub = Ctx::builder()
+        .body_mode(BodyMode::ExpectBody)
+        .user_ctx(Box::new(handover))
+        .build();
+    let (prepared, handle) = spawner.create_subrequest(session.as_downstream(), sub);
+    *session.req_header_mut() = head;
+    spawn(door, prepared);
+    tokio::spawn(async move {
+        let SubrequestHandle { tx, mut rx, .. } = handle;
+        // It has ended already if this fails.
+        let _ = tx.send(placeholder()).await;
+        while rx.recv().await.is_some() {}
+    });
+}
+
+/// Runs a subrequest. The process does not end before it has: its client may have left while
+/// its answer goes on being recorded.
+fn spawn(door: &Door, prepared: PreparedSubrequest) {
+    let phase = Arc::clone(&door.phase);
+    tokio::spawn(async move {
+        let _counted = phase.request();
+        cancel::until_cancelled(prepared.run()).await;
+    });
+}
+
+fn framed_as_placeholder(head: &mut RequestHeader) {
+    head.remove_header(&TRANSFER_ENCODING);
+    // A length is a valid value.
+    let _ = head.insert_header(CONTENT_LENGTH, 1);
+}
+
+/// Stands for a held body.
+fn placeholder() -> HttpTask {
+    HttpTask::Body(Some(Bytes::from_static(b"-")), true)
+}
+
 /// The head that the subrequest reads: HTTP/1.1, with a body of one byte.
 fn stand_in(session: &mut Session) -> pingora_core::Result<()> {
     let head = session.req_header_mut();
-    head.remove_header(&TRANSFER_ENCODING);
-    head.insert_header(CONTENT_LENGTH, 1)?;
+    framed_as_placeholder(head);
     if head.version == Version::HTTP_2 {
         head.set_version(Version::HTTP_11);
         if let Some(authority) = head.uri.authority().map(|authority| authority.to_string()) {
@@ -88,8 +141,7 @@ async fn carry(session: &mut Session, handle: SubrequestHandle) -> Result<(), Fa
     let gone = |error: Box<pingora_core::Error>| {
         Failure::new(Kind::ClientGone).with_detail(error.to_string())
     };
-    let placeholder = HttpTask::Body(Some(Bytes::from_static(b"-")), true);
-    if tx.send(placeholder).await.is_err() {
+    if tx.send(placeholder()).await.is_err() {
         return Err(
             Failure::new(Kind::Internal).with_detail("the subrequest ended before it began")
         );

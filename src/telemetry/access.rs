@@ -105,6 +105,7 @@ pub(crate) mod tests {
             upstream: Some(Duration::from_micros(1000)),
             first_byte: None,
             first_token: None,
+            cache: crate::record::CacheFacts::default(),
         }
     }
 

@@ -9,6 +9,7 @@ use prometheus::{
     IntGaugeVec, Opts, Registry, TextEncoder,
 };
 
+use crate::cache::tiers::Tier;
 use crate::record::RequestRecord;
 
 /// Seconds; a model answers between a tenth of a second and ten minutes.
@@ -58,6 +59,15 @@ pub struct Metrics {
     restart_required: IntGaugeVec,
     upgrades: IntCounterVec,
     log_dropped: Gauge,
+    cache_requests: IntCounterVec,
+    cache_serve: HistogramVec,
+    cache_stored: IntCounterVec,
+    cache_stored_bytes: IntCounterVec,
+    cache_bytes: IntGaugeVec,
+    cache_evicted: IntCounterVec,
+    cache_errors: IntCounterVec,
+    cache_disk_owned: IntGauge,
+    cache_flights: IntGauge,
 }
 
 /// The series of one provider in one gateway, looked up once.
@@ -102,6 +112,20 @@ impl Metrics {
             &["key"],
         )?;
         registry.register(Box::new(restart_required.clone()))?;
+        let cache_serve = HistogramVec::new(
+            HistogramOpts::new(
+                "tollgate_cache_serve_seconds",
+                "From the request's head to the first byte of an answer out of the cache",
+            )
+            .buckets(OVERHEADS.to_vec()),
+            &["tier"],
+        )?;
+        registry.register(Box::new(cache_serve.clone()))?;
+        let cache_bytes = IntGaugeVec::new(
+            Opts::new("tollgate_cache_bytes", "Bytes of stored answers"),
+            &["tier"],
+        )?;
+        registry.register(Box::new(cache_bytes.clone()))?;
         let log_dropped = Gauge::new(
             "tollgate_log_lines_dropped_total",
             "Log lines dropped because standard error did not keep up",
@@ -187,6 +211,41 @@ impl Metrics {
                 &["result"],
             )?,
             log_dropped,
+            cache_requests: counter(
+                "tollgate_cache_requests_total",
+                "Requests by what the cache had to do with them: hit, stale, coalesced, miss, bypass, refresh",
+                &["gateway", "provider", "status"],
+            )?,
+            cache_serve,
+            cache_stored: counter(
+                "tollgate_cache_stored_total",
+                "Answers written to a tier",
+                &["tier"],
+            )?,
+            cache_stored_bytes: counter(
+                "tollgate_cache_stored_bytes_total",
+                "Bytes of answers written to a tier",
+                &["tier"],
+            )?,
+            cache_bytes,
+            cache_evicted: counter(
+                "tollgate_cache_evictions_total",
+                "Answers that made room for others",
+                &["tier"],
+            )?,
+            cache_errors: counter(
+                "tollgate_cache_errors_total",
+                "Faults of the store; each was a miss or an answer that was not stored",
+                &["kind"],
+            )?,
+            cache_disk_owned: gauge(
+                "tollgate_cache_disk_owned",
+                "1 while this process has the disk tier; a predecessor may still have it",
+            )?,
+            cache_flights: gauge(
+                "tollgate_cache_flights",
+                "Calls to providers whose answers are recorded, and answers about to be stored",
+            )?,
             registry,
         })
     }
@@ -220,6 +279,7 @@ impl Metrics {
             }
         };
         series.observe(record);
+        self.observe_cache(record);
         if record.status == 200 {
             series.ok.inc();
         } else {
@@ -234,6 +294,59 @@ impl Metrics {
                 .with_label_values(&[gateway, provider, source.name(), kind])
                 .inc();
         }
+    }
+
+    fn observe_cache(&self, record: &RequestRecord) {
+        let Some(status) = record.cache.status else {
+            return;
+        };
+        let labels = [
+            record.gateway_label(),
+            record.provider_label(),
+            status.name(),
+        ];
+        self.cache_requests.with_label_values(&labels).inc();
+        if let (Some(tier), Some(first)) = (record.cache.from, record.first_byte) {
+            self.cache_serve
+                .with_label_values(&[tier.name()])
+                .observe(first.as_secs_f64());
+        }
+    }
+
+    /// Counts an answer written to a tier.
+    pub fn cache_stored(&self, tier: Tier, bytes: u64) {
+        self.cache_stored.with_label_values(&[tier.name()]).inc();
+        self.cache_stored_bytes
+            .with_label_values(&[tier.name()])
+            .inc_by(bytes);
+    }
+
+    /// The bytes of stored answers in a tier.
+    pub fn cache_bytes(&self, tier: Tier, bytes: u64) {
+        self.cache_bytes
+            .with_label_values(&[tier.name()])
+            .set(i64::try_from(bytes).unwrap_or(i64::MAX));
+    }
+
+    /// Counts an answer that made room for others.
+    pub fn cache_evicted(&self, tier: Tier) {
+        self.cache_evicted.with_label_values(&[tier.name()]).inc();
+    }
+
+    /// Counts a fault of the store.
+    pub fn cache_error(&self, kind: &'static str) {
+        self.cache_errors.with_label_values(&[kind]).inc();
+    }
+
+    /// How many calls are in flight.
+    pub fn cache_flights(&self, count: usize) {
+        self.cache_flights
+            .set(i64::try_from(count).unwrap_or(i64::MAX));
+    }
+
+    /// Whether this process has the disk tier.
+    pub fn cache_disk_owned(&self, owned: bool) {
+        self.cache_disk_owned.set(owned.into());
     }
 
     /// Memory reserved for held bodies, in bytes.

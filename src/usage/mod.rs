@@ -40,6 +40,31 @@ pub struct Usage {
     pub reasoning: u64,
 }
 
+impl Usage {
+    /// As stored answers have it: input, output, cached input, cache write, reasoning.
+    pub fn to_array(self) -> [u64; 5] {
+        let Self {
+            input,
+            output,
+            cached_input,
+            cache_write,
+            reasoning,
+        } = self;
+        [input, output, cached_input, cache_write, reasoning]
+    }
+
+    /// What [`Usage::to_array`] made.
+    pub fn from_array([input, output, cached_input, cache_write, reasoning]: [u64; 5]) -> Self {
+        Self {
+            input,
+            output,
+            cached_input,
+            cache_write,
+            reasoning,
+        }
+    }
+}
+
 /// The usage that a complete, decoded answer reports: one JSON document, a JSON array or
 /// lines of them, server-sent events or an AWS event stream.
 ///

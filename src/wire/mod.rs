@@ -3,6 +3,7 @@
 //! So far the gateway reads only what it must to be honest about a broken stream: which
 //! dialect an answer is in, where its last frame ended, and how that dialect says "error".
 
+pub mod complete;
 pub mod eventstream;
 pub mod sse;
 
@@ -24,6 +25,20 @@ pub fn format_of(path: &str, provider: Format) -> Format {
             Format::GeminiGenerate
         }
         _ => provider,
+    }
+}
+
+/// Request headers that change the answers of any provider that speaks `format`: versions,
+/// beta flags, and who in an organisation pays. What only one provider reads stands in its
+/// entry of `conf/providers.yaml`.
+pub fn answer_headers(format: Format) -> &'static [&'static str] {
+    match format {
+        Format::OpenaiChat | Format::OpenaiResponses => {
+            &["openai-beta", "openai-organization", "openai-project"]
+        }
+        Format::AnthropicMessages => &["anthropic-beta", "anthropic-version"],
+        Format::GeminiGenerate => &["x-goog-user-project"],
+        Format::Bedrock | Format::CohereChat | Format::Opaque => &[],
     }
 }
 

@@ -3,6 +3,10 @@
 
 mod bodies;
 mod broken_streams;
+mod cache;
+mod cache_coalescing;
+mod cache_stale;
+mod cache_store;
 mod examples;
 mod failures;
 mod harness;

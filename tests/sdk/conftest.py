@@ -41,6 +41,13 @@ def gateway(fake: Fake) -> Iterator[str]:
         yield url
 
 
+@pytest.fixture(scope="session")
+def caching_gateway(fake: Fake) -> Iterator[str]:
+    """A gateway that gives answers again."""
+    with stack.gateway(fake, "caching", gateway_config.caching(fake)) as url:
+        yield url
+
+
 @pytest.fixture(scope="session", params=["h1", "h2"])
 def tls_gateway(fake: Fake, request: pytest.FixtureRequest) -> Iterator[tuple[str, str]]:
     """A gateway with TLS on both sides, and the HTTP version it speaks to providers."""

@@ -37,6 +37,13 @@ def plain(fake: Fake) -> dict:
     return _config({**providers, **_clouds(fake)})
 
 
+def caching(fake: Fake) -> dict:
+    """As `plain`, with the cache on."""
+    config = plain(fake)
+    config["accounts"]["default"]["gateways"]["default"]["cache"] = {"ttl": "5m"}
+    return config
+
+
 def tls(fake: Fake, upstream_http: str) -> dict:
     """TLS to the application and to providers, which are spoken to in `upstream_http`."""
     providers = {

@@ -392,3 +392,23 @@ fn nothing_makes_it_fail() {
         assert_eq!(digest(&bytes, &ignore), digest(&bytes.clone(), &ignore));
     }
 }
+
+#[test]
+fn what_changes_something_at_the_provider_is_told_from_questions() {
+    let changes = |body: &str| digest(body.as_bytes(), &Pointers::default()).changes_state;
+    for yes in [
+        r#"{"background":true}"#,
+        r#"{"conversation":"conv_1"}"#,
+        r#"{"conversation":{"id":"conv_1"},"input":"x"}"#,
+    ] {
+        assert!(changes(yes), "{yes}");
+    }
+    for no in [
+        r#"{"background":false}"#,
+        r#"{"conversation":null}"#,
+        r#"{"input":{"conversation":"x","background":true}}"#,
+        r#"["background",true]"#,
+    ] {
+        assert!(!changes(no), "{no}");
+    }
+}

@@ -124,6 +124,7 @@ fn merge(entry: schema::Provider, change: schema::Provider) -> schema::Provider 
         aliases,
         realtime,
         target_header,
+        answer_headers,
     } = change;
     let own_paths = !paths.is_empty();
     let moved = base_url.is_some();
@@ -158,6 +159,11 @@ fn merge(entry: schema::Provider, change: schema::Provider) -> schema::Provider 
         realtime: realtime.or(entry.realtime),
         // Another URL of the provider's own would go past a deployment's base URL.
         target_header: target_header.or(entry.target_header.filter(|_| !moved)),
+        answer_headers: if answer_headers.is_empty() {
+            entry.answer_headers
+        } else {
+            answer_headers
+        },
     }
 }
 
@@ -185,6 +191,7 @@ impl Builder<'_> {
             aliases: _,
             realtime,
             target_header,
+            answer_headers,
         } = entry;
         let insecure = allow_insecure.unwrap_or(false);
         let auth = auth.unwrap_or(Auth::Bearer);
@@ -195,7 +202,9 @@ impl Builder<'_> {
             &paths,
             &keys,
         );
+        let fingerprint = fingerprint(connect_to.as_deref(), &headers);
         Provider {
+            fingerprint,
             slug: slug.into(),
             name: HeaderValue::from_str(slug).unwrap_or_else(|_| HeaderValue::from_static("")),
             format: format.unwrap_or(if slug.starts_with(CUSTOM) {
@@ -222,6 +231,7 @@ impl Builder<'_> {
                 subprotocol_key: realtime.subprotocol_key.as_deref().map(Into::into),
             }),
             target_header: target_header.and_then(|header| self.target_header(&header)),
+            answer_headers: self.answer_headers(&answer_headers),
         }
     }
 
@@ -259,11 +269,16 @@ impl Builder<'_> {
                 (None, Some(file)) => Secret::from_file(file),
                 _ => Err("write exactly one of `value` and `file`".to_owned()),
             };
-            let parsed = secret
-                .and_then(|secret| credential::parse(auth, secret.expose()))
-                .and_then(over_https);
-            if let Some(credential) = self.ok(&field, parsed) {
-                stored.push(StoredKey { alias, credential });
+            let parsed = secret.and_then(|secret| {
+                let credential = credential::parse(auth, secret.expose()).and_then(over_https)?;
+                Ok((identity(&alias, secret.expose()), credential))
+            });
+            if let Some((identity, credential)) = self.ok(&field, parsed) {
+                stored.push(StoredKey {
+                    alias,
+                    identity,
+                    credential,
+                });
             }
         }
         stored
@@ -291,6 +306,17 @@ impl Builder<'_> {
                 Ok((name, value))
             });
             resolved.extend(self.ok(&field, header));
+        }
+        resolved
+    }
+
+    fn answer_headers(&mut self, names: &[String]) -> Vec<HeaderName> {
+        let mut resolved = Vec::new();
+        for (index, name) in names.iter().enumerate() {
+            let parsed = name
+                .parse()
+                .map_err(|_| format!("`{name}` is not a header name"));
+            resolved.extend(self.ok(&format!("answer_headers[{index}]"), parsed));
         }
         resolved
     }
@@ -430,6 +456,28 @@ impl Builder<'_> {
                 .collect(),
         })
     }
+}
+
+/// Who pays with a stored key. The digest is short: it tells keys apart and nothing about them.
+fn identity(alias: &str, key: &str) -> Box<str> {
+    format!("{alias} {}", &blake3::hash(key.as_bytes()).to_hex()[..16]).into()
+}
+
+/// What a deployment changes on every request: another organisation, another deployment behind
+/// the same name.
+fn fingerprint(connect_to: Option<&str>, headers: &BTreeMap<String, Secret>) -> Box<str> {
+    let mut hasher = blake3::Hasher::new();
+    hasher.update(connect_to.unwrap_or_default().as_bytes());
+    for (name, value) in headers {
+        // A value that cannot be read is reported where it is used.
+        let value = value.read().ok();
+        let value = value.as_ref().map_or("", |value| value.expose());
+        for part in [name.as_str(), value] {
+            hasher.update(&(part.len() as u64).to_le_bytes());
+            hasher.update(part.as_bytes());
+        }
+    }
+    hasher.finalize().to_hex()[..16].into()
 }
 
 /// Tokens are bought over HTTPS only.

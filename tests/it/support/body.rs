@@ -95,3 +95,26 @@ fn noise() -> impl Iterator<Item = u8> {
         (state >> 32) as u8
     })
 }
+
+/// `bytes` as an answer with this `content-encoding` carries them.
+pub fn encoded(encoding: &str, bytes: &[u8]) -> Vec<u8> {
+    use std::io::Write;
+    match encoding {
+        "identity" => bytes.to_vec(),
+        "gzip" => {
+            let mut encoder =
+                flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
+            encoder.write_all(bytes).expect("memory");
+            encoder.finish().expect("memory")
+        }
+        "br" => {
+            let mut compressed = Vec::new();
+            brotli::CompressorWriter::new(&mut compressed, 4096, 4, 20)
+                .write_all(bytes)
+                .expect("memory");
+            compressed
+        }
+        "zstd" => zstd::encode_all(bytes, 1).expect("memory"),
+        other => panic!("no encoder for {other}"),
+    }
+}

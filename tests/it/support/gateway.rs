@@ -30,6 +30,7 @@ pub struct Gateway {
     admin: Port,
     stderr: Arc<Mutex<Vec<u8>>>,
     reader: Option<JoinHandle<()>>,
+    started_as: Builder,
 }
 
 /// A gateway about to be started.
@@ -87,6 +88,7 @@ impl Builder {
             admin,
             stderr,
             reader: Some(reader),
+            started_as: self,
         };
         gateway.become_ready().await;
         gateway
@@ -239,6 +241,27 @@ impl Gateway {
     pub async fn stop(&mut self) -> ExitStatus {
         self.signal(Signal::SIGTERM);
         self.exited().await
+    }
+
+    /// Ends it with `signal` and starts it again on the same files; its log begins anew.
+    pub async fn restarted(self, signal: Signal) -> Self {
+        self.restarted_after(signal, |_| ()).await
+    }
+
+    /// As [`Gateway::restarted`], doing something to its directory between the two.
+    pub async fn restarted_after(mut self, signal: Signal, between: impl FnOnce(&Path)) -> Self {
+        self.signal(signal);
+        self.exited().await;
+        if let Some(reader) = self.reader.take() {
+            let _ = reader.join();
+        }
+        between(self.directory.path());
+        let mut command = self.started_as.command(self.directory.path());
+        self.child = command.spawn().expect("the binary");
+        self.stderr = Arc::new(Mutex::new(Vec::new()));
+        self.reader = Some(collect(&mut self.child, self.stderr.clone()));
+        self.become_ready().await;
+        self
     }
 
     /// Waits until the process that was started first has exited.

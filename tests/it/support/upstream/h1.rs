@@ -91,6 +91,12 @@ async fn read_body(wire: &mut Wire, head: &Head, exchange: &Exchange) -> bool {
 
 async fn answer(mut wire: Wire, exchange: &Exchange, answer: Answer) -> Option<Wire> {
     let framing = answer.framing();
+    if let Some(gate) = &answer.after
+        && !play(&mut wire, &Part::Wait(gate.clone()), framing).await
+    {
+        exchange.abandon();
+        return None;
+    }
     let mut whole = wire
         .write(head_of(&answer, framing).as_bytes())
         .await

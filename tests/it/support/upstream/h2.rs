@@ -58,6 +58,9 @@ async fn respond(
         }
         Reply::Upgrade(_) | Reply::Raw(_) => unreachable!("HTTP/1.1 only"),
     };
+    if let Some(gate) = &answer.after {
+        gate.passed().await;
+    }
     Ok(start(answer, watch, close))
 }
 

@@ -95,6 +95,7 @@ pub struct Answer {
     pub(super) parts: Vec<Part>,
     pub(super) end: End,
     pub(super) before_body: bool,
+    pub(super) after: Option<Gate>,
 }
 
 impl Answer {
@@ -107,6 +108,7 @@ impl Answer {
             parts: Vec::new(),
             end: End::Clean,
             before_body: false,
+            after: None,
         }
     }
 
@@ -168,6 +170,12 @@ impl Answer {
     /// Lets the end of the connection end the body.
     pub fn until_close(mut self) -> Self {
         self.framed = Some(Framed::UntilClose);
+        self
+    }
+
+    /// Holds the head back until the test opens `gate`.
+    pub fn after(mut self, gate: &Gate) -> Self {
+        self.after = Some(gate.clone());
         self
     }
 

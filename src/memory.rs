@@ -1,4 +1,5 @@
-//! One bound on the memory of all held request bodies together (`server.max_buffered`).
+//! One bound on the memory of all bodies held in the process together, requests and answers
+//! (`server.max_buffered`).
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -47,6 +48,11 @@ impl Memory {
         }
         added.is_ok()
     }
+
+    fn give_back(&self, bytes: u64) {
+        let before = self.reserved.fetch_sub(bytes, Ordering::AcqRel);
+        self.metrics.held_bytes(before.saturating_sub(bytes));
+    }
 }
 
 impl Reservation {
@@ -58,14 +64,26 @@ impl Reservation {
         }
         grown
     }
+
+    /// Gives `bytes` of it back, at most all of it.
+    pub fn shrink(&mut self, bytes: u64) {
+        let bytes = bytes.min(self.bytes);
+        self.bytes -= bytes;
+        self.memory.give_back(bytes);
+    }
+
+    /// Moves all of it into another reservation.
+    pub fn split(&mut self) -> Self {
+        Self {
+            memory: Arc::clone(&self.memory),
+            bytes: std::mem::take(&mut self.bytes),
+        }
+    }
 }
 
 impl Drop for Reservation {
     fn drop(&mut self) {
-        let before = self.memory.reserved.fetch_sub(self.bytes, Ordering::AcqRel);
-        self.memory
-            .metrics
-            .held_bytes(before.saturating_sub(self.bytes));
+        self.memory.give_back(self.bytes);
     }
 }
 
@@ -88,6 +106,20 @@ mod tests {
         assert!(one.grow(40, 100));
         drop(one);
         assert!(metrics.render(0).contains("tollgate_held_body_bytes 0"));
+    }
+
+    #[test]
+    fn a_part_can_be_given_back_or_moved() {
+        let memory = Arc::new(Memory::new(Arc::new(Metrics::new().unwrap())));
+        let (mut one, mut other) = (memory.reserve_nothing(), memory.reserve_nothing());
+        assert!(one.grow(100, 100));
+        one.shrink(40);
+        assert!(other.grow(40, 100));
+        let moved = one.split();
+        drop(one);
+        assert!(!other.grow(1, 100), "what was moved is still reserved");
+        drop(moved);
+        assert!(other.grow(60, 100));
     }
 
     #[test]

@@ -1,0 +1,1012 @@
+//! Calls in flight: one call to a provider serves everybody who asks the same meanwhile.
+//!
+//! Whoever asks first leads: its request calls the provider and records the answer into the
+//! flight. Whoever asks while that lasts follows: it gets what has passed at once, then what
+//! comes as it comes. A leader that fails with a fault of its own leaves its place to one
+//! follower while the others go on waiting; after [`MAX_LEADERS`] all of them get the last
+//! outcome. When nobody listens any more the call is cancelled or drained.
+//!
+//! Left out: what is stored afterwards and for how long ([`super::store`]), and how bytes
+//! reach a client (`proxy`).
+//!
+//! Locks: a shard of the table first, then the state of a flight; never the other way round.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
+
+use ahash::AHashMap;
+use bytes::{Bytes, BytesMut};
+use http::header::HeaderValue;
+use parking_lot::{Mutex, MutexGuard};
+use tokio::sync::watch;
+
+use super::entry::{Entry, Piece};
+use super::key::Key;
+use crate::error::{Failure, Kind};
+use crate::memory::Reservation;
+
+/// Requests that may try one after the other before everybody who waits gets the last outcome.
+pub const MAX_LEADERS: u32 = 3;
+/// Requests that may lead one after the other when each gives up before it has asked: their
+/// clients leave.
+const MOST_LEADERS: u32 = 4 * MAX_LEADERS;
+/// What a reader may be behind an answer that is not kept before its memory is accounted for.
+const UNACCOUNTED: u64 = 256 << 10;
+/// Small pieces that wait are joined up to this many bytes.
+const JOINED: usize = 64 << 10;
+const SHARDS: usize = 16;
+
+/// Ends a call from outside: nobody wants its answer any more.
+pub trait Cancel: Send + Sync {
+    /// Ends it, at once and without a word.
+    fn cancel(&self);
+}
+
+/// What happens to a call when nobody listens any more.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum WhenAlone {
+    /// It ends.
+    #[default]
+    Cancel,
+    /// It may go on for this long, so that the answer is known and stored.
+    Drain(Duration),
+}
+
+/// The head of an answer as others than its first reader see it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Head {
+    /// HTTP status.
+    pub status: u16,
+    /// Headers, names with their case.
+    pub headers: Vec<(Box<str>, HeaderValue)>,
+}
+
+/// All calls in flight.
+#[derive(Default)]
+pub struct Flights {
+    shards: [Mutex<AHashMap<Key, Arc<Flight>>>; SHARDS],
+    ids: AtomicU64,
+}
+
+/// One call in flight.
+pub struct Flight {
+    key: Key,
+    state: Mutex<State>,
+    changed: watch::Sender<()>,
+    listeners: AtomicUsize,
+    /// How often the last listener has left.
+    deserted: AtomicU64,
+    when_alone: WhenAlone,
+}
+
+struct State {
+    phase: Phase,
+    /// Requests that have led so far.
+    leaders: u32,
+    cancel: Option<Arc<dyn Cancel>>,
+    head: Option<Arc<Head>>,
+    /// What has come; the first of them is number `trimmed`.
+    pieces: VecDeque<Bytes>,
+    trimmed: usize,
+    /// Bytes in `pieces`.
+    held: u64,
+    /// All of it is kept, and more readers may join.
+    recording: bool,
+    /// The number of the next piece of each reader.
+    readers: AHashMap<u64, usize>,
+    /// Keeps the memory of the pieces accounted for when they have all come.
+    memory: Option<Reservation>,
+}
+
+#[derive(Clone)]
+enum Phase {
+    /// A leader is on its way to the provider.
+    Asking,
+    /// Nobody is: whoever waits may lead, but not before this.
+    Vacant(Instant),
+    /// The answer is coming.
+    Open,
+    /// It has come whole.
+    Whole,
+    /// It broke off.
+    Broken,
+    /// A stored answer was found after all.
+    Found(Arc<Entry>),
+    /// There will be none.
+    Failed(Failure),
+}
+
+/// What a request does that has joined a flight.
+pub enum Seat {
+    /// It calls the provider.
+    Lead(Lead),
+    /// It waits for the one that does.
+    Follow(Follower),
+}
+
+/// Keeps a flight wanted until it leaves.
+pub struct Listener {
+    flights: Arc<Flights>,
+    flight: Arc<Flight>,
+    id: u64,
+    left: AtomicBool,
+}
+
+/// The duty to call the provider. Dropped unresolved, the place is vacant.
+pub struct Lead {
+    listener: Arc<Listener>,
+    /// The provider asked for patience until then.
+    not_before: Instant,
+    resolved: bool,
+}
+
+/// A request that waits.
+pub struct Follower {
+    listener: Arc<Listener>,
+    changes: watch::Receiver<()>,
+}
+
+/// What has become of waiting.
+pub enum Turn {
+    /// The answer is coming, or has come.
+    Read(Reader),
+    /// The leader failed: this request leads now.
+    Lead(Lead),
+    /// A stored answer was found.
+    Found(Arc<Entry>),
+    /// The leader failed, and so would everybody else.
+    Failed(Failure),
+}
+
+/// Reads the answer of a flight from its beginning.
+pub struct Reader {
+    listener: Arc<Listener>,
+    changes: watch::Receiver<()>,
+}
+
+/// The answer broke off.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Broken;
+
+/// No memory is left for an answer that a client reads too slowly.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Overflow;
+
+/// Takes the answer in, piece by piece. Dropped unfinished, the answer is broken.
+pub struct Recording {
+    flights: Arc<Flights>,
+    flight: Arc<Flight>,
+    /// The reader for whom the provider was asked.
+    first: u64,
+    memory: Reservation,
+    bounds: Bounds,
+    total: u64,
+    began: Option<Instant>,
+    marks: Vec<Piece>,
+    finished: bool,
+}
+
+/// How much of an answer is kept.
+#[derive(Debug, Clone, Copy)]
+pub struct Bounds {
+    /// Largest body that is kept whole, in bytes.
+    pub whole: u64,
+    /// All bodies held in the process, in bytes (`server.max_buffered`).
+    pub process: u64,
+}
+
+/// A whole answer, ready to be stored.
+pub struct Recorded {
+    /// Its head.
+    pub head: Arc<Head>,
+    /// Its body.
+    pub pieces: Vec<Bytes>,
+    /// How it came.
+    pub marks: Vec<Piece>,
+    /// Keeps the flight readable, and its memory accounted for, until the answer is stored.
+    pub landing: Landing,
+}
+
+/// The end of a flight: dropping it takes the flight off the table.
+pub struct Landing {
+    flights: Arc<Flights>,
+    flight: Arc<Flight>,
+}
+
+impl Flights {
+    /// Joins the call for `key`, or begins one. `when_alone` is the first one's to say.
+    pub fn join(self: &Arc<Self>, key: Key, when_alone: WhenAlone) -> Seat {
+        let id = self.ids.fetch_add(1, Ordering::Relaxed);
+        let mut shard = self.shard(&key);
+        if let Some(flight) = shard.get(&key) {
+            let listener = self.listen(flight, id);
+            drop(shard);
+            let changes = listener.flight.changed.subscribe();
+            return Seat::Follow(Follower { listener, changes });
+        }
+        let flight = Arc::new(Flight::new(key, when_alone));
+        shard.insert(key, Arc::clone(&flight));
+        let listener = self.listen(&flight, id);
+        Seat::Lead(Lead {
+            listener,
+            not_before: Instant::now(),
+            resolved: false,
+        })
+    }
+
+    /// Nobody joins any of these calls any more: what they bring is outdated. Who has joined
+    /// goes on.
+    pub fn forget_all(&self) {
+        self.shards.iter().for_each(|shard| shard.lock().clear());
+    }
+
+    /// Calls in flight.
+    pub fn len(&self) -> usize {
+        self.shards.iter().map(|shard| shard.lock().len()).sum()
+    }
+
+    /// Whether there are none.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    fn shard(&self, key: &Key) -> MutexGuard<'_, AHashMap<Key, Arc<Flight>>> {
+        self.shards[key.shard(SHARDS)].lock()
+    }
+
+    fn listen(self: &Arc<Self>, flight: &Arc<Flight>, id: u64) -> Arc<Listener> {
+        flight.listeners.fetch_add(1, Ordering::AcqRel);
+        flight.state.lock().readers.insert(id, 0);
+        Arc::new(Listener {
+            flights: Arc::clone(self),
+            flight: Arc::clone(flight),
+            id,
+            left: AtomicBool::new(false),
+        })
+    }
+
+    /// Nobody can join it any more; whoever has goes on.
+    fn forget(&self, flight: &Arc<Flight>) {
+        Self::remove(&mut self.shard(&flight.key), flight);
+    }
+
+    fn remove(shard: &mut AHashMap<Key, Arc<Flight>>, flight: &Arc<Flight>) {
+        let same = shard
+            .get(&flight.key)
+            .is_some_and(|known| Arc::ptr_eq(known, flight));
+        if same {
+            shard.remove(&flight.key);
+        }
+    }
+
+    /// One listener less. The last one decides what becomes of the call.
+    fn leave(self: &Arc<Self>, flight: &Arc<Flight>, id: u64) {
+        flight.state.lock().readers.remove(&id);
+        let mut shard = self.shard(&flight.key);
+        if flight.listeners.fetch_sub(1, Ordering::AcqRel) > 1 {
+            return;
+        }
+        match flight.when_alone {
+            WhenAlone::Drain(patience) if flight.is_under_way() => {
+                drop(shard);
+                self.cancel_later(flight, patience);
+            }
+            _ => {
+                Self::remove(&mut shard, flight);
+                drop(shard);
+                flight.cancel();
+            }
+        }
+    }
+
+    /// Cancels the call unless somebody listens again by then.
+    fn cancel_later(self: &Arc<Self>, flight: &Arc<Flight>, patience: Duration) {
+        let deserted = flight.deserted.fetch_add(1, Ordering::AcqRel) + 1;
+        let Ok(runtime) = tokio::runtime::Handle::try_current() else {
+            // The process ends: so does the call.
+            return;
+        };
+        let (flights, flight) = (Arc::clone(self), Arc::clone(flight));
+        runtime.spawn(async move {
+            pingora_timeout::sleep(patience).await;
+            let mut shard = flights.shard(&flight.key);
+            let still = flight.deserted.load(Ordering::Acquire) == deserted;
+            if still && flight.listeners.load(Ordering::Acquire) == 0 {
+                Self::remove(&mut shard, &flight);
+                drop(shard);
+                flight.cancel();
+            }
+        });
+    }
+}
+
+impl Flight {
+    fn new(key: Key, when_alone: WhenAlone) -> Self {
+        Self {
+            key,
+            state: Mutex::new(State {
+                phase: Phase::Asking,
+                leaders: 1,
+                cancel: None,
+                head: None,
+                pieces: VecDeque::new(),
+                trimmed: 0,
+                held: 0,
+                recording: true,
+                readers: AHashMap::new(),
+                memory: None,
+            }),
+            changed: watch::Sender::new(()),
+            listeners: AtomicUsize::new(0),
+            deserted: AtomicU64::new(0),
+            when_alone,
+        }
+    }
+
+    fn enter(&self, phase: Phase) {
+        self.state.lock().phase = phase;
+        self.changed.send_replace(());
+    }
+
+    fn is_under_way(&self) -> bool {
+        matches!(self.state.lock().phase, Phase::Asking | Phase::Open)
+    }
+
+    fn cancel(&self) {
+        let mut state = self.state.lock();
+        let under_way = matches!(state.phase, Phase::Asking | Phase::Open);
+        let cancel = state.cancel.take().filter(|_| under_way);
+        drop(state);
+        if let Some(cancel) = cancel {
+            cancel.cancel();
+        }
+    }
+}
+
+impl Listener {
+    /// This one no longer listens. Saying it twice is the same as once.
+    pub fn leave(&self) {
+        if !self.left.swap(true, Ordering::AcqRel) {
+            self.flights.leave(&self.flight, self.id);
+        }
+    }
+
+    /// Whether it has left.
+    pub fn has_left(&self) -> bool {
+        self.left.load(Ordering::Acquire)
+    }
+
+    /// Whether others listen too.
+    pub fn has_company(&self) -> bool {
+        self.flight.listeners.load(Ordering::Acquire) > usize::from(!self.has_left())
+    }
+
+    /// Reads the answer from where this listener stands.
+    pub fn reader(self: &Arc<Self>) -> Reader {
+        Reader {
+            listener: Arc::clone(self),
+            changes: self.flight.changed.subscribe(),
+        }
+    }
+}
+
+impl Drop for Listener {
+    fn drop(&mut self) {
+        self.leave();
+    }
+}
+
+impl Lead {
+    /// How the call can be ended from outside.
+    pub fn cancel_with(&self, cancel: Arc<dyn Cancel>) {
+        self.listener.flight.state.lock().cancel = Some(cancel);
+    }
+
+    /// Under which key it is.
+    pub fn key(&self) -> &Key {
+        &self.listener.flight.key
+    }
+
+    /// This request as one of those who listen.
+    pub fn listener(&self) -> &Arc<Listener> {
+        &self.listener
+    }
+
+    /// How many requests have led so far, this one included.
+    pub fn turn(&self) -> u32 {
+        self.listener.flight.state.lock().leaders
+    }
+
+    /// When it may ask the provider.
+    pub fn not_before(&self) -> Instant {
+        self.not_before
+    }
+
+    /// Nobody tries after this one: its outcome is everybody's.
+    pub fn is_last(&self) -> bool {
+        self.turn() >= MAX_LEADERS
+    }
+
+    /// A stored answer was found after all.
+    pub fn found(mut self, entry: Arc<Entry>) {
+        self.resolve(Phase::Found(entry));
+        self.listener.flights.forget(&self.listener.flight);
+    }
+
+    /// The answer begins.
+    pub fn open(mut self, head: Head, bounds: Bounds, memory: Reservation) -> Recording {
+        let flight = Arc::clone(&self.listener.flight);
+        flight.state.lock().head = Some(Arc::new(head));
+        self.resolve(Phase::Open);
+        Recording {
+            flights: Arc::clone(&self.listener.flights),
+            flight,
+            first: self.listener.id,
+            memory,
+            bounds,
+            total: 0,
+            began: None,
+            marks: Vec::new(),
+            finished: false,
+        }
+    }
+
+    /// This request failed with a fault of its own, or the provider had a bad moment: one who
+    /// waits may try after `delay`, unless this was the last to try.
+    pub fn stand_down(mut self, delay: Duration, failure: &Failure) {
+        if self.is_last() {
+            return self.fail(failure.clone());
+        }
+        self.resolve(Phase::Vacant(Instant::now() + delay));
+    }
+
+    /// It failed, and so would everybody else.
+    pub fn fail(mut self, failure: Failure) {
+        self.resolve(Phase::Failed(failure));
+        self.listener.flights.forget(&self.listener.flight);
+    }
+
+    fn resolve(&mut self, phase: Phase) {
+        self.resolved = true;
+        self.listener.flight.enter(phase);
+    }
+}
+
+impl Drop for Lead {
+    fn drop(&mut self) {
+        if self.resolved {
+            return;
+        }
+        // Whoever waits may lead, no sooner than this one might have asked.
+        match self.turn() < MOST_LEADERS {
+            true => self.listener.flight.enter(Phase::Vacant(self.not_before)),
+            false => {
+                let failure = Failure::new(Kind::UpstreamCut);
+                self.listener.flight.enter(Phase::Failed(failure));
+                self.listener.flights.forget(&self.listener.flight);
+            }
+        }
+    }
+}
+
+impl Follower {
+    /// Waits until there is something to do. May be dropped and called again.
+    pub async fn turn(&mut self) -> Turn {
+        loop {
+            if let Some(turn) = self.look() {
+                return turn;
+            }
+            // The sender lives in the flight, which lives in `self`.
+            let _ = self.changes.changed().await;
+        }
+    }
+
+    /// This request as one of those who listen.
+    pub fn listener(&self) -> &Arc<Listener> {
+        &self.listener
+    }
+
+    fn look(&self) -> Option<Turn> {
+        let mut state = self.listener.flight.state.lock();
+        match state.phase.clone() {
+            Phase::Asking => None,
+            Phase::Vacant(not_before) => {
+                state.phase = Phase::Asking;
+                state.leaders += 1;
+                state.cancel = None;
+                Some(Turn::Lead(Lead {
+                    listener: Arc::clone(&self.listener),
+                    not_before,
+                    resolved: false,
+                }))
+            }
+            Phase::Open | Phase::Whole => Some(Turn::Read(Reader {
+                listener: Arc::clone(&self.listener),
+                changes: self.changes.clone(),
+            })),
+            // Nothing of it has been passed on to this one, so a status can still tell.
+            Phase::Broken => Some(Turn::Failed(Failure::new(Kind::UpstreamCut))),
+            Phase::Found(entry) => Some(Turn::Found(entry)),
+            Phase::Failed(failure) => Some(Turn::Failed(failure)),
+        }
+    }
+}
+
+impl Reader {
+    /// The answer's head. `None` only before an answer has begun.
+    pub fn head(&self) -> Option<Arc<Head>> {
+        self.listener.flight.state.lock().head.clone()
+    }
+
+    /// The next bytes as soon as there are any, `None` at the end. May be dropped and called
+    /// again: nothing is lost.
+    pub async fn next(&mut self) -> Result<Option<Bytes>, Broken> {
+        loop {
+            if let Some(step) = self.step() {
+                return step;
+            }
+            let _ = self.changes.changed().await;
+        }
+    }
+
+    /// What has come and was not read yet, without waiting for more.
+    pub fn arrived(&mut self) -> Option<Bytes> {
+        match self.step() {
+            Some(Ok(piece)) => piece,
+            _ => None,
+        }
+    }
+
+    fn step(&mut self) -> Option<Result<Option<Bytes>, Broken>> {
+        let mut state = self.listener.flight.state.lock();
+        let Some(position) = state.readers.get(&self.listener.id).copied() else {
+            return Some(Err(Broken));
+        };
+        let (piece, read) = state.joined(position.saturating_sub(state.trimmed));
+        if let Some(piece) = piece {
+            state.readers.insert(self.listener.id, position + read);
+            return Some(Ok(Some(piece)));
+        }
+        match state.phase {
+            Phase::Whole => Some(Ok(None)),
+            Phase::Broken => Some(Err(Broken)),
+            _ => None,
+        }
+    }
+}
+
+impl State {
+    /// The pieces from `at` on as one, and how many they are.
+    fn joined(&self, at: usize) -> (Option<Bytes>, usize) {
+        let mut bytes = 0;
+        let fits = self.pieces.iter().skip(at).take_while(|piece| {
+            bytes += piece.len();
+            bytes <= JOINED
+        });
+        match fits.count() {
+            0 => (self.pieces.get(at).cloned(), 1),
+            1 => (Some(self.pieces[at].clone()), 1),
+            count => {
+                let mut joined = BytesMut::with_capacity(JOINED.min(bytes));
+                let pieces = self.pieces.iter().skip(at).take(count);
+                pieces.for_each(|piece| joined.extend_from_slice(piece));
+                (Some(joined.freeze()), count)
+            }
+        }
+    }
+
+    /// Gives readers up that are more than `most` bytes behind, but for the `first`.
+    fn leave_behind(&mut self, most: u64, first: u64) {
+        let (mut behind, mut oldest) = (0, self.pieces.len());
+        for piece in self.pieces.iter().rev() {
+            behind += piece.len() as u64;
+            if behind > most {
+                break;
+            }
+            oldest -= 1;
+        }
+        let oldest = self.trimmed + oldest;
+        self.readers
+            .retain(|id, position| *id == first || *position >= oldest);
+    }
+
+    /// Drops what every reader has read; returns how many bytes that were.
+    fn trim(&mut self) -> u64 {
+        let slowest = self.readers.values().min().copied();
+        let read = slowest.map_or(usize::MAX, |position| position.saturating_sub(self.trimmed));
+        let count = read.min(self.pieces.len());
+        let bytes: u64 = self
+            .pieces
+            .drain(..count)
+            .map(|piece| piece.len() as u64)
+            .sum();
+        self.trimmed += count;
+        self.held -= bytes;
+        bytes
+    }
+}
+
+impl Recording {
+    /// Takes in the next piece of the body.
+    ///
+    /// # Errors
+    /// When the answer is too large to be kept, and a client that reads too slowly has used up
+    /// the memory for what waits for it.
+    pub fn write(&mut self, piece: Bytes, now: Instant) -> Result<(), Overflow> {
+        if piece.is_empty() {
+            return Ok(());
+        }
+        let bytes = piece.len() as u64;
+        self.mark(bytes, now);
+        self.total += bytes;
+        let fits = self.total <= self.bounds.whole;
+        let kept = fits && self.is_recording() && self.memory.grow(bytes, self.bounds.process);
+        if !kept {
+            self.pass_on(bytes)?;
+        }
+        let mut state = self.flight.state.lock();
+        state.held += bytes;
+        state.pieces.push_back(piece);
+        drop(state);
+        self.flight.changed.send_replace(());
+        Ok(())
+    }
+
+    /// Whether it is still kept whole.
+    fn is_recording(&self) -> bool {
+        self.flight.state.lock().recording
+    }
+
+    /// Too large to be kept: it passes to those who listen already, and what all of them have
+    /// read is dropped. Who is too far behind is cut off; the one for whom the provider was
+    /// asked only when memory runs out.
+    fn pass_on(&mut self, bytes: u64) -> Result<(), Overflow> {
+        self.flights.forget(&self.flight);
+        let mut state = self.flight.state.lock();
+        state.recording = false;
+        state.leave_behind(self.bounds.whole, self.first);
+        let read = state.trim();
+        let little = state.held + bytes <= UNACCOUNTED;
+        drop(state);
+        self.memory.shrink(read);
+        self.marks = Vec::new();
+        match self.memory.grow(bytes, self.bounds.process) || little {
+            true => Ok(()),
+            false => Err(Overflow),
+        }
+    }
+
+    fn mark(&mut self, bytes: u64, now: Instant) {
+        let began = *self.began.get_or_insert(now);
+        let after = now.saturating_duration_since(began).as_millis();
+        let (length, after) = (
+            u32::try_from(bytes).unwrap_or(u32::MAX),
+            u32::try_from(after).unwrap_or(u32::MAX),
+        );
+        match self.marks.last_mut() {
+            // What came within a millisecond came together.
+            Some(last) if last.after == after && last.length.checked_add(length).is_some() => {
+                last.length += length;
+            }
+            _ => self.marks.push(Piece { length, after }),
+        }
+    }
+
+    /// The answer is whole. `None` when it was too large to be kept.
+    pub fn finish(mut self) -> Option<Recorded> {
+        self.finished = true;
+        self.flight.enter(Phase::Whole);
+        let mut state = self.flight.state.lock();
+        state.memory = Some(self.memory.split());
+        if !state.recording {
+            return None;
+        }
+        let (head, pieces) = (state.head.clone()?, state.pieces.iter().cloned().collect());
+        drop(state);
+        Some(Recorded {
+            head,
+            pieces,
+            marks: std::mem::take(&mut self.marks),
+            landing: Landing {
+                flights: Arc::clone(&self.flights),
+                flight: Arc::clone(&self.flight),
+            },
+        })
+    }
+}
+
+impl Drop for Recording {
+    fn drop(&mut self) {
+        if !self.finished {
+            self.flights.forget(&self.flight);
+            self.flight.state.lock().memory = Some(self.memory.split());
+            self.flight.enter(Phase::Broken);
+        }
+    }
+}
+
+impl Drop for Landing {
+    fn drop(&mut self) {
+        self.flights.forget(&self.flight);
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+    use crate::memory::Memory;
+    use crate::telemetry::metrics::Metrics;
+
+    fn flights() -> Arc<Flights> {
+        Arc::default()
+    }
+
+    fn key(byte: u8) -> Key {
+        Key::from_hex(&format!("{byte:02x}").repeat(32)).unwrap()
+    }
+
+    fn lead(flights: &Arc<Flights>) -> Lead {
+        match flights.join(key(1), WhenAlone::Cancel) {
+            Seat::Lead(lead) => lead,
+            Seat::Follow(_) => panic!("somebody leads already"),
+        }
+    }
+
+    fn follow(flights: &Arc<Flights>) -> Follower {
+        match flights.join(key(1), WhenAlone::Cancel) {
+            Seat::Follow(follower) => follower,
+            Seat::Lead(_) => panic!("nobody leads"),
+        }
+    }
+
+    fn head() -> Head {
+        Head {
+            status: 200,
+            headers: Vec::new(),
+        }
+    }
+
+    fn open(lead: Lead, whole: u64, process: u64) -> Recording {
+        let memory = Arc::new(Memory::new(Arc::new(Metrics::new().unwrap())));
+        lead.open(head(), Bounds { whole, process }, memory.reserve_nothing())
+    }
+
+    async fn reader(mut follower: Follower) -> Reader {
+        match follower.turn().await {
+            Turn::Read(reader) => reader,
+            _ => panic!("nothing to read"),
+        }
+    }
+
+    fn write(recording: &mut Recording, text: &'static str) {
+        let written = recording.write(Bytes::from_static(text.as_bytes()), Instant::now());
+        written.unwrap();
+    }
+
+    async fn text(reader: &mut Reader) -> Option<String> {
+        let piece = reader.next().await.unwrap()?;
+        Some(String::from_utf8(piece.to_vec()).unwrap())
+    }
+
+    /// Counts how often a call was ended.
+    #[derive(Default)]
+    struct Calls(AtomicUsize);
+
+    impl Cancel for Calls {
+        fn cancel(&self) {
+            self.0.fetch_add(1, Ordering::SeqCst);
+        }
+    }
+
+    #[tokio::test]
+    async fn whoever_joins_late_gets_what_has_passed_at_once_and_then_the_rest() {
+        let flights = flights();
+        let lead = lead(&flights);
+        let listener = Arc::clone(lead.listener());
+        let mut recording = open(lead, 100, 1000);
+        write(&mut recording, "one ");
+        write(&mut recording, "two ");
+        let mut follower = reader(follow(&flights)).await;
+        assert_eq!(text(&mut follower).await.as_deref(), Some("one two "));
+        write(&mut recording, "three");
+        let recorded = recording.finish().unwrap();
+        assert_eq!(text(&mut follower).await.as_deref(), Some("three"));
+        assert_eq!(text(&mut follower).await, None);
+        let mut first = listener.reader();
+        assert_eq!(text(&mut first).await.as_deref(), Some("one two three"));
+        assert_eq!(recorded.pieces.len(), 3);
+        assert_eq!(flights.len(), 1, "findable until it is stored");
+        drop(recorded);
+        assert!(flights.is_empty());
+    }
+
+    #[tokio::test]
+    async fn a_leader_that_stands_down_leaves_its_place_to_one() {
+        let flights = flights();
+        let failure = Failure::new(Kind::UpstreamTimeout);
+        let first = lead(&flights);
+        let (mut one, mut two) = (follow(&flights), follow(&flights));
+        first.stand_down(Duration::ZERO, &failure);
+        let Turn::Lead(second) = one.turn().await else {
+            panic!("nobody takes over")
+        };
+        assert_eq!((second.turn(), second.is_last()), (2, false));
+        let waiting = tokio::time::timeout(Duration::from_millis(20), two.turn());
+        assert!(waiting.await.is_err(), "the other one goes on waiting");
+        second.stand_down(Duration::ZERO, &failure);
+        let Turn::Lead(third) = two.turn().await else {
+            panic!("nobody takes over")
+        };
+        let mut late = follow(&flights);
+        assert!(third.is_last());
+        third.stand_down(Duration::ZERO, &failure);
+        assert!(matches!(late.turn().await, Turn::Failed(last) if last == failure));
+        assert!(flights.is_empty());
+    }
+
+    #[tokio::test]
+    async fn a_leader_that_is_dropped_leaves_its_place_at_once() {
+        let flights = flights();
+        let first = lead(&flights);
+        let mut follower = follow(&flights);
+        drop(first);
+        assert!(matches!(follower.turn().await, Turn::Lead(..)));
+    }
+
+    #[tokio::test]
+    async fn a_failure_of_all_is_everybodys() {
+        let flights = flights();
+        let lead = lead(&flights);
+        let mut follower = follow(&flights);
+        lead.fail(Failure::new(Kind::Credential));
+        assert!(
+            matches!(follower.turn().await, Turn::Failed(failure) if failure.kind == Kind::Credential)
+        );
+    }
+
+    #[tokio::test]
+    async fn the_last_to_leave_ends_the_call() {
+        let flights = flights();
+        let calls = Arc::new(Calls::default());
+        let lead = lead(&flights);
+        lead.cancel_with(calls.clone());
+        let listener = Arc::clone(lead.listener());
+        let follower = follow(&flights);
+        listener.leave();
+        listener.leave();
+        assert_eq!(calls.0.load(Ordering::SeqCst), 0, "somebody listens");
+        drop(follower);
+        assert_eq!(calls.0.load(Ordering::SeqCst), 1);
+        assert!(flights.is_empty(), "nobody joins a call that was ended");
+    }
+
+    #[tokio::test]
+    async fn a_whole_answer_is_not_ended_by_leaving() {
+        let flights = flights();
+        let calls = Arc::new(Calls::default());
+        let lead = lead(&flights);
+        lead.cancel_with(calls.clone());
+        let listener = Arc::clone(lead.listener());
+        let recorded = open(lead, 100, 1000).finish();
+        listener.leave();
+        assert_eq!(calls.0.load(Ordering::SeqCst), 0);
+        drop(recorded);
+    }
+
+    #[tokio::test]
+    async fn a_drained_call_goes_on_until_its_time_is_up() {
+        let flights = flights();
+        let calls = Arc::new(Calls::default());
+        let patience = Duration::from_millis(50);
+        let Seat::Lead(lead) = flights.join(key(2), WhenAlone::Drain(patience)) else {
+            panic!()
+        };
+        lead.cancel_with(calls.clone());
+        lead.listener().leave();
+        assert_eq!(calls.0.load(Ordering::SeqCst), 0);
+        assert_eq!(flights.len(), 1);
+        while calls.0.load(Ordering::SeqCst) == 0 {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+        assert!(flights.is_empty());
+    }
+
+    #[tokio::test]
+    async fn an_answer_too_large_to_keep_passes_and_is_dropped_behind_its_readers() {
+        let flights = flights();
+        let lead = lead(&flights);
+        let listener = Arc::clone(lead.listener());
+        let mut recording = open(lead, 8, 16);
+        let (mut one, mut two) = (listener.reader(), reader(follow(&flights)).await);
+        write(&mut recording, "12345678");
+        for _ in 0..20 {
+            write(&mut recording, "abcdefgh");
+            assert!(flights.is_empty(), "nobody can join any more");
+            while one.arrived().is_some() {}
+            while two.arrived().is_some() {}
+        }
+        assert!(recording.flight.state.lock().held <= 16);
+        // Who falls too far behind is cut off; the first reader is not.
+        write(&mut recording, "abcdefgh");
+        while one.arrived().is_some() {}
+        write(&mut recording, "abcdefgh");
+        write(&mut recording, "abcdefgh");
+        assert!(matches!(two.step(), Some(Err(Broken))));
+        assert_eq!(one.arrived().map(|piece| piece.len()), Some(16));
+        assert!(recording.finish().is_none());
+    }
+
+    #[test]
+    fn who_does_not_read_uses_up_the_memory_there_is_and_no_more() {
+        let flights = flights();
+        let lead = lead(&flights);
+        let _listener = Arc::clone(lead.listener());
+        let mut recording = open(lead, 8, 1 << 20);
+        let piece = Bytes::from(vec![0; 64 << 10]);
+        let written =
+            (0..100).take_while(|_| recording.write(piece.clone(), Instant::now()).is_ok());
+        assert_eq!(written.count(), 16);
+    }
+
+    #[tokio::test]
+    async fn the_patience_that_a_provider_asks_for_outlives_who_was_to_wait_for_it() {
+        let flights = flights();
+        let first = lead(&flights);
+        let (mut one, mut two) = (follow(&flights), follow(&flights));
+        let delay = Duration::from_secs(5);
+        first.stand_down(delay, &Failure::new(Kind::UpstreamTimeout));
+        let Turn::Lead(second) = one.turn().await else {
+            panic!("nobody takes over")
+        };
+        let not_before = second.not_before();
+        assert!(not_before > Instant::now());
+        drop((second, one));
+        let Turn::Lead(third) = two.turn().await else {
+            panic!("nobody takes over")
+        };
+        assert_eq!(third.not_before(), not_before);
+    }
+
+    #[tokio::test]
+    async fn a_broken_answer_is_told_to_who_has_begun_to_read_and_to_who_has_not() {
+        let flights = flights();
+        let lead = lead(&flights);
+        let _listener = Arc::clone(lead.listener());
+        let mut begun = {
+            let follower = follow(&flights);
+            let mut recording = open(lead, 100, 1000);
+            write(&mut recording, "one");
+            let reader = reader(follower).await;
+            let mut late = follow(&flights);
+            drop(recording);
+            assert!(matches!(late.turn().await, Turn::Failed(_)));
+            reader
+        };
+        assert_eq!(text(&mut begun).await.as_deref(), Some("one"));
+        assert_eq!(begun.next().await, Err(Broken));
+        assert!(flights.is_empty());
+    }
+
+    #[test]
+    fn pieces_that_come_together_are_marked_as_one() {
+        let flights = flights();
+        let mut recording = open(lead(&flights), 100, 1000);
+        let began = Instant::now();
+        let write = |recording: &mut Recording, after: u64| {
+            let now = began + Duration::from_millis(after);
+            recording.write(Bytes::from_static(b"xy"), now).unwrap();
+        };
+        for after in [0, 0, 5, 9, 9] {
+            write(&mut recording, after);
+        }
+        let marks: Vec<_> = recording
+            .marks
+            .iter()
+            .map(|mark| (mark.length, mark.after))
+            .collect();
+        assert_eq!(marks, [(4, 0), (2, 5), (4, 9)]);
+    }
+}

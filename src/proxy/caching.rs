@@ -1,0 +1,763 @@
+//! How a request meets the cache: answered from it, waiting with others for one answer, or
+//! asking the provider and recording what it says.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant, SystemTime};
+
+use http::header::{
+    ACCEPT, ACCEPT_ENCODING, AUTHORIZATION, CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE,
+    HeaderValue, ORIGIN, RETRY_AFTER,
+};
+use http::{HeaderMap, HeaderName};
+use pingora_cache::{CacheMeta, NoCacheReason, RespCacheable};
+use pingora_http::ResponseHeader;
+use pingora_proxy::Session;
+
+use crate::cache::canonical;
+use crate::cache::entry::Entry;
+use crate::cache::flight::{Bounds, Follower, Lead, Listener, Seat, Turn};
+use crate::cache::key::{self, Content, Identity, Key, KeyParts};
+use crate::cache::policy::{self, Freshness, Policy, Terms, Verdict};
+use crate::cache::store::Made;
+use crate::cache::tiers::Tier;
+use crate::config::schema::Auth;
+use crate::error::{Failure, Kind};
+use crate::record::{AnsweredFrom, CacheStatus};
+use crate::usage::Usage;
+use crate::wire;
+
+use super::context::{Body, Context, Spend};
+use super::fill::{self, Desk, FILL};
+use super::settle::{Asked, Unsettled};
+use super::{Door, attempt, cancel, serve, subrequest};
+
+/// Bodies over this many bytes are digested on another thread.
+const LARGE: usize = 1 << 20;
+
+/// What happens after a request has met the cache.
+pub enum Next {
+    /// It goes to the provider.
+    Forward,
+    /// It has its answer.
+    Answered,
+}
+
+/// How a request meets the cache.
+pub struct Caching {
+    key: Key,
+    ttl: Duration,
+    /// Codings that the client accepts, normalised.
+    encodings: String,
+    /// When the request began, by the clock of purges.
+    begun: u64,
+    /// What the client should know about its wishes.
+    pub note: Option<HeaderValue>,
+    role: Role,
+    /// A stored answer that may be given if the provider fails.
+    stale: Option<(Arc<Entry>, AnsweredFrom)>,
+    /// Age of the answer that was served.
+    pub age: Option<Duration>,
+}
+
+/// What a request does for others who ask the same.
+enum Role {
+    /// Nothing.
+    Alone,
+    /// It asks the provider.
+    Leading(Lead),
+    /// The provider answers, and the answer is recorded.
+    Recording(Arc<Listener>),
+}
+
+/// Whether a request may be answered from the cache, as far as its head tells. Its body must
+/// be held then, because the key is made of it.
+pub fn terms(session: &Session, ctx: &Context) -> Terms {
+    let (Some(gateway), Some(route)) = (&ctx.gateway, &ctx.route) else {
+        return Terms::Off;
+    };
+    let terms = Terms::of(&gateway.cache, &ctx.directives.cache);
+    if terms == Terms::Off {
+        return Terms::Off;
+    }
+    let head = session.req_header();
+    let asks = head.method == http::Method::POST
+        && policy::is_cacheable(&route.target.path_and_query)
+        && !is_multipart(&head.headers)
+        && !attempt::is_websocket(session);
+    match asks && (gateway.cache.shared || !is_signed(ctx, &head.headers)) {
+        true => terms,
+        false => Terms::Off,
+    }
+}
+
+fn is_multipart(headers: &HeaderMap) -> bool {
+    let content_type = headers.get(CONTENT_TYPE).map(HeaderValue::as_bytes);
+    content_type.is_some_and(|value| value.to_ascii_lowercase().starts_with(b"multipart/"))
+}
+
+/// A signature proves who sends a request only to the provider: an answer given without asking
+/// it would be given to whoever names somebody else's key.
+fn is_signed(ctx: &Context, headers: &HeaderMap) -> bool {
+    let (Some(route), Some(mounted)) = (&ctx.route, &ctx.provider) else {
+        return false;
+    };
+    let auth = &mounted.provider.keyring(&route.target).auth;
+    let query = route.target.path_and_query.contains("X-Amz-Signature=");
+    let signed = headers
+        .get(AUTHORIZATION)
+        .is_some_and(|value| value.as_bytes().starts_with(b"AWS4-"));
+    matches!(auth, Auth::AwsSigv4 { .. })
+        && matches!(route.spend, Spend::AsSent)
+        && (query || signed)
+}
+
+/// Answers a request whose body is held from the cache, or lets it wait for another that asks
+/// the same, or makes it the one that asks.
+pub async fn meet(
+    door: &Door,
+    session: &mut Session,
+    ctx: &mut Context,
+    terms: Terms,
+) -> Result<Next, Failure> {
+    let Terms::On { ttl, note } = terms else {
+        ctx.cache.status = (terms == Terms::Bypass).then_some(CacheStatus::Bypass);
+        return Ok(Next::Forward);
+    };
+    let Some(caching) = caching(door, session, ctx, ttl, note).await else {
+        return Ok(Next::Forward);
+    };
+    let key = caching.key;
+    ctx.cache.key = Some(key);
+    ctx.caching = Some(Box::new(caching));
+    let in_memory = AnsweredFrom::Stored(Tier::Memory);
+    if let Some(entry) = door.cache.memory(&key)
+        && let Some(status) = may_be_given(ctx, &entry, in_memory)
+    {
+        give_stored(door, session, ctx, &entry, in_memory, status).await?;
+        return Ok(Next::Answered);
+    }
+    match door.cache.flights.join(key, policy(ctx).when_alone) {
+        Seat::Lead(lead) => look_further(door, session, ctx, lead).await,
+        Seat::Follow(follower) => follow(door, session, ctx, follower).await,
+    }
+}
+
+fn policy(ctx: &Context) -> &Policy {
+    // Only requests that have a gateway meet the cache.
+    static NONE: std::sync::OnceLock<Policy> = std::sync::OnceLock::new();
+    let gateway = ctx.gateway.as_ref();
+    gateway.map_or_else(
+        || NONE.get_or_init(Policy::default),
+        |gateway| &gateway.cache,
+    )
+}
+
+/// The request's key, and its terms. `None` when its body says that the answer is none to keep.
+async fn caching(
+    door: &Door,
+    session: &Session,
+    ctx: &mut Context,
+    ttl: Duration,
+    note: Option<String>,
+) -> Option<Caching> {
+    let begun = door.cache.now();
+    let digest = digest(ctx).await?;
+    // What is no JSON does not tell whether it asks for a stream, which a key of the client's
+    // own must not hide.
+    let hidden = ctx.directives.cache.key.is_some() && !digest.canonical;
+    if digest.changes_state || hidden {
+        return None;
+    }
+    let headers = &session.req_header().headers;
+    let encodings = key::encodings(
+        headers
+            .get_all(ACCEPT_ENCODING)
+            .iter()
+            .map(HeaderValue::as_bytes),
+    );
+    let key = request_key(session, ctx, &digest, &encodings)?;
+    if let Body::Held { model, .. } = &mut ctx.body {
+        *model = digest.model;
+    }
+    Some(Caching {
+        key,
+        ttl,
+        encodings,
+        begun,
+        note: note.and_then(|note| HeaderValue::from_str(&note).ok()),
+        role: Role::Alone,
+        stale: None,
+        age: None,
+    })
+}
+
+/// The digest of the held body. A large one is made beside the requests: it takes milliseconds.
+async fn digest(ctx: &Context) -> Option<canonical::Body> {
+    let (Body::Held { bytes, .. }, Some(gateway)) = (&ctx.body, &ctx.gateway) else {
+        return None;
+    };
+    if bytes.len() <= LARGE {
+        return Some(canonical::digest(bytes, &gateway.cache.ignore));
+    }
+    let (bytes, gateway) = (bytes.clone(), Arc::clone(gateway));
+    let digest = move || canonical::digest(&bytes, &gateway.cache.ignore);
+    // It does not panic; if it did, the request would not be cached.
+    tokio::task::spawn_blocking(digest).await.ok()
+}
+
+fn request_key(
+    session: &Session,
+    ctx: &Context,
+    digest: &canonical::Body,
+    encodings: &str,
+) -> Option<Key> {
+    let (gateway, route) = (ctx.gateway.as_ref()?, ctx.route.as_ref()?);
+    let provider = &ctx.provider.as_ref()?.provider;
+    let head = session.req_header();
+    let model = route.model.as_deref().or(digest.model.as_deref());
+    let content = match &ctx.directives.cache.key {
+        Some(custom) => Content::Custom(custom),
+        None => Content::Body {
+            model,
+            digest: &digest.digest,
+        },
+    };
+    let answer_headers = answer_headers(ctx, &head.headers);
+    let path_and_query = match gateway.cache.shared {
+        true => without_keys(&route.target.path_and_query, ctx),
+        false => route.target.path_and_query.clone(),
+    };
+    let target = &route.target.origin;
+    let scheme = if target.tls { "https" } else { "http" };
+    let authority = target.authority.to_str().unwrap_or_default();
+    // What a deployment sets on every request to the provider changes its answers too.
+    let origin = format!("{scheme}://{authority} {}", provider.fingerprint);
+    Some(Key::of(&KeyParts {
+        account: &gateway.account,
+        gateway: &gateway.id,
+        identity: identity(ctx, &head.headers),
+        provider: &provider.slug,
+        method: head.method.as_str(),
+        origin: &origin,
+        path_and_query: &path_and_query,
+        encodings,
+        stream: digest.stream,
+        headers: &answer_headers,
+        content,
+    }))
+}
+
+/// Who pays. Nobody is shown an answer that somebody else paid for.
+fn identity<'a>(ctx: &'a Context, headers: &'a HeaderMap) -> Identity<'a> {
+    let (Some(route), Some(mounted)) = (&ctx.route, &ctx.provider) else {
+        return Identity::Anonymous;
+    };
+    if policy(ctx).shared {
+        return Identity::Shared;
+    }
+    if let Some(key) = ctx.stored_key() {
+        return Identity::Stored {
+            alias: &key.identity,
+        };
+    }
+    let places = &mounted.provider.keyring(&route.target).places;
+    match places.credentials(headers) {
+        sent if sent.is_empty() => Identity::Anonymous,
+        sent => Identity::Sent(sent),
+    }
+}
+
+/// The request headers that change the answer.
+fn answer_headers<'a>(ctx: &'a Context, headers: &'a HeaderMap) -> Vec<(&'a str, &'a [u8])> {
+    let (Some(route), Some(mounted)) = (&ctx.route, &ctx.provider) else {
+        return Vec::new();
+    };
+    let own = mounted
+        .provider
+        .answer_headers
+        .iter()
+        .map(HeaderName::as_str);
+    let dialect = wire::answer_headers(route.format).iter().copied();
+    // Providers answer browsers with the origin that asked.
+    let always = [ACCEPT.as_str(), ORIGIN.as_str()];
+    let names = own.chain(dialect).chain(always);
+    let mut found = Vec::new();
+    for name in names {
+        let values = headers.get_all(name).iter();
+        found.extend(values.map(|value| (name, value.as_bytes())));
+    }
+    found
+}
+
+/// A path and query without the parameters in which a client may send its key.
+fn without_keys(path_and_query: &str, ctx: &Context) -> String {
+    let (Some(route), Some(mounted)) = (&ctx.route, &ctx.provider) else {
+        return path_and_query.to_owned();
+    };
+    let Some((path, query)) = path_and_query.split_once('?') else {
+        return path_and_query.to_owned();
+    };
+    let places = &mounted.provider.keyring(&route.target).places;
+    let is_key = |pair: &&str| {
+        let name = pair.split('=').next().unwrap_or(pair);
+        places.query().any(|place| place.eq_ignore_ascii_case(name))
+    };
+    let kept: Vec<_> = query.split('&').filter(|pair| !is_key(pair)).collect();
+    format!("{path}?{}", kept.join("&"))
+}
+
+/// As what a stored answer may be given to this request. One that may only stand in for a
+/// provider that fails is remembered.
+fn may_be_given(ctx: &mut Context, entry: &Arc<Entry>, from: AnsweredFrom) -> Option<CacheStatus> {
+    let encoding = entry.header("content-encoding").map(HeaderValue::as_bytes);
+    let age = entry.facts.age(SystemTime::now());
+    let freshness = Freshness::of(policy(ctx), age, entry.facts.ttl);
+    let caching = ctx.caching.as_mut()?;
+    if !key::accepts(&caching.encodings, encoding) {
+        return None;
+    }
+    match freshness {
+        Freshness::Fresh => Some(CacheStatus::Hit),
+        Freshness::Revalidate => Some(CacheStatus::Stale),
+        Freshness::IfError => {
+            caching.stale = Some((Arc::clone(entry), from));
+            None
+        }
+        Freshness::Gone => None,
+    }
+}
+
+/// Gives a stored answer; one past its time is fetched anew meanwhile.
+async fn give_stored(
+    door: &Door,
+    session: &mut Session,
+    ctx: &mut Context,
+    entry: &Arc<Entry>,
+    from: AnsweredFrom,
+    status: CacheStatus,
+) -> Result<(), Failure> {
+    if status == CacheStatus::Stale {
+        revalidate(door, session, ctx);
+    }
+    give(session, ctx, entry, from, status).await
+}
+
+/// Gives a stored answer.
+async fn give(
+    session: &mut Session,
+    ctx: &mut Context,
+    entry: &Arc<Entry>,
+    from: AnsweredFrom,
+    status: CacheStatus,
+) -> Result<(), Failure> {
+    let facts = &entry.facts;
+    ctx.cache.status = Some(status);
+    ctx.cache.from = Some(from);
+    ctx.cache.source = Some(facts.log_id);
+    ctx.cache.usage = facts.usage.map(Usage::from_array);
+    if let Some(caching) = &mut ctx.caching {
+        caching.age = Some(facts.age(SystemTime::now()));
+    }
+    serve::entry(session, ctx, entry).await
+}
+
+/// Fetches an answer anew while the old one is given, unless somebody does already.
+fn revalidate(door: &Door, session: &mut Session, ctx: &Context) {
+    let Some(caching) = &ctx.caching else { return };
+    let Seat::Lead(lead) = door.cache.flights.join(caching.key, policy(ctx).when_alone) else {
+        return;
+    };
+    let Some(mut refresh) = ctx.again(door) else {
+        return;
+    };
+    refresh.unsettled = Some(Box::new(Unsettled {
+        publisher: Arc::clone(&door.publisher),
+        asked: Asked::of(session, ctx),
+    }));
+    refresh.cache.status = Some(CacheStatus::Refresh);
+    refresh.cache.key = Some(caching.key);
+    refresh.caching = Some(Box::new(Caching {
+        key: caching.key,
+        ttl: caching.ttl,
+        encodings: caching.encodings.clone(),
+        begun: caching.begun,
+        note: None,
+        role: Role::Leading(lead),
+        stale: None,
+        age: None,
+    }));
+    subrequest::run_in_background(door, session, refresh);
+}
+
+/// Nobody asks the same, and memory has no answer: perhaps the disk has. Who comes meanwhile
+/// waits for this request.
+async fn look_further(
+    door: &Door,
+    session: &mut Session,
+    ctx: &mut Context,
+    lead: Lead,
+) -> Result<Next, Failure> {
+    let key = *lead.key();
+    // An answer may have landed between the look and the join.
+    let landed = door
+        .cache
+        .memory(&key)
+        .map(|entry| (entry, AnsweredFrom::Stored(Tier::Memory)));
+    let found = match landed {
+        None if may_be_on_disk(ctx) => {
+            let entry = door.cache.disk(&key).await;
+            entry.map(|entry| (entry, AnsweredFrom::Stored(Tier::Disk)))
+        }
+        landed => landed,
+    };
+    if let Some((entry, from)) = found
+        && let Some(status) = may_be_given(ctx, &entry, from)
+    {
+        // Who has joined meanwhile does not wait for this client to take it.
+        lead.found(Arc::clone(&entry));
+        give_stored(door, session, ctx, &entry, from, status).await?;
+        return Ok(Next::Answered);
+    }
+    ask(door, session, ctx, lead);
+    Ok(Next::Forward)
+}
+
+/// An answer that was found in memory past its time is not on disk in a newer form.
+fn may_be_on_disk(ctx: &Context) -> bool {
+    ctx.caching
+        .as_ref()
+        .is_some_and(|caching| caching.stale.is_none())
+}
+
+/// This request asks the provider, for all who ask the same.
+fn ask(door: &Door, session: &Session, ctx: &mut Context, lead: Lead) {
+    ctx.cache.status = Some(CacheStatus::Miss);
+    ctx.cache.differs_at = differs_at(door, session, ctx);
+    ctx.unsettled = Some(Box::new(Unsettled {
+        publisher: Arc::clone(&door.publisher),
+        asked: Asked::of(session, ctx),
+    }));
+    if let Some(caching) = &mut ctx.caching {
+        caching.role = Role::Leading(lead);
+    }
+    watch_over(ctx);
+}
+
+/// The call can be ended when nobody wants its answer any more. Said again in a subrequest,
+/// which is a future of its own.
+pub fn watch_over(ctx: &Context) {
+    let role = ctx.caching.as_ref().map(|caching| &caching.role);
+    if let (Some(Role::Leading(lead)), Some(switch)) = (role, cancel::current()) {
+        lead.cancel_with(switch);
+    }
+}
+
+/// Where the body differs from one that looked the same before.
+fn differs_at(door: &Door, session: &Session, ctx: &Context) -> Option<Box<str>> {
+    let Body::Held { bytes, .. } = &ctx.body else {
+        return None;
+    };
+    // A key that the client chose does not depend on the body.
+    if ctx.directives.cache.key.is_some() {
+        return None;
+    }
+    let tenant = || request_key(session, ctx, &canonical::Body::default(), "");
+    door.cache.differs_at(tenant, bytes, SystemTime::now())
+}
+
+/// Waits for the one that asks the same.
+async fn follow(
+    door: &Door,
+    session: &mut Session,
+    ctx: &mut Context,
+    mut follower: Follower,
+) -> Result<Next, Failure> {
+    let turn = tokio::select! {
+        biased;
+        turn = follower.turn() => turn,
+        gone = serve::client_left(session) => return Err(gone),
+    };
+    match turn {
+        Turn::Read(reader) => {
+            ctx.cache.status = Some(CacheStatus::Coalesced);
+            ctx.cache.from = Some(AnsweredFrom::Flight);
+            serve::live(session, ctx, reader).await?;
+            Ok(Next::Answered)
+        }
+        Turn::Found(entry) => {
+            give(
+                session,
+                ctx,
+                &entry,
+                AnsweredFrom::Flight,
+                CacheStatus::Coalesced,
+            )
+            .await?;
+            Ok(Next::Answered)
+        }
+        Turn::Failed(failure) => match stand_in(door, session, ctx).await {
+            Some(given) => given.map(|()| Next::Answered),
+            None => {
+                ctx.cache.status = Some(CacheStatus::Coalesced);
+                Err(failure)
+            }
+        },
+        Turn::Lead(lead) => {
+            let wait = lead.not_before().saturating_duration_since(Instant::now());
+            if !wait.is_zero() {
+                tokio::select! {
+                    () = pingora_timeout::sleep(wait) => {}
+                    gone = serve::client_left(session) => return Err(gone),
+                }
+            }
+            ask(door, session, ctx, lead);
+            Ok(Next::Forward)
+        }
+    }
+}
+
+/// Before the provider is asked: what it answers is to be recorded.
+pub fn prepare(session: &mut Session, ctx: &Context) {
+    let role = ctx.caching.as_ref().map(|caching| &caching.role);
+    if matches!(role, Some(Role::Leading(_))) {
+        session.cache.enable(&FILL, None, None, None, None);
+        // Then the answer is taken in while its first reader is slow. Over HTTP/2 Pingora
+        // cannot: there it is taken in as that reader takes it.
+        session.set_proxy_tasks_enabled(true);
+    }
+}
+
+/// The key under which Pingora fills.
+pub fn fill_key() -> pingora_cache::CacheKey {
+    fill::key(&Arc::new(Desk::default()))
+}
+
+/// The head of the answer is there: is it recorded, shared, or this client's only?
+pub fn decide(
+    door: &Door,
+    session: &Session,
+    response: &ResponseHeader,
+    ctx: &mut Context,
+) -> pingora_core::Result<RespCacheable> {
+    let verdict = Verdict::of(response.status.as_u16(), policy(ctx).shared);
+    let Some(lead) = take_lead(ctx) else {
+        return Ok(uncacheable());
+    };
+    if !is_accepted(response, ctx) {
+        // The others do not accept it either; perhaps the next answer comes as it should.
+        return Ok(uncacheable());
+    }
+    match verdict {
+        Verdict::Answer if is_too_large(response, ctx) => share(door, session, response, ctx, lead),
+        Verdict::Answer => record(door, session, response, ctx, lead, can_be_kept(response)),
+        Verdict::Blame => share(door, session, response, ctx, lead),
+        Verdict::Transient => {
+            let delay = policy::delay(lead.turn(), retry_after(response), chance());
+            match delay.filter(|_| !lead.is_last()) {
+                None => share(door, session, response, ctx, lead),
+                Some(delay) => {
+                    lead.stand_down(delay, &Failure::new(Kind::UpstreamCut));
+                    Ok(uncacheable())
+                }
+            }
+        }
+    }
+}
+
+/// Whether the client accepts the encoding in which the answer came: not every provider asks.
+fn is_accepted(response: &ResponseHeader, ctx: &Context) -> bool {
+    let encoding = response.headers.get(CONTENT_ENCODING);
+    ctx.caching.as_ref().is_some_and(|caching| {
+        key::accepts(&caching.encodings, encoding.map(HeaderValue::as_bytes))
+    })
+}
+
+/// Whether it says that it is larger than what is kept.
+fn is_too_large(response: &ResponseHeader, ctx: &Context) -> bool {
+    let length = response.headers.get(CONTENT_LENGTH);
+    let length = length.and_then(|value| value.to_str().ok()?.trim().parse::<u64>().ok());
+    length.is_some_and(|length| length > policy(ctx).max_body)
+}
+
+fn uncacheable() -> RespCacheable {
+    RespCacheable::Uncacheable(NoCacheReason::Custom("not an answer to keep"))
+}
+
+/// An answer that is none yet (202), has no body or only a part of it is passed on but not
+/// kept; so is one whose end cannot be told from a break (RFC 9112, 6.3).
+fn can_be_kept(response: &ResponseHeader) -> bool {
+    let told = |name| response.headers.contains_key(name);
+    if !matches!(response.status.as_u16(), 200 | 201 | 203) {
+        return false;
+    }
+    let varies = response.headers.get_all(http::header::VARY);
+    if varies.iter().any(|value| value.as_bytes() == b"*") {
+        return false;
+    }
+    response.version == http::Version::HTTP_2
+        || told(http::header::CONTENT_LENGTH)
+        || told(http::header::TRANSFER_ENCODING)
+}
+
+/// Given to all who wait, and to nobody later.
+fn share(
+    door: &Door,
+    session: &Session,
+    response: &ResponseHeader,
+    ctx: &mut Context,
+    lead: Lead,
+) -> pingora_core::Result<RespCacheable> {
+    match lead.listener().has_company() {
+        true => record(door, session, response, ctx, lead, false),
+        false => Ok(uncacheable()),
+    }
+}
+
+fn record(
+    door: &Door,
+    session: &Session,
+    response: &ResponseHeader,
+    ctx: &mut Context,
+    lead: Lead,
+    keep: bool,
+) -> pingora_core::Result<RespCacheable> {
+    let listener = Arc::clone(lead.listener());
+    let bounds = Bounds {
+        whole: policy(ctx).max_body,
+        process: ctx.snapshot.limits.max_buffered,
+    };
+    let made = keep.then(|| made(ctx)).flatten();
+    let recording = lead.open(
+        serve::head_for_others(response, keep),
+        bounds,
+        door.memory.reserve_nothing(),
+    );
+    let desk = session.cache.cache_key().extensions.get::<Arc<Desk>>();
+    let Some(desk) = desk else {
+        return Ok(uncacheable());
+    };
+    let cache = Arc::clone(&door.cache);
+    let keep =
+        made.map(|made| -> fill::Keep { Box::new(move |recorded| cache.keep(made, recorded)) });
+    desk.leave(recording, keep, listener.reader());
+    if let Some(caching) = &mut ctx.caching {
+        caching.role = Role::Recording(listener);
+    }
+    let now = SystemTime::UNIX_EPOCH;
+    let meta = CacheMeta::new(now, now, 0, 0, response.clone());
+    Ok(RespCacheable::Cacheable(meta))
+}
+
+fn made(ctx: &Context) -> Option<Made> {
+    let caching = ctx.caching.as_ref()?;
+    let gateway = ctx.gateway.as_ref()?;
+    Some(Made {
+        key: caching.key,
+        scope: gateway.label.clone(),
+        provider: ctx.provider.as_ref()?.provider.slug.clone(),
+        model: ctx.model().map(Into::into),
+        tags: ctx.directives.cache.tags.clone(),
+        custom_key: ctx.directives.cache.key.clone(),
+        begun: caching.begun,
+        ttl: caching.ttl,
+        log_id: ctx.id,
+        format: ctx.route.as_ref()?.format,
+        paced: gateway.cache.replay == policy::Replay::Paced,
+    })
+}
+
+/// `Retry-After` in seconds, or OpenAI's and Azure's `retry-after-ms`. A date is not understood.
+fn retry_after(response: &ResponseHeader) -> Option<Duration> {
+    let number = |name: &str| -> Option<u64> {
+        let value = response.headers.get(name)?.to_str().ok()?;
+        value.trim().parse().ok()
+    };
+    let millis = number("retry-after-ms").map(Duration::from_millis);
+    millis.or_else(|| number(RETRY_AFTER.as_str()).map(Duration::from_secs))
+}
+
+/// Spreads those who try next; nothing depends on it being hard to guess.
+fn chance() -> f64 {
+    let random = uuid::Uuid::now_v7().as_u128() as u32;
+    f64::from(random) / f64::from(u32::MAX)
+}
+
+fn take_lead(ctx: &mut Context) -> Option<Lead> {
+    let caching = ctx.caching.as_mut()?;
+    match std::mem::replace(&mut caching.role, Role::Alone) {
+        Role::Leading(lead) => Some(lead),
+        other => {
+            caching.role = other;
+            None
+        }
+    }
+}
+
+/// Whether a stored answer stands in for a provider that answers with this status.
+pub fn has_stand_in(ctx: &Context, status: u16) -> bool {
+    let stale = ctx
+        .caching
+        .as_ref()
+        .and_then(|caching| caching.stale.as_ref());
+    stale.is_some() && (status >= 500 || status == 429)
+}
+
+/// A request that asked the provider, or waited for one that did, failed before its answer
+/// began. With a stored answer that may stand in, its client and all who wait get that.
+pub async fn stand_in(
+    door: &Door,
+    session: &mut Session,
+    ctx: &mut Context,
+) -> Option<Result<(), Failure>> {
+    let (entry, from) = ctx.caching.as_mut()?.stale.take()?;
+    if door.cache.is_purged(&entry) {
+        return None;
+    }
+    if let Some(lead) = take_lead(ctx) {
+        lead.found(Arc::clone(&entry));
+    }
+    Some(give(session, ctx, &entry, from, CacheStatus::Stale).await)
+}
+
+/// A request that asked the provider failed: what becomes of those who wait.
+pub fn failed(ctx: &mut Context, failure: &Failure) {
+    let Some(lead) = take_lead(ctx) else { return };
+    match failure.kind {
+        // Its own fault, or its client's: dropped, the place is free for the next.
+        Kind::ClientGone | Kind::ClientTimeout | Kind::Overloaded | Kind::Internal => drop(lead),
+        kind if kind.source() == crate::record::Source::Provider => {
+            let delay = policy::delay(lead.turn(), None, chance()).unwrap_or_default();
+            lead.stand_down(delay, failure);
+        }
+        _ => lead.fail(failure.clone()),
+    }
+}
+
+/// The client of a request that is being recorded has left.
+pub fn client_left(ctx: &Context) {
+    match ctx.caching.as_ref().map(|caching| &caching.role) {
+        Some(Role::Leading(lead)) => lead.listener().leave(),
+        Some(Role::Recording(listener)) => listener.leave(),
+        _ => {}
+    }
+}
+
+/// Whether the client left while the answer went on being recorded.
+pub fn has_lost_its_client(ctx: &Context) -> bool {
+    match ctx.caching.as_ref().map(|caching| &caching.role) {
+        Some(Role::Leading(lead)) => lead.listener().has_left(),
+        Some(Role::Recording(listener)) => listener.has_left(),
+        _ => false,
+    }
+}
+
+/// What has come of a recorded answer and has not been given to the client yet.
+pub fn not_yet_given(ctx: &Context) -> Vec<bytes::Bytes> {
+    match ctx.caching.as_ref().map(|caching| &caching.role) {
+        Some(Role::Recording(listener)) => {
+            let mut reader = listener.reader();
+            std::iter::from_fn(|| reader.arrived()).collect()
+        }
+        _ => Vec::new(),
+    }
+}
