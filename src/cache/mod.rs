@@ -9,10 +9,8 @@
 pub mod canonical;
 mod disk;
 pub mod entry;
-mod files;
 pub mod flight;
 mod form;
-mod index;
 pub mod key;
 pub mod near;
 pub mod pointers;

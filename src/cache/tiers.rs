@@ -161,9 +161,15 @@ impl Tiers {
         self.memory.weight()
     }
 
-    /// The bytes that entries take on disk, while this process owns it.
+    /// The bytes that are taken on disk, while this process owns it.
     pub fn disk_bytes(&self) -> u64 {
         self.disk.as_ref().map_or(0, Disk::bytes)
+    }
+
+    /// The disk tier itself.
+    #[cfg(test)]
+    pub fn disk_tier(&self) -> Option<&Disk> {
+        self.disk.as_ref()
     }
 
     /// Whether this process owns the disk.

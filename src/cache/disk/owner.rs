@@ -1,23 +1,25 @@
-//! The thread that owns the disk: it waits for the lock, lists what is there, and carries out
-//! what is ordered, one order at a time.
+//! The thread that owns the disk: it waits for the lock, finds what is there, and carries out
+//! what is ordered, as much at a time as one call can write.
 
 use std::fs::File;
 use std::io;
-use std::sync::{MutexGuard, PoisonError};
-use std::time::{Duration, Instant, SystemTime};
+use std::sync::{Arc, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
 
-use super::{FLUSH, Order, Queue, Shared, locked};
-use crate::cache::entry::Entry;
-use crate::cache::files::Files;
-use crate::cache::index::{Index, Slot};
-use crate::cache::tiers::Tier;
+use super::append::{Appender, seconds};
+use super::index::{Index, Place};
+use super::record::Header;
+use super::segments::{self, Found};
+use super::{BATCH, FLUSH, Order, Queue, Shared, locked};
 
 /// How often a process that waits for the directory asks for it.
 const POLL: Duration = Duration::from_millis(500);
 /// How long a disk that cannot be opened is left alone.
 const REOPEN: Duration = Duration::from_secs(10);
-/// No entry takes more than this part of the disk.
-const LARGEST: u64 = 8;
+/// How long the thread waits for more once there is something to do.
+const GATHER: Duration = Duration::from_millis(5);
+/// So many records that were found are noted before others get at the index again.
+const AT_ONCE: usize = 1024;
 
 /// The directory, given up when the thread ends, however it ends.
 struct Owner<'a> {
@@ -30,26 +32,31 @@ impl Shared {
     pub(super) fn run(&self) {
         let mut owner = Owner {
             shared: self,
-            lock: self.own(),
+            lock: None,
         };
-        if owner.lock.is_some() {
+        if let Some((lock, found)) = self.own() {
+            owner.lock = Some(lock);
+            let newest = found.last().map_or(0, |(number, _)| *number);
+            let mut appender = Appender::new(self, newest.checked_add(1));
+            self.open(&found, &mut appender);
             self.watch.disk_owned(true);
-            self.recover();
-            while let Some(order) = self.next() {
-                self.carry_out(order);
+            self.recover(newest, &mut appender);
+            while let Some(orders) = self.next() {
+                self.carry_out(orders, &mut appender);
             }
+            self.flush(&mut appender);
             owner.give_up();
         }
     }
 
-    /// Waits until the directory is this process's; `None` if it is to be given up before.
-    fn own(&self) -> Option<File> {
+    /// Waits until the directory is this process's, and lists the segments in it; `None` if
+    /// it is to be given up before.
+    fn own(&self) -> Option<(File, Found)> {
         loop {
-            let pause = match self.files.lock() {
-                Ok(Some(lock)) => {
+            let pause = match self.lock_and_list() {
+                Ok(Some(owned)) => {
                     locked(&self.writing).right();
-                    *locked(&self.index) = Some(Index::new(chance()));
-                    return Some(lock);
+                    return Some(owned);
                 }
                 Ok(None) => POLL,
                 Err(error) => {
@@ -66,90 +73,165 @@ impl Shared {
         }
     }
 
-    /// Lists what is on disk, and writes in between what has come in.
-    fn recover(&self) {
-        for first in 0..=u8::MAX {
-            match self.files.list(first) {
-                Ok(slots) => slots.into_iter().for_each(|slot| self.recover_one(slot)),
+    fn lock_and_list(&self) -> io::Result<Option<(File, Found)>> {
+        let Some(lock) = self.directory.lock()? else {
+            return Ok(None);
+        };
+        Ok(Some((lock, self.directory.list()?)))
+    }
+
+    /// Opens the segments; from then on entries are written and found.
+    fn open(&self, found: &[(u32, u64)], appender: &mut Appender<'_>) {
+        let mut index = Index::opening();
+        for (number, length) in found {
+            // Begun when a process was killed.
+            if *length == 0 {
+                let _ = self.directory.remove(*number);
+                continue;
+            }
+            match self.directory.open(*number) {
+                Ok(file) => index.add(*number, Arc::new(file), *length),
                 Err(error) => self.wrong(&self.reading, "disk_read", &error),
             }
-            while let Some(order) = self.next_now() {
-                self.carry_out(order);
-            }
-            if locked(&self.queue).releasing {
-                return;
-            }
         }
+        *locked(&self.index) = Some(index);
         // The disk may have been larger before.
-        self.make_room(0);
-    }
-
-    fn recover_one(&self, slot: Slot) {
-        let superfluous = {
-            let mut index = locked(&self.index);
-            let Some(index) = index.as_mut() else {
-                return;
-            };
-            match index.get(slot.hash) {
-                Some(known) if known.is_same_file(&slot) => None,
-                // Killed between a new file and the end of the old one.
-                Some(known) if known.used > 0 || known.expires >= slot.expires => Some(slot),
-                _ if slot.expires <= seconds() => Some(slot),
-                _ => index.insert(slot),
-            }
-        };
-        if let Some(slot) = superfluous {
-            let _ = self.files.delete(&slot);
-        }
-    }
-
-    /// The next order; `None` when the directory is to be given up.
-    fn next(&self) -> Option<Order> {
-        let queue = locked(&self.queue);
-        let idle = |queue: &mut Queue| queue.orders.is_empty() && !queue.releasing;
-        let waited = self.changed.wait_while(queue, idle);
-        let queue = waited.unwrap_or_else(PoisonError::into_inner);
-        if !queue.releasing {
-            return take(queue);
-        }
-        drop(queue);
-        self.flush();
-        None
-    }
-
-    fn next_now(&self) -> Option<Order> {
-        take(locked(&self.queue))
-    }
-
-    fn flush(&self) {
-        let latest = Instant::now() + FLUSH;
-        while let Some(order) = self.next_now() {
-            if Instant::now() > latest || locked(&self.writing).rests(Instant::now()) {
-                return;
-            }
-            self.carry_out(order);
-        }
-    }
-
-    fn carry_out(&self, order: Order) {
-        let done = match order {
-            Order::Write(entry) if !self.rests_from_writing() => self.write(&entry),
-            Order::Write(_) => Ok(()),
-            Order::Remove(hash) => self.remove(hash),
-        };
-        if let Err(error) = done {
+        if let Err(error) = appender.make_room(0) {
             self.not_written(&error);
         }
     }
 
-    fn remove(&self, hash: u64) -> io::Result<()> {
-        let mut index = locked(&self.index);
-        let slot = index.as_mut().and_then(|index| index.remove(hash));
-        drop(index);
-        slot.map_or(Ok(()), |slot| self.delete(slot))
+    /// Finds what is in the segments, the newest first, and writes in between what has come
+    /// in. `newest` is the number of the last segment of the process before.
+    fn recover(&self, newest: u32, appender: &mut Appender<'_>) {
+        let mut number = newest.saturating_add(1);
+        while let Some((next, file, length)) = self.indexed(|index| index.before(number)).flatten()
+        {
+            number = next;
+            match self.recover_segment(number, &file, length) {
+                Ok(end) if end < length => self.cut(number, end, number == newest),
+                Ok(_) => {}
+                Err(error) => self.wrong(&self.reading, "disk_read", &error),
+            }
+            self.carry_out(self.next_now(), appender);
+            if locked(&self.queue).releasing {
+                return;
+            }
+        }
+        self.indexed(Index::opened);
     }
 
-    fn not_written(&self, error: &io::Error) {
+    fn recover_segment(&self, number: u32, file: &File, length: u64) -> io::Result<u64> {
+        let now = seconds();
+        let mut found = Vec::new();
+        let end = segments::scan(file, length, |header, offset| {
+            let is_over = header.expires <= now;
+            // It still replaced what was stored before it.
+            let header = if is_over {
+                Header::removal(header.hash)
+            } else {
+                header
+            };
+            found.push((header.hash, Place::new(number, offset, &header)));
+            if found.len() == AT_ONCE {
+                self.note(&mut found);
+            }
+        });
+        self.note(&mut found);
+        self.indexed(|index| index.seal(number));
+        end
+    }
+
+    /// Cuts off what cannot be read of a segment, so that it is known to be gone.
+    fn cut(&self, number: u32, end: u64, is_newest: bool) {
+        // The process before may have been killed while it wrote the newest.
+        if !is_newest {
+            let reason = format!("segment {number} is damaged at {end}");
+            self.wrong(&self.reading, "disk_corrupt", &reason);
+        }
+        if self.directory.cut(number, end).is_ok() {
+            self.indexed(|index| index.resize(number, end));
+        }
+    }
+
+    fn note(&self, found: &mut Vec<(u64, Place)>) {
+        self.indexed(|index| {
+            let places = found.drain(..);
+            places.for_each(|(hash, place)| index.put(hash, place));
+        });
+    }
+
+    /// The next orders; `None` when the directory is to be given up.
+    fn next(&self) -> Option<Vec<Order>> {
+        let mut queue = locked(&self.queue);
+        queue.wakes_at = 0;
+        let idle = |queue: &mut Queue| queue.orders.is_empty() && !queue.releasing;
+        let waited = self.changed.wait_while(queue, idle);
+        let mut queue = waited.unwrap_or_else(PoisonError::into_inner);
+        // Of a small queue half is left for what comes meanwhile.
+        let enough = BATCH.min(self.most_queued / 2);
+        queue.wakes_at = enough;
+        let few = |queue: &mut Queue| queue.bytes < enough && !queue.releasing;
+        let waited = self.changed.wait_timeout_while(queue, GATHER, few);
+        let mut queue = waited.unwrap_or_else(PoisonError::into_inner).0;
+        queue.wakes_at = usize::MAX;
+        (!queue.releasing).then(|| take(queue))
+    }
+
+    fn next_now(&self) -> Vec<Order> {
+        take(locked(&self.queue))
+    }
+
+    /// Writes what is queued, for a bounded time.
+    fn flush(&self, appender: &mut Appender<'_>) {
+        let latest = Instant::now() + FLUSH;
+        loop {
+            let orders = self.next_now();
+            let rests = locked(&self.writing).rests(Instant::now());
+            if orders.is_empty() || rests || Instant::now() > latest {
+                return;
+            }
+            self.carry_out(orders, appender);
+        }
+    }
+
+    fn carry_out(&self, orders: Vec<Order>, appender: &mut Appender<'_>) {
+        let mut done = Ok(());
+        for order in orders {
+            done = done.and(self.carry_out_one(order, appender));
+        }
+        if let Err(error) = done.and(appender.flush()) {
+            self.not_written(&error);
+        }
+    }
+
+    fn carry_out_one(&self, order: Order, appender: &mut Appender<'_>) -> io::Result<()> {
+        match order {
+            Order::Write(_) if self.rests_from_writing() => Ok(()),
+            Order::Write(entry) => appender.write(&entry),
+            Order::Remove(hash) => self.remove(hash, appender),
+            Order::Drop(hash, place) => {
+                // A later one may be on its way.
+                appender.flush()?;
+                let known = self.indexed(|index| index.get(hash)).flatten();
+                match known {
+                    Some(known) if known.is_same_record(&place) => self.remove(hash, appender),
+                    _ => Ok(()),
+                }
+            }
+        }
+    }
+
+    fn remove(&self, hash: u64, appender: &mut Appender<'_>) -> io::Result<()> {
+        self.indexed(|index| index.remove(hash));
+        if locked(&self.writing).rests(Instant::now()) {
+            return Ok(());
+        }
+        appender.remove(hash)
+    }
+
+    /// Counts and logs that the disk could not be written to, and leaves it alone for a while.
+    pub(super) fn not_written(&self, error: &io::Error) {
         let what = match error.kind() {
             io::ErrorKind::StorageFull
             | io::ErrorKind::QuotaExceeded
@@ -159,80 +241,13 @@ impl Shared {
         self.wrong(&self.writing, what, error);
         locked(&self.writing).rest(Instant::now());
     }
-
-    fn write(&self, entry: &Entry) -> io::Result<()> {
-        let expires = expires(entry);
-        if expires <= seconds() {
-            return Ok(());
-        }
-        let mut content = Vec::new();
-        entry.encode(&mut content)?;
-        let slot = Files::slot(&entry.facts.key, &content, expires);
-        if slot.bytes() > self.size / LARGEST {
-            return Ok(());
-        }
-        if !self.make_room(slot.bytes()) {
-            return Ok(());
-        }
-        self.files.write(&slot, &content)?;
-        locked(&self.writing).right();
-        self.watch.stored(Tier::Disk, slot.bytes());
-        let replaced = self.insert(slot);
-        replaced
-            .filter(|old| !old.is_same_file(&slot))
-            .map_or(Ok(()), |old| self.delete(old))
-    }
-
-    fn insert(&self, slot: Slot) -> Option<Slot> {
-        let mut index = locked(&self.index);
-        let index = index.as_mut()?;
-        let replaced = index.insert(slot);
-        // What was just written is not what has not been used for longest.
-        index.touch(slot.hash);
-        replaced
-    }
-
-    /// Deletes files until `bytes` more fit; returns whether they do.
-    fn make_room(&self, bytes: u64) -> bool {
-        loop {
-            let victim = {
-                let mut index = locked(&self.index);
-                let Some(index) = index.as_mut() else {
-                    return false;
-                };
-                if index.bytes() + bytes <= self.size {
-                    return true;
-                }
-                index.victim(seconds())
-            };
-            let Some(victim) = victim else {
-                return false;
-            };
-            if let Err(error) = self.delete(victim) {
-                self.not_written(&error);
-                return false;
-            }
-            self.watch.evicted(Tier::Disk, victim.bytes());
-        }
-    }
-
-    /// Deletes a file that is no longer in the index; it stays there if it cannot be deleted.
-    fn delete(&self, slot: Slot) -> io::Result<()> {
-        let deleted = self.files.delete(&slot);
-        if deleted.is_err()
-            && let Some(index) = locked(&self.index).as_mut()
-            && index.get(slot.hash).is_none()
-        {
-            index.insert(slot);
-        }
-        deleted
-    }
 }
 
 impl Owner<'_> {
     /// The requests first, then the lock: whoever gets it must be alone.
     fn give_up(&mut self) {
-        *locked(&self.shared.index) = None;
+        let index = locked(&self.shared.index).take();
+        drop(index);
         if self.lock.take().is_some() {
             self.shared.watch.disk_owned(false);
         }
@@ -249,26 +264,16 @@ impl Drop for Owner<'_> {
     }
 }
 
-fn take(mut queue: MutexGuard<'_, Queue>) -> Option<Order> {
-    let order = queue.orders.pop_front()?;
-    if let Order::Write(entry) = &order {
-        queue.bytes -= entry.weight();
+/// What one call may write of the queue; at least one order, if there is one.
+fn take(mut queue: MutexGuard<'_, Queue>) -> Vec<Order> {
+    let (mut orders, mut bytes) = (Vec::new(), 0);
+    while let Some(order) = queue.orders.pop_front_if(|order| {
+        let weight = order.weight();
+        bytes == 0 || bytes + weight <= BATCH
+    }) {
+        bytes += order.weight();
+        orders.push(order);
     }
-    Some(order)
-}
-
-/// When `entry` is of no use any more, in seconds since 1970.
-fn expires(entry: &Entry) -> u32 {
-    let stored = Duration::from_millis(entry.facts.stored);
-    let expires = stored.saturating_add(entry.facts.ttl).as_secs();
-    u32::try_from(expires).unwrap_or(u32::MAX)
-}
-
-fn seconds() -> u32 {
-    let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
-    u32::try_from(now.unwrap_or_default().as_secs()).unwrap_or(u32::MAX)
-}
-
-fn chance() -> u64 {
-    u64::from(seconds()) << 32 | u64::from(std::process::id())
+    queue.bytes -= bytes;
+    orders
 }
