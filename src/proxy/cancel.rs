@@ -3,7 +3,7 @@
 //!
 //! Pingora has no hook between asking a provider and its answer's head. But a request is one
 //! future, and dropping it closes (HTTP/1) or resets (HTTP/2) the call. What was not settled
-//! by then is settled when its context is dropped ([`super::settle`]).
+//! by then is settled when its context is dropped (`settle`).
 
 use std::future::Future;
 use std::sync::Arc;
