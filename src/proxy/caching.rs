@@ -1,14 +1,16 @@
 //! How a request meets the cache: answered from it, waiting with others for one answer, or
 //! asking the provider and recording what it says.
 
+mod request_key;
+
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
+use http::HeaderMap;
 use http::header::{
-    ACCEPT, ACCEPT_ENCODING, AUTHORIZATION, CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE,
-    HeaderValue, ORIGIN, RETRY_AFTER,
+    ACCEPT_ENCODING, AUTHORIZATION, CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE, HeaderValue,
+    RETRY_AFTER,
 };
-use http::{HeaderMap, HeaderName};
 use pingora_cache::{CacheMeta, NoCacheReason, RespCacheable};
 use pingora_http::ResponseHeader;
 use pingora_proxy::Session;
@@ -16,7 +18,7 @@ use pingora_proxy::Session;
 use crate::cache::canonical;
 use crate::cache::entry::Entry;
 use crate::cache::flight::{Bounds, Follower, Lead, Listener, Seat, Turn};
-use crate::cache::key::{self, Content, Identity, Key, KeyParts};
+use crate::cache::key::{Key, accepts, encodings as normalised_encodings};
 use crate::cache::policy::{self, Freshness, Policy, Terms, Verdict};
 use crate::cache::store::Made;
 use crate::cache::tiers::Tier;
@@ -24,15 +26,11 @@ use crate::config::schema::Auth;
 use crate::error::{Failure, Kind};
 use crate::record::{AnsweredFrom, CacheStatus};
 use crate::usage::Usage;
-use crate::wire;
 
 use super::context::{Body, Context, Spend};
 use super::fill::{self, Desk, FILL};
 use super::settle::{Asked, Unsettled};
 use super::{Door, attempt, cancel, serve, subrequest};
-
-/// Bodies over this many bytes are digested on another thread.
-const LARGE: usize = 1 << 20;
 
 /// What happens after a request has met the cache.
 pub enum Next {
@@ -161,7 +159,7 @@ async fn caching(
     note: Option<String>,
 ) -> Option<Caching> {
     let begun = door.cache.now();
-    let digest = digest(ctx).await?;
+    let digest = request_key::digest(ctx).await?;
     // What is no JSON does not tell whether it asks for a stream, which a key of the client's
     // own must not hide.
     let hidden = ctx.directives.cache.key.is_some() && !digest.canonical;
@@ -169,13 +167,13 @@ async fn caching(
         return None;
     }
     let headers = &session.req_header().headers;
-    let encodings = key::encodings(
+    let encodings = normalised_encodings(
         headers
             .get_all(ACCEPT_ENCODING)
             .iter()
             .map(HeaderValue::as_bytes),
     );
-    let key = request_key(session, ctx, &digest, &encodings)?;
+    let key = request_key::of(session, ctx, &digest, &encodings)?;
     if let Body::Held { model, .. } = &mut ctx.body {
         *model = digest.model;
     }
@@ -191,121 +189,6 @@ async fn caching(
     })
 }
 
-/// The digest of the held body. A large one is made beside the requests: it takes milliseconds.
-async fn digest(ctx: &Context) -> Option<canonical::Body> {
-    let (Body::Held { bytes, .. }, Some(gateway)) = (&ctx.body, &ctx.gateway) else {
-        return None;
-    };
-    if bytes.len() <= LARGE {
-        return Some(canonical::digest(bytes, &gateway.cache.ignore));
-    }
-    let (bytes, gateway) = (bytes.clone(), Arc::clone(gateway));
-    let digest = move || canonical::digest(&bytes, &gateway.cache.ignore);
-    // It does not panic; if it did, the request would not be cached.
-    tokio::task::spawn_blocking(digest).await.ok()
-}
-
-fn request_key(
-    session: &Session,
-    ctx: &Context,
-    digest: &canonical::Body,
-    encodings: &str,
-) -> Option<Key> {
-    let (gateway, route) = (ctx.gateway.as_ref()?, ctx.route.as_ref()?);
-    let provider = &ctx.provider.as_ref()?.provider;
-    let head = session.req_header();
-    let model = route.model.as_deref().or(digest.model.as_deref());
-    let content = match &ctx.directives.cache.key {
-        Some(custom) => Content::Custom(custom),
-        None => Content::Body {
-            model,
-            digest: &digest.digest,
-        },
-    };
-    let answer_headers = answer_headers(ctx, &head.headers);
-    let path_and_query = match gateway.cache.shared {
-        true => without_keys(&route.target.path_and_query, ctx),
-        false => route.target.path_and_query.clone(),
-    };
-    let target = &route.target.origin;
-    let scheme = if target.tls { "https" } else { "http" };
-    let authority = target.authority.to_str().unwrap_or_default();
-    // What a deployment sets on every request to the provider changes its answers too.
-    let origin = format!("{scheme}://{authority} {}", provider.fingerprint);
-    Some(Key::of(&KeyParts {
-        account: &gateway.account,
-        gateway: &gateway.id,
-        identity: identity(ctx, &head.headers),
-        provider: &provider.slug,
-        method: head.method.as_str(),
-        origin: &origin,
-        path_and_query: &path_and_query,
-        encodings,
-        stream: digest.stream,
-        headers: &answer_headers,
-        content,
-    }))
-}
-
-/// Who pays. Nobody is shown an answer that somebody else paid for.
-fn identity<'a>(ctx: &'a Context, headers: &'a HeaderMap) -> Identity<'a> {
-    let (Some(route), Some(mounted)) = (&ctx.route, &ctx.provider) else {
-        return Identity::Anonymous;
-    };
-    if policy(ctx).shared {
-        return Identity::Shared;
-    }
-    if let Some(key) = ctx.stored_key() {
-        return Identity::Stored {
-            alias: &key.identity,
-        };
-    }
-    let places = &mounted.provider.keyring(&route.target).places;
-    match places.credentials(headers) {
-        sent if sent.is_empty() => Identity::Anonymous,
-        sent => Identity::Sent(sent),
-    }
-}
-
-/// The request headers that change the answer.
-fn answer_headers<'a>(ctx: &'a Context, headers: &'a HeaderMap) -> Vec<(&'a str, &'a [u8])> {
-    let (Some(route), Some(mounted)) = (&ctx.route, &ctx.provider) else {
-        return Vec::new();
-    };
-    let own = mounted
-        .provider
-        .answer_headers
-        .iter()
-        .map(HeaderName::as_str);
-    let dialect = wire::answer_headers(route.format).iter().copied();
-    // Providers answer browsers with the origin that asked.
-    let always = [ACCEPT.as_str(), ORIGIN.as_str()];
-    let names = own.chain(dialect).chain(always);
-    let mut found = Vec::new();
-    for name in names {
-        let values = headers.get_all(name).iter();
-        found.extend(values.map(|value| (name, value.as_bytes())));
-    }
-    found
-}
-
-/// A path and query without the parameters in which a client may send its key.
-fn without_keys(path_and_query: &str, ctx: &Context) -> String {
-    let (Some(route), Some(mounted)) = (&ctx.route, &ctx.provider) else {
-        return path_and_query.to_owned();
-    };
-    let Some((path, query)) = path_and_query.split_once('?') else {
-        return path_and_query.to_owned();
-    };
-    let places = &mounted.provider.keyring(&route.target).places;
-    let is_key = |pair: &&str| {
-        let name = pair.split('=').next().unwrap_or(pair);
-        places.query().any(|place| place.eq_ignore_ascii_case(name))
-    };
-    let kept: Vec<_> = query.split('&').filter(|pair| !is_key(pair)).collect();
-    format!("{path}?{}", kept.join("&"))
-}
-
 /// As what a stored answer may be given to this request. One that may only stand in for a
 /// provider that fails is remembered.
 fn may_be_given(ctx: &mut Context, entry: &Arc<Entry>, from: AnsweredFrom) -> Option<CacheStatus> {
@@ -313,7 +196,7 @@ fn may_be_given(ctx: &mut Context, entry: &Arc<Entry>, from: AnsweredFrom) -> Op
     let age = entry.facts.age(SystemTime::now());
     let freshness = Freshness::of(policy(ctx), age, entry.facts.ttl);
     let caching = ctx.caching.as_mut()?;
-    if !key::accepts(&caching.encodings, encoding) {
+    if !accepts(&caching.encodings, encoding) {
         return None;
     }
     match freshness {
@@ -461,7 +344,7 @@ fn differs_at(door: &Door, session: &Session, ctx: &Context) -> Option<Box<str>>
     if ctx.directives.cache.key.is_some() {
         return None;
     }
-    let tenant = || request_key(session, ctx, &canonical::Body::default(), "");
+    let tenant = || request_key::of(session, ctx, &canonical::Body::default(), "");
     door.cache.differs_at(tenant, bytes, SystemTime::now())
 }
 
@@ -567,9 +450,9 @@ pub fn decide(
 /// Whether the client accepts the encoding in which the answer came: not every provider asks.
 fn is_accepted(response: &ResponseHeader, ctx: &Context) -> bool {
     let encoding = response.headers.get(CONTENT_ENCODING);
-    ctx.caching.as_ref().is_some_and(|caching| {
-        key::accepts(&caching.encodings, encoding.map(HeaderValue::as_bytes))
-    })
+    ctx.caching
+        .as_ref()
+        .is_some_and(|caching| accepts(&caching.encodings, encoding.map(HeaderValue::as_bytes)))
 }
 
 /// Whether it says that it is larger than what is kept.

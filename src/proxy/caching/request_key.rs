@@ -1,0 +1,131 @@
+//! The key of a request, out of its head, its held body, and what the deployment sets itself.
+
+use std::sync::Arc;
+
+use http::header::{ACCEPT, HeaderMap, HeaderName, ORIGIN};
+use pingora_proxy::Session;
+
+use super::policy;
+use crate::cache::canonical;
+use crate::cache::key::{Content, Identity, Key, KeyParts};
+use crate::proxy::context::{Body, Context};
+use crate::wire;
+
+/// Bodies over this many bytes are digested on another thread.
+const LARGE: usize = 1 << 20;
+
+/// The digest of the held body. A large one is made beside the requests: it takes milliseconds.
+pub async fn digest(ctx: &Context) -> Option<canonical::Body> {
+    let (Body::Held { bytes, .. }, Some(gateway)) = (&ctx.body, &ctx.gateway) else {
+        return None;
+    };
+    if bytes.len() <= LARGE {
+        return Some(canonical::digest(bytes, &gateway.cache.ignore));
+    }
+    let (bytes, gateway) = (bytes.clone(), Arc::clone(gateway));
+    let digest = move || canonical::digest(&bytes, &gateway.cache.ignore);
+    // It does not panic; if it did, the request would not be cached.
+    tokio::task::spawn_blocking(digest).await.ok()
+}
+
+/// The key of a request: everything that may change the answer, and who pays for it.
+pub fn of(
+    session: &Session,
+    ctx: &Context,
+    digest: &canonical::Body,
+    encodings: &str,
+) -> Option<Key> {
+    let (gateway, route) = (ctx.gateway.as_ref()?, ctx.route.as_ref()?);
+    let provider = &ctx.provider.as_ref()?.provider;
+    let head = session.req_header();
+    let model = route.model.as_deref().or(digest.model.as_deref());
+    let content = match &ctx.directives.cache.key {
+        Some(custom) => Content::Custom(custom),
+        None => Content::Body {
+            model,
+            digest: &digest.digest,
+        },
+    };
+    let answer_headers = answer_headers(ctx, &head.headers);
+    let path_and_query = match gateway.cache.shared {
+        true => without_keys(&route.target.path_and_query, ctx),
+        false => route.target.path_and_query.clone(),
+    };
+    let target = &route.target.origin;
+    let scheme = if target.tls { "https" } else { "http" };
+    let authority = target.authority.to_str().unwrap_or_default();
+    // What a deployment sets on every request to the provider changes its answers too.
+    let origin = format!("{scheme}://{authority} {}", provider.fingerprint);
+    Some(Key::of(&KeyParts {
+        account: &gateway.account,
+        gateway: &gateway.id,
+        identity: identity(ctx, &head.headers),
+        provider: &provider.slug,
+        method: head.method.as_str(),
+        origin: &origin,
+        path_and_query: &path_and_query,
+        encodings,
+        stream: digest.stream,
+        headers: &answer_headers,
+        content,
+    }))
+}
+
+/// Who pays. Nobody is shown an answer that somebody else paid for.
+fn identity<'a>(ctx: &'a Context, headers: &'a HeaderMap) -> Identity<'a> {
+    let (Some(route), Some(mounted)) = (&ctx.route, &ctx.provider) else {
+        return Identity::Anonymous;
+    };
+    if policy(ctx).shared {
+        return Identity::Shared;
+    }
+    if let Some(key) = ctx.stored_key() {
+        return Identity::Stored {
+            alias: &key.identity,
+        };
+    }
+    let places = &mounted.provider.keyring(&route.target).places;
+    match places.credentials(headers) {
+        sent if sent.is_empty() => Identity::Anonymous,
+        sent => Identity::Sent(sent),
+    }
+}
+
+/// The request headers that change the answer.
+fn answer_headers<'a>(ctx: &'a Context, headers: &'a HeaderMap) -> Vec<(&'a str, &'a [u8])> {
+    let (Some(route), Some(mounted)) = (&ctx.route, &ctx.provider) else {
+        return Vec::new();
+    };
+    let own = mounted
+        .provider
+        .answer_headers
+        .iter()
+        .map(HeaderName::as_str);
+    let dialect = wire::answer_headers(route.format).iter().copied();
+    // Providers answer browsers with the origin that asked.
+    let always = [ACCEPT.as_str(), ORIGIN.as_str()];
+    let names = own.chain(dialect).chain(always);
+    let mut found = Vec::new();
+    for name in names {
+        let values = headers.get_all(name).iter();
+        found.extend(values.map(|value| (name, value.as_bytes())));
+    }
+    found
+}
+
+/// A path and query without the parameters in which a client may send its key.
+fn without_keys(path_and_query: &str, ctx: &Context) -> String {
+    let (Some(route), Some(mounted)) = (&ctx.route, &ctx.provider) else {
+        return path_and_query.to_owned();
+    };
+    let Some((path, query)) = path_and_query.split_once('?') else {
+        return path_and_query.to_owned();
+    };
+    let places = &mounted.provider.keyring(&route.target).places;
+    let is_key = |pair: &&str| {
+        let name = pair.split('=').next().unwrap_or(pair);
+        places.query().any(|place| place.eq_ignore_ascii_case(name))
+    };
+    let kept: Vec<_> = query.split('&').filter(|pair| !is_key(pair)).collect();
+    format!("{path}?{}", kept.join("&"))
+}
