@@ -59,16 +59,25 @@ pub struct Metrics {
     restart_required: IntGaugeVec,
     upgrades: IntCounterVec,
     log_dropped: Gauge,
-    cache_requests: IntCounterVec,
-    cache_serve: HistogramVec,
-    cache_stored: IntCounterVec,
-    cache_stored_bytes: IntCounterVec,
-    cache_bytes: IntGaugeVec,
-    cache_evicted: IntCounterVec,
-    cache_errors: IntCounterVec,
-    cache_disk_owned: IntGauge,
-    cache_flights: IntGauge,
+    cache: CacheMetrics,
 }
+
+/// The metrics of the cache.
+#[derive(Debug)]
+struct CacheMetrics {
+    requests: IntCounterVec,
+    serve: HistogramVec,
+    stored: IntCounterVec,
+    stored_bytes: IntCounterVec,
+    bytes: IntGaugeVec,
+    evicted: IntCounterVec,
+    errors: IntCounterVec,
+    disk_owned: IntGauge,
+    flights: IntGauge,
+}
+
+/// Makes metrics and registers them.
+struct Register<'a>(&'a Registry);
 
 /// The series of one provider in one gateway, looked up once.
 #[derive(Debug)]
@@ -88,22 +97,10 @@ impl Metrics {
     pub fn new() -> prometheus::Result<Self> {
         let registry = Registry::new();
         let by_provider = ["gateway", "provider"];
-        let counter = |name: &str, help: &str, labels: &[&str]| {
-            let vec = IntCounterVec::new(Opts::new(name, help), labels)?;
-            registry.register(Box::new(vec.clone()))?;
-            prometheus::Result::Ok(vec)
-        };
-        let histogram = |name: &str, help: &str, buckets: &[f64]| {
-            let opts = HistogramOpts::new(name, help).buckets(buckets.to_vec());
-            let vec = HistogramVec::new(opts, &by_provider)?;
-            registry.register(Box::new(vec.clone()))?;
-            prometheus::Result::Ok(vec)
-        };
-        let gauge = |name: &str, help: &str| {
-            let gauge = IntGauge::new(name, help)?;
-            registry.register(Box::new(gauge.clone()))?;
-            prometheus::Result::Ok(gauge)
-        };
+        let register = Register(&registry);
+        let counter = |name, help, labels: &[&str]| register.counter(name, help, labels);
+        let histogram = |name, help, buckets| register.histogram(name, help, &by_provider, buckets);
+        let gauge = |name, help| register.gauge(name, help);
         let restart_required = IntGaugeVec::new(
             Opts::new(
                 "tollgate_config_restart_required",
@@ -112,20 +109,6 @@ impl Metrics {
             &["key"],
         )?;
         registry.register(Box::new(restart_required.clone()))?;
-        let cache_serve = HistogramVec::new(
-            HistogramOpts::new(
-                "tollgate_cache_serve_seconds",
-                "From the request's head to the first byte of an answer out of the cache",
-            )
-            .buckets(OVERHEADS.to_vec()),
-            &["tier"],
-        )?;
-        registry.register(Box::new(cache_serve.clone()))?;
-        let cache_bytes = IntGaugeVec::new(
-            Opts::new("tollgate_cache_bytes", "Bytes of stored answers"),
-            &["tier"],
-        )?;
-        registry.register(Box::new(cache_bytes.clone()))?;
         let log_dropped = Gauge::new(
             "tollgate_log_lines_dropped_total",
             "Log lines dropped because standard error did not keep up",
@@ -211,41 +194,7 @@ impl Metrics {
                 &["result"],
             )?,
             log_dropped,
-            cache_requests: counter(
-                "tollgate_cache_requests_total",
-                "Requests by what the cache had to do with them: hit, stale, coalesced, miss, bypass, refresh",
-                &["gateway", "provider", "status"],
-            )?,
-            cache_serve,
-            cache_stored: counter(
-                "tollgate_cache_stored_total",
-                "Answers written to a tier",
-                &["tier"],
-            )?,
-            cache_stored_bytes: counter(
-                "tollgate_cache_stored_bytes_total",
-                "Bytes of answers written to a tier",
-                &["tier"],
-            )?,
-            cache_bytes,
-            cache_evicted: counter(
-                "tollgate_cache_evictions_total",
-                "Answers that made room for others",
-                &["tier"],
-            )?,
-            cache_errors: counter(
-                "tollgate_cache_errors_total",
-                "Faults of the store; each was a miss or an answer that was not stored",
-                &["kind"],
-            )?,
-            cache_disk_owned: gauge(
-                "tollgate_cache_disk_owned",
-                "1 while this process has the disk tier; a predecessor may still have it",
-            )?,
-            cache_flights: gauge(
-                "tollgate_cache_flights",
-                "Calls to providers whose answers are recorded, and answers about to be stored",
-            )?,
+            cache: CacheMetrics::new(&register)?,
             registry,
         })
     }
@@ -305,9 +254,10 @@ impl Metrics {
             record.provider_label(),
             status.name(),
         ];
-        self.cache_requests.with_label_values(&labels).inc();
+        self.cache.requests.with_label_values(&labels).inc();
         if let (Some(tier), Some(first)) = (record.cache.from, record.first_byte) {
-            self.cache_serve
+            self.cache
+                .serve
                 .with_label_values(&[tier.name()])
                 .observe(first.as_secs_f64());
         }
@@ -315,38 +265,41 @@ impl Metrics {
 
     /// Counts an answer written to a tier.
     pub fn cache_stored(&self, tier: Tier, bytes: u64) {
-        self.cache_stored.with_label_values(&[tier.name()]).inc();
-        self.cache_stored_bytes
+        self.cache.stored.with_label_values(&[tier.name()]).inc();
+        self.cache
+            .stored_bytes
             .with_label_values(&[tier.name()])
             .inc_by(bytes);
     }
 
     /// The bytes of stored answers in a tier.
     pub fn cache_bytes(&self, tier: Tier, bytes: u64) {
-        self.cache_bytes
+        self.cache
+            .bytes
             .with_label_values(&[tier.name()])
             .set(i64::try_from(bytes).unwrap_or(i64::MAX));
     }
 
     /// Counts an answer that made room for others.
     pub fn cache_evicted(&self, tier: Tier) {
-        self.cache_evicted.with_label_values(&[tier.name()]).inc();
+        self.cache.evicted.with_label_values(&[tier.name()]).inc();
     }
 
     /// Counts a fault of the store.
     pub fn cache_error(&self, kind: &'static str) {
-        self.cache_errors.with_label_values(&[kind]).inc();
+        self.cache.errors.with_label_values(&[kind]).inc();
     }
 
     /// How many calls are in flight.
     pub fn cache_flights(&self, count: usize) {
-        self.cache_flights
+        self.cache
+            .flights
             .set(i64::try_from(count).unwrap_or(i64::MAX));
     }
 
     /// Whether this process has the disk tier.
     pub fn cache_disk_owned(&self, owned: bool) {
-        self.cache_disk_owned.set(owned.into());
+        self.cache.disk_owned.set(owned.into());
     }
 
     /// Memory reserved for held bodies, in bytes.
@@ -385,6 +338,91 @@ impl Metrics {
             log::error!("cannot render the metrics: {error}");
         }
         String::from_utf8(text).unwrap_or_default()
+    }
+}
+
+impl CacheMetrics {
+    fn new(register: &Register<'_>) -> prometheus::Result<Self> {
+        Ok(Self {
+            requests: register.counter(
+                "tollgate_cache_requests_total",
+                "Requests by what the cache had to do with them: hit, stale, coalesced, miss, bypass, refresh",
+                &["gateway", "provider", "status"],
+            )?,
+            serve: register.histogram(
+                "tollgate_cache_serve_seconds",
+                "From the request's head to the first byte of an answer out of the cache",
+                &["tier"],
+                &OVERHEADS,
+            )?,
+            stored: register.counter(
+                "tollgate_cache_stored_total",
+                "Answers written to a tier",
+                &["tier"],
+            )?,
+            stored_bytes: register.counter(
+                "tollgate_cache_stored_bytes_total",
+                "Bytes of answers written to a tier",
+                &["tier"],
+            )?,
+            bytes: register.gauges("tollgate_cache_bytes", "Bytes of stored answers", &["tier"])?,
+            evicted: register.counter(
+                "tollgate_cache_evictions_total",
+                "Answers that made room for others",
+                &["tier"],
+            )?,
+            errors: register.counter(
+                "tollgate_cache_errors_total",
+                "Faults of the store; each was a miss or an answer that was not stored",
+                &["kind"],
+            )?,
+            disk_owned: register.gauge(
+                "tollgate_cache_disk_owned",
+                "1 while this process has the disk tier; a predecessor may still have it",
+            )?,
+            flights: register.gauge(
+                "tollgate_cache_flights",
+                "Calls to providers whose answers are recorded, and answers about to be stored",
+            )?,
+        })
+    }
+}
+
+impl Register<'_> {
+    fn counter(
+        &self,
+        name: &str,
+        help: &str,
+        labels: &[&str],
+    ) -> prometheus::Result<IntCounterVec> {
+        let vec = IntCounterVec::new(Opts::new(name, help), labels)?;
+        self.0.register(Box::new(vec.clone()))?;
+        Ok(vec)
+    }
+
+    fn histogram(
+        &self,
+        name: &str,
+        help: &str,
+        labels: &[&str],
+        buckets: &[f64],
+    ) -> prometheus::Result<HistogramVec> {
+        let opts = HistogramOpts::new(name, help).buckets(buckets.to_vec());
+        let vec = HistogramVec::new(opts, labels)?;
+        self.0.register(Box::new(vec.clone()))?;
+        Ok(vec)
+    }
+
+    fn gauge(&self, name: &str, help: &str) -> prometheus::Result<IntGauge> {
+        let gauge = IntGauge::new(name, help)?;
+        self.0.register(Box::new(gauge.clone()))?;
+        Ok(gauge)
+    }
+
+    fn gauges(&self, name: &str, help: &str, labels: &[&str]) -> prometheus::Result<IntGaugeVec> {
+        let vec = IntGaugeVec::new(Opts::new(name, help), labels)?;
+        self.0.register(Box::new(vec.clone()))?;
+        Ok(vec)
     }
 }
 
