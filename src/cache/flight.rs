@@ -244,7 +244,8 @@ impl Flights {
     fn leave(self: &Arc<Self>, flight: &Arc<Flight>, id: u64) {
         flight.state.lock().readers.remove(&id);
         let mut shard = self.shard(&flight.key);
-        if flight.listeners.fetch_sub(1, Ordering::AcqRel) > 1 {
+        if flight.listeners.fetch_sub(1, Ordering::AcqRel) > 1 || flight.is_whole() {
+            // A whole answer can be found here until it is stored.
             return;
         }
         match flight.when_alone {
@@ -307,6 +308,10 @@ impl Flight {
     fn enter(&self, phase: Phase) {
         self.state.lock().phase = phase;
         self.changed.send_replace(());
+    }
+
+    fn is_whole(&self) -> bool {
+        matches!(self.state.lock().phase, Phase::Whole)
     }
 
     fn is_under_way(&self) -> bool {

@@ -205,7 +205,13 @@ async fn the_disk_goes_to_the_new_process_of_an_upgrade() {
     on_disk(&gateway, 1).await;
     let upgraded = gateway.ask(Request::new("POST", "/-/upgrade")).await;
     assert_eq!(upgraded.status, 200, "{}", upgraded.text());
-    on_disk(&gateway, 0).await;
+    // The old process had stored one; the new one counts anew.
+    gateway
+        .metrics_when("the new process with the disk", |metrics| {
+            metrics.sum("tollgate_cache_disk_owned", &[]) == 1.0
+                && metrics.sum("tollgate_cache_stored_total", &[("tier", "disk")]) == 0.0
+        })
+        .await;
     let one = asked("one").send(&gateway).await;
     assert_eq!(
         (status(&one), one.text().as_str()),

@@ -158,7 +158,9 @@ async fn a_whole_answer_is_not_ended_by_leaving() {
     let recorded = open(lead, 100, 1000).finish();
     listener.leave();
     assert_eq!(calls.0.load(Ordering::SeqCst), 0);
+    assert_eq!(flights.len(), 1, "findable until it is stored");
     drop(recorded);
+    assert!(flights.is_empty());
 }
 
 #[tokio::test]
