@@ -37,6 +37,8 @@ async fn in_flight(gateway: &Gateway, count: usize) {
             metrics.sum("tollgate_requests_in_flight", &[]) >= count as f64
         })
         .await;
+    // Counted when their heads are read: their bodies follow, and then they join.
+    tokio::time::sleep(Duration::from_millis(500)).await;
 }
 
 #[tokio::test]
