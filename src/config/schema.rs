@@ -151,6 +151,8 @@ pub struct Provider {
     /// Connect here (`host:port`) instead of to the host of the URL; `Host`, TLS name and
     /// signatures keep naming the URL's host. For private endpoints and egress proxies.
     pub connect_to: Option<String>,
+    /// As `connect_to`, for the server that exchanges service accounts for tokens.
+    pub token_connect_to: Option<String>,
     /// Headers set on every request to this provider. Values may be secrets.
     pub headers: BTreeMap<String, Secret>,
     /// How a key is put on a request.

@@ -61,7 +61,7 @@ pub struct Options {
     /// Authorities to trust instead of the system's.
     pub ca: Option<Arc<CaType>>,
     /// Connect here whatever the URL's host; `Host` and the TLS name keep naming that.
-    pub connect_to: Option<SocketAddr>,
+    pub connect_to: Option<(Box<str>, u16)>,
 }
 
 /// A minimal HTTPS client.
@@ -107,10 +107,11 @@ impl TokenClient {
     }
 
     async fn addresses(&self, server: &Server<'_>) -> Result<Vec<SocketAddr>, PostError> {
-        if let Some(address) = self.options.connect_to {
-            return Ok(vec![address]);
-        }
-        let found = self.resolver.resolve(server.host, server.port).await;
+        let (host, port) = match &self.options.connect_to {
+            Some((host, port)) => (&**host, *port),
+            None => (server.host, server.port),
+        };
+        let found = self.resolver.resolve(host, port).await;
         found.map_err(unreachable)
     }
 }
@@ -226,12 +227,15 @@ mod tests {
     use super::*;
 
     /// Resolves the name to a dead address and a live one.
+    const RELAY: &str = "relay.example";
+
     struct Fixed(SocketAddr);
 
     #[async_trait]
     impl Resolve for Fixed {
         async fn resolve(&self, host: &str, port: u16) -> io::Result<Vec<SocketAddr>> {
-            assert_eq!((host, port), ("token.example", self.0.port()));
+            assert!(matches!(host, "token.example" | RELAY), "{host}");
+            assert_eq!(port, self.0.port());
             // Nothing listens at the first address.
             let nowhere = SocketAddr::from(([127, 0, 0, 1], 1));
             Ok(vec![nowhere, self.0])
@@ -432,11 +436,11 @@ mod tests {
         let (address, ca, server) = tls_server().await;
         let options = Options {
             ca: trusting.then_some(ca),
-            connect_to: Some(address),
+            connect_to: Some((RELAY.into(), address.port())),
             ..Options::default()
         };
         let url = format!("https://{host}/token");
-        let client = client(NoNames, options);
+        let client = client(Fixed(address), options);
         let outcome = client.post_form(&url.parse().unwrap(), FORM.into()).await;
         assert_eq!(server.await.unwrap().is_some(), outcome.is_ok());
         outcome

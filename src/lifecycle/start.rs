@@ -265,6 +265,11 @@ fn leave_connect_to_the_door() -> HttpServerOptions {
     options
 }
 
+/// Idle connections to providers that are kept for each thread, the least recently used going
+/// first. Pingora's 128 would make more requests at a time than that pay for a new connection
+/// and its TLS; an idle one costs some 30 KiB.
+const IDLE_CONNECTIONS: usize = 1024;
+
 fn server_conf(settings: &Settings, takeover: Option<&Path>) -> ServerConf {
     let socket = takeover.map_or_else(|| settings.upgrade_socket.clone(), PathBuf::from);
     ServerConf {
@@ -273,6 +278,7 @@ fn server_conf(settings: &Settings, takeover: Option<&Path>) -> ServerConf {
         work_stealing: settings.threads > 1,
         upgrade_sock: socket.display().to_string(),
         grace_period_seconds: Some(OUT_OF_REACH),
+        upstream_keepalive_pool_size: IDLE_CONNECTIONS,
         ..ServerConf::default()
     }
 }

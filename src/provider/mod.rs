@@ -75,6 +75,8 @@ pub struct StoredKey {
 pub struct Connection {
     /// Connect here instead of to the URL's host.
     pub connect_to: Option<(Box<str>, u16)>,
+    /// Connect here instead of to the host of a service account's token server.
+    pub token_connect_to: Option<(Box<str>, u16)>,
     /// To establish a connection, TLS included.
     pub connect_timeout: Duration,
     /// Longest silence.

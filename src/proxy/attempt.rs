@@ -141,6 +141,7 @@ pub fn token_endpoint(dns: &Arc<Dns>, connection: Option<&Connection>) -> Arc<dy
     let connector = Arc::clone(CONNECTOR.get_or_init(|| Arc::new(Connector::new(None))));
     let options = Options {
         ca: connection.and_then(|connection| connection.ca.clone()),
+        connect_to: connection.and_then(|connection| connection.token_connect_to.clone()),
         ..Options::default()
     };
     Arc::new(TokenClient::new(

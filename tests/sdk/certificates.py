@@ -17,6 +17,7 @@ SERVER_NAMES = (
     "localhost",
     f"bedrock-runtime.{AWS_REGION}.amazonaws.com",
     f"{GOOGLE_LOCATION}-aiplatform.googleapis.com",
+    "oauth2.googleapis.com",
 )
 RSA_BITS = 2048
 

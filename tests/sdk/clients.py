@@ -106,6 +106,16 @@ def vertex_client_without_account(url: str) -> genai.Client:
     return genai.Client(vertexai=True, http_options=options)
 
 
+def vertex_client_with_account_as_key(account: str, url: str) -> genai.Client:
+    """The application has the service account, base64-encoded, where a token would stand."""
+    options = HttpOptions(
+        base_url=url + VERTEX_LOCATION_PATH,
+        base_url_resource_scope=ResourceScope.COLLECTION,
+        headers={"Authorization": account},
+    )
+    return genai.Client(vertexai=True, http_options=options)
+
+
 def _with_own_key(slug: str, client: Callable[[str], object]) -> Sdk:
     return Sdk(
         slug=slug,

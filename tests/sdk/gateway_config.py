@@ -37,6 +37,15 @@ def plain(fake: Fake) -> dict:
     return _config({**providers, **_clouds(fake)})
 
 
+def without_stored_keys(fake: Fake) -> dict:
+    """As `plain`, but every application brings its own credentials."""
+    config = plain(fake)
+    for provider in config["providers"].values():
+        provider.pop("keys", None)
+    del config["accounts"]["default"]["gateways"]["default"]["authentication"]
+    return config
+
+
 def caching(fake: Fake) -> dict:
     """As `plain`, with the cache on."""
     config = plain(fake)
@@ -91,5 +100,9 @@ def _clouds(fake: Fake) -> dict:
     connection = {"connect_to": f"127.0.0.1:{fake.https_port}", "tls": {"ca": str(fake.ca)}}
     return {
         "aws-bedrock": {**connection, "keys": [{"value": json.dumps(aws_key)}]},
-        "google-vertex-ai": {**connection, "keys": [{"file": str(account_file)}]},
+        "google-vertex-ai": {
+            **connection,
+            "token_connect_to": connection["connect_to"],
+            "keys": [{"file": str(account_file)}],
+        },
     }

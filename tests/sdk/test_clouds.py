@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import base64
+import json
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 
 import httpx
+import pytest
 from botocore.auth import SigV4Auth
 from botocore.awsrequest import AWSRequest
 from botocore.credentials import Credentials
@@ -13,9 +17,16 @@ import gateway_config
 import recorded
 import stack
 from cases import case_named
-from clients import BEDROCK_PATH, SDKS, VERTEX_PATH, vertex_client_with_own_account
+from clients import (
+    BEDROCK_PATH,
+    SDKS,
+    VERTEX_PATH,
+    vertex_client_with_account_as_key,
+    vertex_client_with_own_account,
+)
 from comparison import go
 from fake.app import TOKEN_PATH
+from fake.google import GOOGLE_AUDIENCE
 from fake.identities import (
     AWS_CLIENT_KEY_ID,
     AWS_REGION,
@@ -24,6 +35,7 @@ from fake.identities import (
     AWS_STORED_KEY_ID,
     GOOGLE_LOCATION,
 )
+from google.genai.errors import ClientError
 from stack import Fake
 
 AWS_HOST = f"bedrock-runtime.{AWS_REGION}.amazonaws.com"
@@ -95,3 +107,38 @@ def test_a_ready_google_token_passes_untouched(fake: Fake, gateway: str) -> None
     assert exchange["path"] == TOKEN_PATH
     assert "python-requests" in recorded.header(exchange, "user-agent"), "not the client's own"
     assert recorded.header(asked, "host") == GOOGLE_HOST
+
+
+@pytest.mark.parametrize("scheme", ["Bearer ", ""])
+@pytest.mark.parametrize("encode", [base64.b64encode, base64.urlsafe_b64encode])
+def test_the_clients_own_service_account_is_exchanged_once(
+    fake: Fake, scheme: str, encode: Callable[[bytes], bytes]
+) -> None:
+    account = {**gateway_config.service_account(fake), "token_uri": GOOGLE_AUDIENCE}
+    own = scheme + encode(json.dumps(account).encode()).decode()
+    case = case_named("vertex-generate")
+    name = f"vertex-{scheme.strip() or 'bare'}-{encode.__name__}"
+    with stack.gateway(fake, name, gateway_config.without_stored_keys(fake)) as url:
+        client = vertex_client_with_account_as_key(own, url + VERTEX_PATH)
+        fake.take_records()
+        answers = [case.call(client) for _ in range(3)]
+        exchange, *asked = fake.take_records()
+    assert {answer.text for answer in answers} == {VERTEX_TEXT}
+    assert exchange["path"] == TOKEN_PATH
+    assert recorded.header(exchange, "host") == "oauth2.googleapis.com"
+    tokens = {recorded.header(request, "authorization") for request in asked}
+    assert len(asked) == len(answers)
+    assert len(tokens) == 1
+    assert tokens.pop().startswith("Bearer ya29.")
+
+
+def test_a_clients_account_never_sends_the_gateway_elsewhere(fake: Fake, gateway: str) -> None:
+    account = json.dumps(gateway_config.service_account(fake))
+    own = "Bearer " + base64.b64encode(account.encode()).decode()
+    client = vertex_client_with_account_as_key(own, gateway + VERTEX_PATH)
+    fake.take_records()
+    with pytest.raises(ClientError) as refusal:
+        case_named("vertex-generate").call(client)
+    assert refusal.value.code == 400
+    assert "`token_uri` must be Google's" in str(refusal.value)
+    assert fake.take_records() == []

@@ -113,6 +113,7 @@ fn merge(entry: schema::Provider, change: schema::Provider) -> schema::Provider 
         format,
         allow_insecure,
         connect_to,
+        token_connect_to,
         headers,
         auth,
         keys,
@@ -138,6 +139,7 @@ fn merge(entry: schema::Provider, change: schema::Provider) -> schema::Provider 
         format: format.or(entry.format),
         allow_insecure: allow_insecure.or(entry.allow_insecure),
         connect_to: connect_to.or(entry.connect_to),
+        token_connect_to: token_connect_to.or(entry.token_connect_to),
         headers: entry.headers.into_iter().chain(headers).collect(),
         auth: auth.or(entry.auth),
         keys,
@@ -180,6 +182,7 @@ impl Builder<'_> {
             format,
             allow_insecure,
             connect_to,
+            token_connect_to,
             headers,
             auth,
             keys,
@@ -216,6 +219,7 @@ impl Builder<'_> {
             headers: self.headers(&headers),
             connection: self.connection(
                 connect_to.as_deref(),
+                token_connect_to.as_deref(),
                 &timeouts,
                 &tls,
                 http.unwrap_or_default(),
@@ -324,13 +328,17 @@ impl Builder<'_> {
     fn connection(
         &mut self,
         connect_to: Option<&str>,
+        token_connect_to: Option<&str>,
         timeouts: &schema::Timeouts,
         tls: &schema::ProviderTls,
         http: schema::HttpVersion,
     ) -> Connection {
         let schema::Timeouts { connect, idle } = timeouts;
         let schema::ProviderTls { ca } = tls;
-        let connect_to = connect_to.and_then(|text| self.ok("connect_to", host_and_port(text)));
+        let mut place =
+            |field, text: Option<&str>| text.and_then(|text| self.ok(field, host_and_port(text)));
+        let connect_to = place("connect_to", connect_to);
+        let token_connect_to = place("token_connect_to", token_connect_to);
         let authorities = ca.as_deref().and_then(|file| {
             let loaded = authorities(file);
             self.ok("tls.ca", loaded)
@@ -342,6 +350,7 @@ impl Builder<'_> {
         ));
         Connection {
             connect_to,
+            token_connect_to,
             connect_timeout: connect.map_or(Duration::from_secs(10), |d| d.0),
             idle_timeout: idle.map_or(Duration::from_secs(600), |d| d.0),
             ca: authorities,
