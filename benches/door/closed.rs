@@ -35,6 +35,8 @@ pub struct Throughput {
     pub per_second: f64,
     /// Processor time of the process under test per request, in microseconds.
     pub cpu_micros: Option<f64>,
+    /// What of it was not on the path of requests.
+    pub beside_micros: Option<f64>,
 }
 
 /// When the connections stop sending.
@@ -207,6 +209,7 @@ pub struct Snapshot {
     at: Instant,
     done: u64,
     cpu: Option<Duration>,
+    beside: Option<Duration>,
 }
 
 impl Snapshot {
@@ -216,6 +219,7 @@ impl Snapshot {
             at: Instant::now(),
             done,
             cpu: leg.process.as_ref().map(|p| p.cpu()).transpose()?,
+            beside: leg.process.as_ref().map(|p| p.cpu_beside()).transpose()?,
         })
     }
 
@@ -225,10 +229,14 @@ impl Snapshot {
         if done == 0.0 {
             return Err("nothing was answered".into());
         }
-        let spent = self.cpu.zip(before.cpu).map(|(now, then)| now - then);
+        let micros = |now: Option<Duration>, then: Option<Duration>| {
+            let spent = now.zip(then).map(|(now, then)| now.saturating_sub(then));
+            spent.map(|spent| spent.as_secs_f64() * 1e6 / done)
+        };
         Ok(Throughput {
             per_second: done / (self.at - before.at).as_secs_f64(),
-            cpu_micros: spent.map(|cpu| cpu.as_secs_f64() * 1e6 / done),
+            cpu_micros: micros(self.cpu, before.cpu),
+            beside_micros: micros(self.beside, before.beside),
         })
     }
 }

@@ -96,6 +96,10 @@ pub enum Measure {
     Rate,
     /// Processor time of the process under test per request, µs.
     CpuPerRequest,
+    /// What of it is on the path of requests, µs.
+    CpuOnPath,
+    /// What of it is spent on other threads, to keep answers, µs.
+    CpuBeside,
     /// Median latency from the time a request was due, µs.
     LatencyP50,
     /// 99th percentile of it, µs.

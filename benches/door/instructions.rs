@@ -7,12 +7,12 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use clap::Args;
+use clap::{Args, ValueEnum};
 
 use crate::legs::{self, Leg};
 use crate::process::{self, Cores, Scratch};
-use crate::request::Questions;
-use crate::{Binaries, Outcome, closed};
+use crate::request::{Numbers, Questions};
+use crate::{Binaries, Outcome, cached, closed};
 
 /// How long callgrind may take to write its file.
 const WRITE_LIMIT: Duration = Duration::from_secs(60);
@@ -24,12 +24,43 @@ pub struct Options {
     /// Body size in bytes.
     #[arg(long, default_value_t = 1024)]
     size: usize,
+    /// Give the gateway a cache that has every answer, or none of them.
+    #[arg(long, value_enum)]
+    cache: Option<Cached>,
     /// Requests of the shorter run.
     #[arg(long, default_value_t = 2000)]
     requests: u64,
     /// Where the profiles are kept, for callgrind_annotate.
     #[arg(long, default_value = "target/callgrind")]
     profiles: PathBuf,
+}
+
+/// What the cache does with the requests.
+#[derive(ValueEnum, Clone, Copy, PartialEq, Debug)]
+enum Cached {
+    Hit,
+    Miss,
+}
+
+impl Options {
+    fn setup(&self) -> legs::Setup {
+        match self.cache {
+            Some(_) => legs::CACHING,
+            None => legs::PLAIN,
+        }
+    }
+
+    /// What bare is asked too, though it caches nothing.
+    fn questions(&self, leg: &Leg) -> Questions {
+        let numbers = match self.cache {
+            Some(Cached::Miss) => Numbers {
+                first: 1,
+                count: u64::MAX,
+            },
+            _ => Numbers::ONE,
+        };
+        Questions::new(leg, self.size, numbers, None)
+    }
 }
 
 /// Prints instructions per request of bare Pingora and of the gateway, and the ratio.
@@ -80,14 +111,12 @@ fn profile(
     };
     let leg = match name {
         "bare" => legs::bare(name, address, cores, &scratch, &wrap)?,
-        _ => legs::gateway(binaries, legs::PLAIN, address, cores, &scratch, &wrap)?,
+        _ => legs::gateway(binaries, options.setup(), address, cores, &scratch, &wrap)?,
     };
-    closed::send(
-        &leg,
-        Questions::same(&leg, options.size),
-        CONNECTIONS,
-        requests,
-    )?;
+    if options.cache == Some(Cached::Hit) {
+        cached::fill(&leg, options.size, Numbers::ONE)?;
+    }
+    closed::send(&leg, options.questions(&leg), CONNECTIONS, requests)?;
     end(leg)?;
     let text = std::fs::read_to_string(&file).map_err(|e| format!("{}: {e}", file.display()))?;
     total(&text).ok_or_else(|| format!("{} has no totals", file.display()))

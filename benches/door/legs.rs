@@ -28,7 +28,7 @@ pub const PLAIN: Setup = Setup {
     cache: None,
 };
 /// A cache whose answers lie in memory, on disk too.
-const CACHING: Setup = Setup {
+pub const CACHING: Setup = Setup {
     name: "caching-gateway",
     cache: Some("memory: 64MiB, disk: 1GiB"),
 };

@@ -261,7 +261,12 @@ impl Run<'_> {
     /// No question was ever asked before, and every answer is kept.
     fn misses(&mut self, size: usize) -> Outcome<()> {
         let load = self.load(cached::CONNECTIONS);
-        let measures = [Measure::Rate, Measure::CpuPerRequest];
+        let measures = [
+            Measure::Rate,
+            Measure::CpuPerRequest,
+            Measure::CpuOnPath,
+            Measure::CpuBeside,
+        ];
         self.rounds(Cell::Misses(size), measures, |leg| {
             // A nanosecond has less than one question: no window begins before another's end.
             let first = streams::now_nanos();
@@ -272,7 +277,10 @@ impl Run<'_> {
             let questions = Questions::new(leg, size, new, Some(leg.says(CacheStatus::Miss)));
             let (shown, count) = closed::measure(leg, questions, load)?;
             cached::look_for_latest(leg, size, Numbers { first, count })?;
-            Ok([Some(shown.per_second), shown.cpu_micros])
+            let (all, beside) = (shown.cpu_micros, shown.beside_micros);
+            let on_path = all.zip(beside).map(|(all, beside)| all - beside);
+            let beside = beside.filter(|_| leg.metrics.is_some());
+            Ok([Some(shown.per_second), all, on_path, beside])
         })
     }
 

@@ -5,6 +5,7 @@
 //! another. Also here: what a client's `Accept-Encoding` says, since answers are stored in
 //! the encoding in which they came.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::fmt;
 
@@ -28,8 +29,9 @@ pub struct KeyParts<'a> {
     pub provider: &'a str,
     /// The request method.
     pub method: &'a str,
-    /// Scheme and authority of the upstream.
-    pub origin: &'a str,
+    /// Scheme, authority, and whatever else tells one upstream from another, written one
+    /// after the other.
+    pub origin: [&'a str; 4],
     /// Path and query of the upstream request.
     pub path_and_query: &'a str,
     /// The encodings that the client takes, as [`encodings`] gives them.
@@ -120,7 +122,7 @@ impl Key {
         layout.identity(identity);
         layout.field(Field::Provider, provider.as_bytes());
         layout.field(Field::Method, method.as_bytes());
-        layout.field(Field::Origin, origin.as_bytes());
+        layout.joined(Field::Origin, origin);
         layout.field(Field::PathAndQuery, path_and_query.as_bytes());
         layout.field(Field::Encodings, encodings.as_bytes());
         layout.field(Field::Stream, &[u8::from(*stream)]);
@@ -157,6 +159,14 @@ impl fmt::Debug for Key {
     }
 }
 
+/// Most names are in lower case already.
+fn lower_case(name: &str) -> Cow<'_, str> {
+    match name.bytes().any(|byte| byte.is_ascii_uppercase()) {
+        true => name.to_ascii_lowercase().into(),
+        false => name.into(),
+    }
+}
+
 /// The bytes that are digested.
 struct Layout(Vec<u8>);
 
@@ -166,6 +176,15 @@ impl Layout {
         self.value(value);
     }
 
+    fn joined(&mut self, field: Field, parts: &[&str]) {
+        self.0.push(field as u8);
+        let length: usize = parts.iter().map(|part| part.len()).sum();
+        self.0.extend_from_slice(&(length as u64).to_le_bytes());
+        for part in parts {
+            self.0.extend_from_slice(part.as_bytes());
+        }
+    }
+
     fn value(&mut self, value: &[u8]) {
         self.0
             .extend_from_slice(&(value.len() as u64).to_le_bytes());
@@ -173,9 +192,9 @@ impl Layout {
     }
 
     fn pairs(&mut self, field: Field, pairs: &[(&str, &[u8])]) {
-        let mut pairs: Vec<(String, &[u8])> = pairs
+        let mut pairs: Vec<(Cow<str>, &[u8])> = pairs
             .iter()
-            .map(|(name, value)| (name.to_ascii_lowercase(), *value))
+            .map(|(name, value)| (lower_case(name), *value))
             .collect();
         // Stable: values of one name keep their order.
         pairs.sort_by(|(one, _), (other, _)| one.cmp(other));
@@ -320,7 +339,7 @@ mod tests {
             identity: Identity::Shared,
             provider: "openai",
             method: "POST",
-            origin: "https://api.openai.com",
+            origin: ["https://", "api.openai.com", " ", "0"],
             path_and_query: "/v1/chat/completions",
             encodings: "gzip",
             stream: false,
@@ -361,7 +380,9 @@ mod tests {
             changed(|p| p.identity = sent(&[("authorizationB", b"earer a")])),
             changed(|p| p.provider = "azure-openai"),
             changed(|p| p.method = "GET"),
-            changed(|p| p.origin = "http://api.openai.com"),
+            changed(|p| p.origin[0] = "http://"),
+            changed(|p| p.origin[1] = "api.openai.example"),
+            changed(|p| p.origin[3] = "1"),
             changed(|p| p.path_and_query = "/v1/chat/completions?a=1"),
             changed(|p| p.encodings = ""),
             changed(|p| p.encodings = "br,gzip"),

@@ -59,6 +59,11 @@ impl fmt::Display for Problem {
 impl std::error::Error for Problem {}
 
 impl Pointers {
+    /// Whether there is none.
+    pub fn is_empty(&self) -> bool {
+        self.paths.is_empty()
+    }
+
     /// Compiles a list; the first mistake is named.
     pub fn parse(list: &[String]) -> Result<Self, Problem> {
         if list.len() > MOST {

@@ -16,6 +16,7 @@ use uuid::Uuid;
 
 use super::entry::{Entry, Facts};
 use super::flight::{Flights, Head, Recorded};
+use super::keeper::Keeper;
 use super::key::Key;
 use super::near::Near;
 use super::stamps::{Purge, Stamps};
@@ -53,6 +54,7 @@ pub struct Cache {
     metrics: Arc<Metrics>,
     tiers: OnceLock<Tiers>,
     stamps: Arc<Stamps>,
+    keeper: OnceLock<Keeper>,
     near: Mutex<Near>,
     compared: AtomicU64,
 }
@@ -95,6 +97,7 @@ impl Cache {
             metrics,
             tiers: OnceLock::new(),
             stamps: Arc::new(Stamps::open(durable)),
+            keeper: OnceLock::new(),
             near: Mutex::new(Near::new(NEAR)),
             compared: AtomicU64::new(0),
         }
@@ -125,7 +128,7 @@ impl Cache {
     /// Stores an answer, off the path of its request: it is looked into first.
     pub fn keep(self: &Arc<Self>, made: Made, recorded: Recorded) {
         let cache = Arc::clone(self);
-        tokio::spawn(async move {
+        let keep = move || {
             let entry = entry(made, &recorded, SystemTime::now());
             // One that was purged meanwhile must not take the place of a newer one.
             if let Some(entry) = entry.filter(|entry| !cache.is_purged(entry)) {
@@ -133,7 +136,11 @@ impl Cache {
             }
             // Only now: whoever comes meanwhile finds either the flight or the entry.
             drop(recorded.landing);
-        });
+        };
+        let keeper = self.keeper.get_or_init(Keeper::start);
+        if keeper.submit(keep).is_err() {
+            self.metrics.cache_error("keep_full");
+        }
     }
 
     /// Tells the metrics what there is right now.
@@ -210,6 +217,9 @@ impl Cache {
     /// Writes what is still to be written and gives the disk up, for good. Waits for the disk,
     /// a few seconds at most.
     pub fn release_disk(&self) {
+        if let Some(keeper) = self.keeper.get() {
+            keeper.flush();
+        }
         if let Some(tiers) = self.tiers.get() {
             tiers.release_disk();
         }

@@ -24,6 +24,8 @@ use super::response::{ERROR_SOURCE, own_headers};
 
 /// What of an answer's head was for its first reader only: cookies, the ids of its request,
 /// what was left of its quota, and how it was carried.
+///
+/// In the order of the alphabet.
 const NOT_SHARED: [&str; 30] = [
     "age",
     "alt-svc",
@@ -45,6 +47,7 @@ const NOT_SHARED: [&str; 30] = [
     "set-cookie",
     "set-cookie2",
     "te",
+    "tollgate-error-source",
     "trailer",
     "transfer-encoding",
     "upgrade",
@@ -54,7 +57,6 @@ const NOT_SHARED: [&str; 30] = [
     "x-correlation-id",
     "x-request-id",
     "x-trace-id",
-    "tollgate-error-source",
 ];
 const NOT_SHARED_FAMILIES: [&str; 4] = ["x-ratelimit-", "anthropic-ratelimit-", "x-envoy-", PREFIX];
 
@@ -62,21 +64,14 @@ const NOT_SHARED_FAMILIES: [&str; 4] = ["x-ratelimit-", "anthropic-ratelimit-", 
 /// `kept`, those who come later.
 pub fn head_for_others(response: &ResponseHeader, kept: bool) -> Head {
     let mut headers = Vec::with_capacity(response.headers.len());
-    let mut add = |name: &[u8], value: &HeaderValue| {
+    // A head that came over HTTP/2 has no cases, and this iterator nothing.
+    let mut cases = response.case_header_iter();
+    for (name, value) in &response.headers {
+        let as_it_came = cases.next().map(|(name, _)| name.as_slice());
         // Who waits for an error must know how long to wait before asking again.
-        let patience = !kept && name.eq_ignore_ascii_case(RETRY_AFTER.as_str().as_bytes());
-        if patience || is_shared(name) {
-            let name = String::from_utf8_lossy(name).into_owned();
-            headers.push((name.into_boxed_str(), value.clone()));
-        }
-    };
-    for (name, value) in response.case_header_iter() {
-        add(name.as_slice(), value);
-    }
-    // A head that came over HTTP/2 has no cases, and that iterator nothing.
-    if response.case_header_iter().next().is_none() {
-        for (name, value) in &response.headers {
-            add(name.as_str().as_bytes(), value);
+        if is_shared(name.as_str()) || (!kept && name == RETRY_AFTER) {
+            let name = as_it_came.unwrap_or(name.as_str().as_bytes());
+            headers.push((String::from_utf8_lossy(name).into(), value.clone()));
         }
     }
     Head {
@@ -85,11 +80,10 @@ pub fn head_for_others(response: &ResponseHeader, kept: bool) -> Head {
     }
 }
 
-fn is_shared(name: &[u8]) -> bool {
-    let name = name.to_ascii_lowercase();
-    let is = |known: &&str| known.as_bytes() == name.as_slice();
-    let begins = |family: &&str| name.starts_with(family.as_bytes());
-    !NOT_SHARED.iter().any(is) && !NOT_SHARED_FAMILIES.iter().any(begins)
+/// `name` is in lower case.
+fn is_shared(name: &str) -> bool {
+    let family = |family: &&str| name.starts_with(family);
+    NOT_SHARED.binary_search(&name).is_err() && !NOT_SHARED_FAMILIES.iter().any(family)
 }
 
 /// Gives a stored answer: a stream with the pauses with which it came where its pieces were
@@ -273,6 +267,7 @@ mod tests {
         ] {
             response.append_header(name, value).unwrap();
         }
+        assert!(NOT_SHARED.is_sorted());
         let waiting = head_for_others(&response, false);
         assert_eq!(waiting.headers.last().unwrap().1, "3");
         let head = head_for_others(&response, true);

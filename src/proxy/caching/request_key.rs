@@ -1,5 +1,7 @@
 //! The key of a request, out of its head, its held body, and what the deployment sets itself.
 
+use std::borrow::Cow;
+use std::cell::RefCell;
 use std::sync::Arc;
 
 use http::header::{ACCEPT, HeaderMap, HeaderName, ORIGIN};
@@ -8,19 +10,31 @@ use pingora_proxy::Session;
 use super::policy;
 use crate::cache::canonical;
 use crate::cache::key::{Content, Identity, Key, KeyParts};
+use crate::cache::recent::Recent;
 use crate::proxy::context::{Body, Context};
 use crate::wire;
 
 /// Bodies over this many bytes are digested on another thread.
 const LARGE: usize = 1 << 20;
 
+thread_local! {
+    /// What this thread has digested, while its bodies are what its digests are of: without
+    /// an `ignore`, which differs from gateway to gateway.
+    static RECENT: RefCell<Recent> = RefCell::default();
+}
+
 /// The digest of the held body. A large one is made beside the requests: it takes milliseconds.
 pub async fn digest(ctx: &Context) -> Option<canonical::Body> {
     let (Body::Held { bytes, .. }, Some(gateway)) = (&ctx.body, &ctx.gateway) else {
         return None;
     };
+    let ignore = &gateway.cache.ignore;
     if bytes.len() <= LARGE {
-        return Some(canonical::digest(bytes, &gateway.cache.ignore));
+        let made = || canonical::digest(bytes, ignore);
+        return Some(match ignore.is_empty() {
+            true => RECENT.with_borrow_mut(|recent| recent.digest(bytes, made)),
+            false => made(),
+        });
     }
     let (bytes, gateway) = (bytes.clone(), Arc::clone(gateway));
     let digest = move || canonical::digest(&bytes, &gateway.cache.ignore);
@@ -48,21 +62,21 @@ pub fn of(
     };
     let answer_headers = answer_headers(ctx, &head.headers);
     let path_and_query = match gateway.cache.shared {
-        true => without_keys(&route.target.path_and_query, ctx),
-        false => route.target.path_and_query.clone(),
+        true => Cow::from(without_keys(&route.target.path_and_query, ctx)),
+        false => Cow::from(&route.target.path_and_query),
     };
     let target = &route.target.origin;
-    let scheme = if target.tls { "https" } else { "http" };
+    let scheme = if target.tls { "https://" } else { "http://" };
     let authority = target.authority.to_str().unwrap_or_default();
     // What a deployment sets on every request to the provider changes its answers too.
-    let origin = format!("{scheme}://{authority} {}", provider.fingerprint);
+    let origin = [scheme, authority, " ", &provider.fingerprint];
     Some(Key::of(&KeyParts {
         account: &gateway.account,
         gateway: &gateway.id,
         identity: identity(ctx, &head.headers),
         provider: &provider.slug,
         method: head.method.as_str(),
-        origin: &origin,
+        origin,
         path_and_query: &path_and_query,
         encodings,
         stream: digest.stream,
