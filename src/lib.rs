@@ -9,9 +9,10 @@
 //! 5. [`provider`]: where the request goes; [`dns`]: at which address;
 //! 6. [`credential`]: how it pays;
 //! 7. [`cache`]: whether it was answered before, or is being answered right now;
-//! 8. [`wire`]: how its answer can be ended honestly; [`usage`]: what it cost in tokens;
-//! 9. [`mod@error`]: what clients can receive from the gateway itself;
-//! 10. [`record`], [`telemetry`]: one record per request, and its views.
+//! 8. [`routing`]: what a provider's failure means, and when it is tried again;
+//! 9. [`wire`]: how its answer can be ended honestly; [`usage`]: what it cost in tokens;
+//! 10. [`mod@error`]: what clients can receive from the gateway itself;
+//! 11. [`record`], [`telemetry`]: one record per request, and its views.
 //!
 //! Around them: [`mock`] (a built-in provider), [`lifecycle`] (start, reload,
 //! upgrade, drain), [`cache`] (stored answers), [`admin`] (the operators' listener) and [`cli`].
@@ -33,6 +34,7 @@ pub mod mock;
 pub mod provider;
 pub mod proxy;
 pub mod record;
+pub mod routing;
 pub mod telemetry;
 pub mod usage;
 pub mod wire;
