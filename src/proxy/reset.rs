@@ -25,7 +25,7 @@ pub fn when_closed(session: &Http1) {
 /// Another descriptor of the same socket. Pingora shows a socket only as the number of its
 /// descriptor, with which safe code can do little but send it; what arrives is a descriptor
 /// that it may use. That is slow, and done once per broken answer.
-fn duplicate(socket: RawFd) -> Result<OwnedFd> {
+pub fn duplicate(socket: RawFd) -> Result<OwnedFd> {
     let (from, to) = UnixDatagram::pair()?;
     let sent = [socket];
     let rights = [ControlMessage::ScmRights(&sent)];
