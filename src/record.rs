@@ -90,6 +90,31 @@ impl AnsweredFrom {
     }
 }
 
+/// Why there was no answer to give but a stored one past its time.
+#[derive(Debug, Clone)]
+pub enum Fault {
+    /// The provider answered with this status.
+    Status(u16),
+    /// It did not answer, or could not be asked.
+    Failure(Failure),
+}
+
+impl Fault {
+    const fn status(&self) -> Option<u16> {
+        match self {
+            Self::Status(status) => Some(*status),
+            Self::Failure(_) => None,
+        }
+    }
+
+    const fn failure(&self) -> Option<&Failure> {
+        match self {
+            Self::Status(_) => None,
+            Self::Failure(failure) => Some(failure),
+        }
+    }
+}
+
 /// What the cache knows of one request.
 #[derive(Debug, Clone, Default)]
 pub struct CacheFacts {
@@ -105,6 +130,8 @@ pub struct CacheFacts {
     pub usage: Option<Usage>,
     /// The JSON pointer to what made it differ from a similar request before.
     pub differs_at: Option<Box<str>>,
+    /// What a stored answer past its time stood in for, unless that was purged meanwhile.
+    pub stood_in_for: Option<Fault>,
 }
 
 /// One finished request. Durations count from the moment its head was read.
@@ -140,8 +167,6 @@ pub struct RequestRecord {
     pub streamed: bool,
     /// What went wrong in the gateway, or between it and the provider.
     pub failure: Option<Failure>,
-    /// Who is at fault, for a status of 400 and above or a broken answer.
-    pub error_source: Option<Source>,
     /// Tries at the provider.
     pub attempts: u32,
     /// The last try went over a connection that was already open.
@@ -196,7 +221,6 @@ impl RequestRecord {
             status: kind.status(),
             streamed: false,
             failure: Some(Failure::new(kind)),
-            error_source: Some(kind.source()),
             attempts: 0,
             reused: false,
             request_bytes: 0,
@@ -230,16 +254,32 @@ impl RequestRecord {
             .map_or("", |mounted| &mounted.provider.slug)
     }
 
-    /// What kind of error it was, out of a closed vocabulary: [`crate::error::Kind::name`],
-    /// or a class of provider statuses.
-    pub fn error_kind(&self) -> Option<&'static str> {
-        match (&self.failure, self.status) {
-            (Some(failure), _) => Some(failure.kind.name()),
-            (None, 429) => Some("provider_429"),
-            (None, 400..=499) => Some("provider_4xx"),
-            (None, 500..) => Some("provider_5xx"),
-            (None, _) => None,
+    /// What went wrong, also where the client was spared it: who is at fault, and the kind out
+    /// of a closed vocabulary: [`crate::error::Kind::name`], or a class of provider statuses.
+    pub fn error(&self) -> Option<(Source, &'static str)> {
+        if let Some(failure) = self.any_failure() {
+            return Some((failure.kind.source(), failure.kind.name()));
         }
+        let kind = match self.provider_status().unwrap_or(self.status) {
+            429 => "provider_429",
+            400..=499 => "provider_4xx",
+            500.. => "provider_5xx",
+            _ => return None,
+        };
+        Some((Source::Provider, kind))
+    }
+
+    /// The failure of the request, or else the one that a stored answer stood in for.
+    fn any_failure(&self) -> Option<&Failure> {
+        let stood_in_for = self.cache.stood_in_for.as_ref();
+        self.failure
+            .as_ref()
+            .or_else(|| stood_in_for.and_then(Fault::failure))
+    }
+
+    /// The provider's status that a stored answer stood in for.
+    fn provider_status(&self) -> Option<u16> {
+        self.cache.stood_in_for.as_ref().and_then(Fault::status)
     }
 
     /// All facts by name, in the order of the access log. Absent ones are left out.
@@ -259,8 +299,7 @@ impl RequestRecord {
             traceparent,
             status,
             streamed,
-            failure,
-            error_source,
+            failure: _, // written as the error and its detail
             attempts,
             reused,
             request_bytes,
@@ -278,6 +317,7 @@ impl RequestRecord {
                     source: cache_source,
                     usage,
                     differs_at,
+                    stood_in_for: _, // written as the error, with its status or its detail
                 },
         } = self;
         let text = |text: &str| Value::Text(Cow::Owned(text.to_owned()));
@@ -297,10 +337,13 @@ impl RequestRecord {
         client.inspect(|client| write("client", Value::Text(client.to_string().into())));
         write("status", Value::Number((*status).into()));
         write("streamed", Value::Flag(*streamed));
-        error_source.inspect(|source| write("error_source", text(source.name())));
-        self.error_kind().inspect(|kind| write("error", text(kind)));
-        failure
-            .as_ref()
+        self.error().inspect(|(source, kind)| {
+            write("error_source", text(source.name()));
+            write("error", text(kind));
+        });
+        self.provider_status()
+            .inspect(|status| write("provider_status", Value::Number((*status).into())));
+        self.any_failure()
             .inspect(|failure| write("detail", Value::Text(failure.to_string().into())));
         write("attempts", Value::Number((*attempts).into()));
         write("reused", Value::Flag(*reused));

@@ -24,7 +24,7 @@ use crate::cache::store::Made;
 use crate::cache::tiers::Tier;
 use crate::config::schema::Auth;
 use crate::error::{Failure, Kind};
-use crate::record::{AnsweredFrom, CacheStatus};
+use crate::record::{AnsweredFrom, CacheStatus, Fault};
 use crate::usage::Usage;
 
 use super::context::{Body, Context, Spend};
@@ -378,7 +378,7 @@ async fn follow(
             .await?;
             Ok(Next::Answered)
         }
-        Turn::Failed(failure) => match stand_in(door, session, ctx).await {
+        Turn::Failed(failure) => match stand_in(door, session, ctx, &failure).await {
             Some(given) => given.map(|()| Next::Answered),
             None => {
                 ctx.cache.status = Some(CacheStatus::Coalesced);
@@ -586,11 +586,13 @@ pub fn has_stand_in(ctx: &Context, status: u16) -> bool {
 }
 
 /// A request that asked the provider, or waited for one that did, failed before its answer
-/// began. With a stored answer that may stand in, its client and all who wait get that.
+/// began. With a stored answer that may stand in, its client and all who wait get that; the
+/// record tells for what.
 pub async fn stand_in(
     door: &Door,
     session: &mut Session,
     ctx: &mut Context,
+    failure: &Failure,
 ) -> Option<Result<(), Failure>> {
     let (entry, from) = ctx.caching.as_mut()?.stale.take()?;
     if door.cache.is_purged(&entry) {
@@ -599,6 +601,10 @@ pub async fn stand_in(
     if let Some(lead) = take_lead(ctx) {
         lead.found(Arc::clone(&entry));
     }
+    // The provider's status, if it has answered, says more.
+    ctx.cache
+        .stood_in_for
+        .get_or_insert_with(|| Fault::Failure(failure.clone()));
     Some(give(session, ctx, &entry, from, CacheStatus::Stale).await)
 }
 

@@ -102,7 +102,7 @@ pub async fn give_up(
     session.set_keepalive(None);
     if !begun
         && kind.source() == Source::Provider
-        && let Some(given) = caching::stand_in(door, session, ctx).await
+        && let Some(given) = caching::stand_in(door, session, ctx, &failure).await
     {
         ctx.failure = given.err();
         ctx.answered = Some(Instant::now());

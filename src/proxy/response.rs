@@ -13,7 +13,7 @@ use pingora_proxy::Session;
 
 use crate::directives::PREFIX;
 use crate::error::{Failure, Kind};
-use crate::record::{CacheStatus, Source};
+use crate::record::{CacheStatus, Fault, Source};
 use crate::wire::{Framing, Watch};
 
 use super::context::Context;
@@ -44,11 +44,12 @@ pub fn head_arrived(
     }
     let status = response.status.as_u16();
     if caching::has_stand_in(ctx, status) {
+        ctx.cache.stood_in_for = Some(Fault::Status(status));
         return Err(Failure::new(Kind::UpstreamInvalid)
             .with_detail(format!("the provider answered {status}")));
     }
     ctx.answer.head = Some(Instant::now());
-    ctx.answer.status = response.status.as_u16();
+    ctx.answer.status = status;
     let header = |name| response.headers.get(name).map(HeaderValue::as_bytes);
     let framing = Framing::of(header(CONTENT_TYPE), header(CONTENT_ENCODING));
     ctx.answer.streamed = upgraded || framing != Framing::Other;

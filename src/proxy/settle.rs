@@ -10,7 +10,7 @@ use pingora_proxy::Session;
 
 use crate::config::schema::AccessLog;
 use crate::error::{Failure, Kind};
-use crate::record::{RequestRecord, Source};
+use crate::record::RequestRecord;
 use crate::telemetry::access;
 use crate::telemetry::metrics::Metrics;
 
@@ -132,13 +132,6 @@ pub fn publish(door: &Door, session: &mut Session, error: Option<&Error>, ctx: &
 
 fn record(asked: Asked, sent: Sent, ctx: &mut Context) -> RequestRecord {
     let now = ctx.answered.unwrap_or_else(Instant::now);
-    let status = sent.status;
-    let failure = ctx.failure.take();
-    let error_source = match (&failure, status) {
-        (Some(failure), _) => Some(failure.kind.source()),
-        (None, 400..) => Some(Source::Provider),
-        (None, _) => None,
-    };
     RequestRecord {
         id: ctx.id,
         started: ctx.started,
@@ -153,10 +146,9 @@ fn record(asked: Asked, sent: Sent, ctx: &mut Context) -> RequestRecord {
         client: asked.client,
         user_agent: asked.user_agent,
         traceparent: asked.traceparent,
-        status,
+        status: sent.status,
         streamed: ctx.answer.streamed,
-        failure,
-        error_source,
+        failure: ctx.failure.take(),
         attempts: ctx.attempt.count,
         reused: ctx.attempt.reused,
         request_bytes: sent.request_bytes,

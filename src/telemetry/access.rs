@@ -76,6 +76,8 @@ pub fn push_quoted(line: &mut String, text: &str) {
 #[cfg(test)]
 pub(crate) mod tests {
     use super::*;
+    use crate::error::{Failure, Kind};
+    use crate::record::Fault;
     use std::time::{Duration, SystemTime};
 
     pub(crate) fn record() -> RequestRecord {
@@ -95,7 +97,6 @@ pub(crate) mod tests {
             status: 200,
             streamed: false,
             failure: None,
-            error_source: None,
             attempts: 1,
             reused: true,
             request_bytes: 10,
@@ -125,10 +126,40 @@ pub(crate) mod tests {
     }
 
     #[test]
+    fn a_line_tells_what_a_stored_answer_stood_in_for() {
+        let mut record = record();
+        record.cache.stood_in_for = Some(Fault::Status(503));
+        let told = line(AccessLog::Logfmt, &record);
+        assert!(
+            told.contains(" error_source=provider error=provider_5xx provider_status=503 "),
+            "{told}"
+        );
+        let told = json(&record);
+        assert_eq!(
+            (&told["status"], &told["error"], &told["provider_status"]),
+            (&200.into(), &"provider_5xx".into(), &503.into())
+        );
+        let failure = Failure::new(Kind::UpstreamTimeout);
+        record.cache.stood_in_for = Some(Fault::Failure(failure.clone()));
+        let told = json(&record);
+        assert_eq!(
+            (&told["error"], &told["detail"], &told["provider_status"]),
+            (
+                &"upstream_timeout".into(),
+                &failure.to_string().into(),
+                &serde_json::Value::Null
+            )
+        );
+    }
+
+    fn json(record: &RequestRecord) -> serde_json::Value {
+        let line = line(AccessLog::Json, record);
+        serde_json::from_str(&format!("{{\"x\":0{line}}}")).unwrap_or_default()
+    }
+
+    #[test]
     fn json_lines_are_json() {
-        let line = line(AccessLog::Json, &record());
-        let object: serde_json::Value =
-            serde_json::from_str(&format!("{{\"x\":0{line}}}")).unwrap_or_default();
+        let object = json(&record());
         assert_eq!(object["model"], "a model\n\"x\"");
         assert_eq!(object["bytes_out"], 20);
         assert_eq!(object["reused"], true);

@@ -128,7 +128,7 @@ impl Metrics {
             )?,
             errors: counter(
                 "tollgate_errors_total",
-                "Requests that failed, by who is at fault (client, gateway or provider) and kind",
+                "Requests that failed, or were given a stored answer instead, by who is at fault (client, gateway or provider) and kind",
                 &["gateway", "provider", "source", "kind"],
             )?,
             duration: histogram(
@@ -238,7 +238,7 @@ impl Metrics {
                 .with_label_values(&[gateway, provider, status])
                 .inc();
         }
-        if let (Some(source), Some(kind)) = (record.error_source, record.error_kind()) {
+        if let Some((source, kind)) = record.error() {
             self.errors
                 .with_label_values(&[gateway, provider, source.name(), kind])
                 .inc();
@@ -460,7 +460,6 @@ fn status_label(status: u16, digits: &mut [u8; 3]) -> &str {
 mod tests {
     use super::*;
     use crate::error::{Failure, Kind};
-    use crate::record::Source;
     use crate::telemetry::access::tests::record;
 
     #[test]
@@ -470,13 +469,12 @@ mod tests {
         let mut failed = record();
         failed.status = 504;
         failed.failure = Some(Failure::new(Kind::UpstreamTimeout));
-        failed.error_source = Some(Source::Gateway);
         metrics.publish(&failed);
         let text = metrics.render(0);
         for line in [
             r#"tollgate_requests_total{gateway="",provider="",status="200"} 1"#,
             r#"tollgate_requests_total{gateway="",provider="",status="504"} 1"#,
-            r#"tollgate_errors_total{gateway="",kind="upstream_timeout",provider="",source="gateway"} 1"#,
+            r#"tollgate_errors_total{gateway="",kind="upstream_timeout",provider="",source="provider"} 1"#,
             r#"tollgate_request_bytes_total{gateway="",provider=""} 20"#,
             r#"tollgate_request_duration_seconds_count{gateway="",provider=""} 2"#,
         ] {

@@ -3,7 +3,8 @@
 use std::time::Duration;
 
 use crate::cache::{BODY, chat, status, store, stored, with_cache};
-use crate::support::{Answer, Gate, Gateway, Protocol, Reply, Request, Upstream};
+use crate::observability::errors;
+use crate::support::{Answer, Gate, Gateway, Protocol, Reply, Request, Response, Upstream};
 
 /// The shortest time for which an answer may be kept.
 const MINUTE: Duration = Duration::from_secs(60);
@@ -92,18 +93,39 @@ async fn is_given_while_a_new_one_is_fetched(
 }
 
 async fn stands_in_for_a_provider_that_fails(gateway: &Gateway, upstream: &Upstream) {
-    let failures = [
-        Reply::Close,
-        Reply::Reset,
-        Answer::new(500).text("no").into(),
-        Answer::new(503).into(),
-        Answer::new(429).into(),
+    let failures: [(Reply, &str); 5] = [
+        (Reply::Close, "error=upstream_unreachable detail="),
+        (Reply::Reset, "error=upstream_unreachable detail="),
+        (
+            Answer::new(500).text("no").into(),
+            "error=provider_5xx provider_status=500",
+        ),
+        (
+            Answer::new(503).into(),
+            "error=provider_5xx provider_status=503",
+        ),
+        (
+            Answer::new(429).into(),
+            "error=provider_429 provider_status=429",
+        ),
     ];
-    for failure in failures {
+    for (failure, told) in failures {
         upstream.always(failure);
         let stale = chat(BODY).send(gateway).await;
         assert_eq!((stale.status, status(&stale)), (200, "HIT"));
         assert!(stale.text().contains("old"));
+        let line = line_of(gateway, &stale).await;
+        for told in ["status=200", "cache=stale", "error_source=provider", told] {
+            assert!(line.contains(&format!(" {told}")), "{told} in {line}");
+        }
+    }
+    let metrics = gateway.metrics().await;
+    for (kind, count) in [
+        ("upstream_unreachable", 2.0),
+        ("provider_5xx", 2.0),
+        ("provider_429", 1.0),
+    ] {
+        assert_eq!(errors(&metrics, "provider", kind), count, "{kind}");
     }
     // An error that blames the request is told.
     upstream.always(Answer::new(400).text("no"));
@@ -112,4 +134,14 @@ async fn stands_in_for_a_provider_that_fails(gateway: &Gateway, upstream: &Upstr
     let new = chat(BODY).send(gateway).await;
     assert_eq!(status(&new), "MISS");
     assert!(new.text().contains("new"));
+}
+
+/// The access log's line of an answered request.
+async fn line_of(gateway: &Gateway, answer: &Response) -> String {
+    let start = format!("id={} ", answer.header("cf-aig-log-id").unwrap());
+    let log = gateway.logged(&start).await;
+    log.lines()
+        .find(|line| line.contains(&start))
+        .unwrap()
+        .to_owned()
 }

@@ -16,7 +16,7 @@ fn requests(metrics: &Metrics, status: &str) -> f64 {
 }
 
 /// Failed requests of `kind` that `source` is to blame for.
-fn errors(metrics: &Metrics, source: &str, kind: &str) -> f64 {
+pub fn errors(metrics: &Metrics, source: &str, kind: &str) -> f64 {
     metrics.sum(
         "tollgate_errors_total",
         &[("source", source), ("kind", kind)],
