@@ -15,7 +15,7 @@ use pingora_core::protocols::http::HttpTask;
 use pingora_core::protocols::http::subrequest::server::SubrequestHandle;
 use pingora_http::RequestHeader;
 use pingora_proxy::subrequest::{BodyMode, Ctx};
-use pingora_proxy::{PreparedSubrequest, Session};
+use pingora_proxy::{Session, SubrequestSpawner};
 
 use crate::error::{Failure, Kind};
 
@@ -62,13 +62,7 @@ pub async fn run(door: &Door, session: &mut Session, ctx: &mut Context) -> Resul
     let outer = Context::new(ctx.snapshot.clone());
     let state = std::mem::replace(ctx, outer);
     ctx.handed_over = true;
-    let handover: Handover = Mutex::new(Some(state));
-    let sub = Ctx::builder()
-        .body_mode(BodyMode::ExpectBody)
-        .user_ctx(Box::new(handover))
-        .build();
-    let (prepared, handle) = spawner.create_subrequest(session.as_downstream(), sub);
-    spawn(door, prepared);
+    let handle = start(door, session, &spawner, state);
     // A client that leaves ends the carrying; the subrequest finds its channel closed, cancels
     // the call and settles the request.
     carry(session, handle).await
@@ -85,14 +79,8 @@ pub fn run_in_background(door: &Door, session: &mut Session, state: Context) {
         log::error!("a stored answer is not fetched anew: {error}");
         return;
     }
-    let handover: Handover = Mutex::new(Some(state));
-    let sub = Ctx::builder()
-        .body_mode(BodyMode::ExpectBody)
-        .user_ctx(Box::new(handover))
-        .build();
-    let (prepared, handle) = spawner.create_subrequest(session.as_downstream(), sub);
+    let handle = start(door, session, &spawner, state);
     *session.req_header_mut() = head;
-    spawn(door, prepared);
     tokio::spawn(async move {
         let SubrequestHandle { tx, mut rx, .. } = handle;
         // It has ended already if this fails.
@@ -101,14 +89,26 @@ pub fn run_in_background(door: &Door, session: &mut Session, state: Context) {
     });
 }
 
-/// Runs a subrequest. The process does not end before it has: its client may have left while
-/// its answer goes on being recorded.
-fn spawn(door: &Door, prepared: PreparedSubrequest) {
+/// Starts a subrequest on the head of `session` that takes `state` over. The process does not
+/// end before it has: its client may have left while its answer goes on being recorded.
+fn start(
+    door: &Door,
+    session: &Session,
+    spawner: &SubrequestSpawner,
+    state: Context,
+) -> SubrequestHandle {
+    let handover: Handover = Mutex::new(Some(state));
+    let sub = Ctx::builder()
+        .body_mode(BodyMode::ExpectBody)
+        .user_ctx(Box::new(handover))
+        .build();
+    let (prepared, handle) = spawner.create_subrequest(session.as_downstream(), sub);
     let phase = Arc::clone(&door.phase);
     tokio::spawn(async move {
         let _counted = phase.request();
         cancel::until_cancelled(prepared.run()).await;
     });
+    handle
 }
 
 fn framed_as_placeholder(head: &mut RequestHeader) {

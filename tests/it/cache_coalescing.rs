@@ -6,10 +6,24 @@ use crate::cache::{BODY, cached, chat, status, stored, with_cache};
 use crate::support::conf::at;
 use crate::support::upstream::End;
 use crate::support::{
-    Answer, Ending, Gate, Gateway, Protocol, Reply, Request, Response, Upstream, within,
+    Answer, Ending, Gate, Gateway, Protocol, Reply, Request, Response, Upstream, body, within,
 };
 
+/// Asks for a stream.
+const STREAM: &str = r#"{"stream":true}"#;
 const DONE: &str = "data: [DONE]\n\n";
+
+/// A provider that speaks this version of HTTP, and a gateway that caches in front of it.
+async fn speaking(http: Protocol) -> (Upstream, Gateway) {
+    let (upstream, version) = match http {
+        Protocol::H1 => (Upstream::h1().await, "http: h1"),
+        Protocol::H2 => (Upstream::h2c().await, "http: h2"),
+    };
+    let provider = at(&upstream, "openai", "/v1", version);
+    let accounts = "accounts: { default: { gateways: { default: { cache: {} } } } }\n";
+    let gateway = Gateway::start(&(provider + accounts)).await;
+    (upstream, gateway)
+}
 
 /// Sends `count` copies of `request` at once.
 fn all_at_once(
@@ -41,17 +55,44 @@ async fn in_flight(gateway: &Gateway, count: usize) {
     tokio::time::sleep(Duration::from_millis(500)).await;
 }
 
+/// What `count` clients get that ask the same at once: `reply`, which begins when all wait.
+async fn asked_at_once(
+    gateway: &Gateway,
+    upstream: &Upstream,
+    reply: Answer,
+    count: usize,
+) -> Vec<Response> {
+    let gate = Gate::new();
+    upstream.script(reply.after(&gate));
+    let tasks = all_at_once(gateway, &chat(BODY), count);
+    in_flight(gateway, count).await;
+    gate.open();
+    joined(tasks).await
+}
+
+/// A client that leaves after the first event of its stream.
+async fn one_leaves(gateway: &Gateway) {
+    let mut live = chat(STREAM).open(gateway).await;
+    live.read_past("1\n\n").await;
+}
+
+/// A gateway that drains calls for `time`.
+async fn draining(upstream: &Upstream, time: &str) -> Gateway {
+    let beside = format!(", on_client_disconnect: {{ drain: {time} }}");
+    Gateway::start(&with_cache(upstream, "ttl: 5m", &beside)).await
+}
+
+/// An answer of a byte and, when the gate opens, `length` more.
+fn large(length: usize, gate: &Gate) -> Answer {
+    let bytes = body::octets(length);
+    let reply = Answer::new(200).chunked().text("x").wait(gate);
+    bytes.chunks(50_000).fold(reply, Answer::bytes)
+}
+
 #[tokio::test]
 async fn late_joiners_get_what_has_passed_at_once_and_then_follow_live() {
-    for (upstream, version) in [
-        (Upstream::h1().await, "http: h1"),
-        (Upstream::h2c().await, "http: h2"),
-    ] {
-        let gateway = Gateway::start(&format!(
-            "{}accounts: {{ default: {{ gateways: {{ default: {{ cache: {{}} }} }} }} }}\n",
-            at(&upstream, "openai", "/v1", version)
-        ))
-        .await;
+    for http in [Protocol::H1, Protocol::H2] {
+        let (upstream, gateway) = speaking(http).await;
         let (one, two) = (Gate::new(), Gate::new());
         upstream.script(
             Answer::sse()
@@ -62,7 +103,7 @@ async fn late_joiners_get_what_has_passed_at_once_and_then_follow_live() {
                 .wait(&two)
                 .text(DONE),
         );
-        let request = chat(r#"{"stream":true}"#);
+        let request = chat(STREAM);
         let mut leader = request.open(&gateway).await;
         leader.read_past("2\n\n").await;
         let mut followers = Vec::new();
@@ -102,7 +143,7 @@ async fn a_thousand_identical_streams_are_one_call_and_a_thousand_whole_answers(
         }
     }
     upstream.script(reply.text(DONE));
-    let tasks = all_at_once(&gateway, &chat(r#"{"stream":true}"#), 1000);
+    let tasks = all_at_once(&gateway, &chat(STREAM), 1000);
     in_flight(&gateway, 1000).await;
     gate.open();
     let answers = joined(tasks).await;
@@ -143,16 +184,11 @@ async fn a_thousand_wait_out_a_bad_minute_with_a_handful_of_calls() {
 async fn an_endless_bad_moment_is_everybodys_after_three_tries() {
     let upstream = Upstream::h1().await;
     let gateway = Gateway::start(&cached(&upstream)).await;
-    let gate = Gate::new();
     let reply = Answer::new(503)
         .header("content-type", "application/json")
         .text("{\"busy\":1}");
-    upstream.script(reply.clone().after(&gate));
-    upstream.always(reply);
-    let tasks = all_at_once(&gateway, &chat(BODY), 50);
-    in_flight(&gateway, 50).await;
-    gate.open();
-    for answer in joined(tasks).await {
+    upstream.always(reply.clone());
+    for answer in asked_at_once(&gateway, &upstream, reply, 50).await {
         assert_eq!(
             (answer.status, answer.text().as_str()),
             (503, "{\"busy\":1}")
@@ -180,17 +216,9 @@ async fn who_wait_for_a_provider_that_cannot_be_reached_get_an_honest_error() {
 async fn a_provider_that_asks_for_long_patience_keeps_nobody_waiting() {
     let upstream = Upstream::h1().await;
     let gateway = Gateway::start(&cached(&upstream)).await;
-    let gate = Gate::new();
-    upstream.script(Answer::new(429).header("retry-after", "3600").after(&gate));
-    let tasks = all_at_once(&gateway, &chat(BODY), 20);
-    in_flight(&gateway, 20).await;
-    gate.open();
-    assert!(
-        joined(tasks)
-            .await
-            .iter()
-            .all(|answer| answer.status == 429)
-    );
+    let reply = Answer::new(429).header("retry-after", "3600");
+    let answers = asked_at_once(&gateway, &upstream, reply, 20).await;
+    assert!(answers.iter().all(|answer| answer.status == 429));
     upstream.only().await;
 }
 
@@ -198,15 +226,10 @@ async fn a_provider_that_asks_for_long_patience_keeps_nobody_waiting() {
 async fn an_error_that_blames_the_request_is_given_to_all_who_wait_and_not_kept() {
     let upstream = Upstream::h1().await;
     let gateway = Gateway::start(&cached(&upstream)).await;
-    let gate = Gate::new();
     let reply = Answer::new(422)
         .header("content-type", "application/json")
         .text("{\"error\":\"no\"}");
-    upstream.script(reply.after(&gate));
-    let tasks = all_at_once(&gateway, &chat(BODY), 40);
-    in_flight(&gateway, 40).await;
-    gate.open();
-    for answer in joined(tasks).await {
+    for answer in asked_at_once(&gateway, &upstream, reply, 40).await {
         assert_eq!(
             (answer.status, answer.text().as_str()),
             (422, "{\"error\":\"no\"}")
@@ -220,17 +243,9 @@ async fn an_error_that_blames_the_request_is_given_to_all_who_wait_and_not_kept(
 
 #[tokio::test]
 async fn a_leader_that_leaves_does_not_fail_those_who_follow() {
-    for (upstream, version) in [
-        (Upstream::h1().await, "http: h1"),
-        (Upstream::h2c().await, "http: h2"),
-    ] {
+    for http in [Protocol::H1, Protocol::H2] {
         for protocol in [Protocol::H1, Protocol::H2] {
-            let gateway = Gateway::start(&format!(
-                "{}accounts: {{ default: {{ gateways: {{ default: {{ cache: {{}} }} }} }} }}\n",
-                at(&upstream, "openai", "/v1", version)
-            ))
-            .await;
-            let before = upstream.requests().len();
+            let (upstream, gateway) = speaking(http).await;
             let (head, rest) = (Gate::new(), Gate::new());
             upstream.script(
                 Answer::sse()
@@ -239,22 +254,18 @@ async fn a_leader_that_leaves_does_not_fail_those_who_follow() {
                     .wait(&rest)
                     .text(DONE),
             );
-            let request = chat(r#"{"stream":true}"#).over(protocol);
+            let request = chat(STREAM).over(protocol);
             let leader = request.clone().open(&gateway).await;
             let mut follower = request.open(&gateway).await;
             drop(leader);
             head.open();
             follower.read_past("1\n\n").await;
             // Whoever comes when the leader has long gone follows too.
-            let late = chat(r#"{"stream":true}"#).open(&gateway).await;
+            let late = chat(STREAM).open(&gateway).await;
             rest.open();
             assert_eq!(follower.finish().await.ending, Ending::Whole);
             assert_eq!(late.finish().await.text(), format!("data: 1\n\n{DONE}"));
-            assert_eq!(
-                upstream.requests().len(),
-                before + 1,
-                "{version} {protocol:?}"
-            );
+            assert_eq!(upstream.requests().len(), 1, "{http:?} {protocol:?}");
         }
     }
 }
@@ -286,15 +297,8 @@ async fn a_leader_that_leaves_before_the_head_does_not_fail_those_who_follow() {
 
 #[tokio::test]
 async fn a_call_that_nobody_waits_for_is_cancelled() {
-    for (upstream, version) in [
-        (Upstream::h1().await, "http: h1"),
-        (Upstream::h2c().await, "http: h2"),
-    ] {
-        let gateway = Gateway::start(&format!(
-            "{}accounts: {{ default: {{ gateways: {{ default: {{ cache: {{}} }} }} }} }}\n",
-            at(&upstream, "openai", "/v1", version)
-        ))
-        .await;
+    for http in [Protocol::H1, Protocol::H2] {
+        let (upstream, gateway) = speaking(http).await;
         // Before the head, alone and with a follower that leaves too; and in the middle.
         for (number, followers) in [0, 2].into_iter().enumerate() {
             upstream.script(Reply::Silence);
@@ -309,9 +313,7 @@ async fn a_call_that_nobody_waits_for_is_cancelled() {
             upstream.abandoned(number + 1).await;
         }
         upstream.script(Answer::sse().text("data: 1\n\n").wait(&Gate::new()));
-        let mut live = chat(r#"{"stream":true}"#).open(&gateway).await;
-        live.read_past("1\n\n").await;
-        drop(live);
+        one_leaves(&gateway).await;
         upstream.abandoned(3).await;
         stored(&gateway).await;
         // Every request has its line, also those that were ended from outside.
@@ -327,22 +329,14 @@ async fn a_call_that_nobody_waits_for_is_cancelled() {
 #[tokio::test]
 async fn a_call_that_is_drained_is_kept() {
     let upstream = Upstream::h1().await;
-    let draining = with_cache(
-        &upstream,
-        "ttl: 5m",
-        ", on_client_disconnect: { drain: 30s }",
-    );
-    let gateway = Gateway::start(&draining).await;
+    let gateway = draining(&upstream, "30s").await;
     let gate = Gate::new();
     upstream.script(Answer::sse().text("data: 1\n\n").wait(&gate).text(DONE));
-    let request = chat(r#"{"stream":true}"#);
-    let mut live = request.open(&gateway).await;
-    live.read_past("1\n\n").await;
-    drop(live);
+    one_leaves(&gateway).await;
     tokio::time::sleep(Duration::from_millis(300)).await;
     gate.open();
     stored(&gateway).await;
-    let again = request.send(&gateway).await;
+    let again = chat(STREAM).send(&gateway).await;
     assert_eq!(status(&again), "HIT");
     assert_eq!(again.text(), format!("data: 1\n\n{DONE}"));
     assert!(!upstream.only().await.abandoned);
@@ -352,16 +346,9 @@ async fn a_call_that_is_drained_is_kept() {
 #[tokio::test]
 async fn a_drain_has_an_end() {
     let upstream = Upstream::h1().await;
-    let draining = with_cache(
-        &upstream,
-        "ttl: 5m",
-        ", on_client_disconnect: { drain: 300ms }",
-    );
-    let gateway = Gateway::start(&draining).await;
+    let gateway = draining(&upstream, "300ms").await;
     upstream.script(Answer::sse().text("data: 1\n\n").wait(&Gate::new()));
-    let mut live = chat(r#"{"stream":true}"#).open(&gateway).await;
-    live.read_past("1\n\n").await;
-    drop(live);
+    one_leaves(&gateway).await;
     upstream.abandoned(1).await;
 }
 
@@ -378,7 +365,7 @@ async fn a_broken_answer_is_broken_for_everybody_and_says_so() {
                 .text("data: 2\n\n")
                 .end(end),
         );
-        let request = chat(r#"{"stream":true}"#);
+        let request = chat(STREAM);
         let mut leader = request.open(&gateway).await;
         leader.read_past("1\n\n").await;
         let follower = request.open(&gateway).await;
@@ -403,9 +390,7 @@ async fn a_slow_leader_slows_nobody_over_http1() {
     let upstream = Upstream::h1().await;
     let gateway = Gateway::start(&with_cache(&upstream, "max_body: 8MiB", "")).await;
     let gate = Gate::new();
-    let bytes = crate::support::body::octets(6_000_000);
-    let reply = Answer::new(200).chunked().text("x").wait(&gate);
-    upstream.script(bytes.chunks(50_000).fold(reply, Answer::bytes));
+    upstream.script(large(6_000_000, &gate));
     // It reads nothing, and far more comes than sockets take.
     let leader = chat(BODY).open(&gateway).await;
     let follower = chat(BODY).open(&gateway).await;
@@ -422,15 +407,10 @@ async fn a_slow_leader_slows_nobody_over_http1() {
 async fn who_wait_for_an_error_learn_how_long_to_wait() {
     let upstream = Upstream::h1().await;
     let gateway = Gateway::start(&cached(&upstream)).await;
-    let gate = Gate::new();
     let reply = Answer::new(503)
         .header("retry-after", "99")
         .header("set-cookie", "a=b");
-    upstream.script(reply.after(&gate));
-    let tasks = all_at_once(&gateway, &chat(BODY), 10);
-    in_flight(&gateway, 10).await;
-    gate.open();
-    let answers = joined(tasks).await;
+    let answers = asked_at_once(&gateway, &upstream, reply, 10).await;
     assert!(
         answers
             .iter()
@@ -446,17 +426,12 @@ async fn who_wait_for_an_error_learn_how_long_to_wait() {
 async fn an_encoding_that_was_not_asked_for_is_shared_with_nobody() {
     let upstream = Upstream::h1().await;
     let gateway = Gateway::start(&cached(&upstream)).await;
-    let gate = Gate::new();
-    let zipped = crate::support::body::encoded("gzip", b"{}");
+    let zipped = body::encoded("gzip", b"{}");
     let reply = Answer::json("")
         .header("content-encoding", "gzip")
         .bytes(&zipped);
-    upstream.script(reply.after(&gate));
     upstream.always(Answer::json("{}"));
-    let tasks = all_at_once(&gateway, &chat(BODY), 10);
-    in_flight(&gateway, 10).await;
-    gate.open();
-    let answers = joined(tasks).await;
+    let answers = asked_at_once(&gateway, &upstream, reply, 10).await;
     let zipped = answers
         .iter()
         .filter(|answer| answer.header("content-encoding").is_some());
@@ -469,10 +444,7 @@ async fn a_slow_follower_slows_nobody() {
     let upstream = Upstream::h1().await;
     let gateway = Gateway::start(&with_cache(&upstream, "max_body: 8MiB", "")).await;
     let gate = Gate::new();
-    let bytes = crate::support::body::octets(4_000_000);
-    let reply = Answer::new(200).chunked().text("x").wait(&gate);
-    let reply = bytes.chunks(50_000).fold(reply, Answer::bytes);
-    upstream.script(reply);
+    upstream.script(large(4_000_000, &gate));
     let leader = chat(BODY).open(&gateway).await;
     let slow = chat(BODY).open(&gateway).await;
     let quick = chat(BODY).open(&gateway).await;
