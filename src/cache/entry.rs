@@ -3,7 +3,7 @@
 //! An entry never changes once it is made, so the tiers share it without a lock. Whether it
 //! may still be served (time to live, purges) is not decided here.
 //!
-//! Its form on disk: the parts in the order of [`Facts`], then status, headers, pieces, body.
+//! Its form on disk: the parts in the order of [`Facts`], then the others in that of [`Entry`].
 
 use std::io::{self, Write};
 use std::time::{Duration, SystemTime};
@@ -18,21 +18,27 @@ use super::form::{Reader, Writer, checked};
 /// What an entry is found by: a hash of everything in the request that shapes the answer.
 pub type KeyBytes = [u8; 32];
 
-const START: [u8; 5] = *b"tgce\x01";
+const START: [u8; 5] = *b"tgce\x02";
 
 /// A stored answer.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Entry {
-    /// What is known about it.
+    /// What was known of it before it came.
     pub facts: Facts,
+    /// When it was stored: milliseconds since 1970.
+    pub stored: u64,
+    /// Whether it was a stream.
+    pub streamed: bool,
+    /// Tokens: input, output, cached input, cache write, reasoning.
+    pub usage: Option<[u64; 5]>,
     /// The HTTP status.
     pub status: u16,
     /// The header fields, each name in the case in which it came.
     pub headers: Vec<(Box<str>, HeaderValue)>,
-    /// The whole body. Its buffer should have no spare room: spare room is not weighed.
-    pub body: Bytes,
     /// How a streamed body came, for a replay at its pace; empty when it was not streamed.
     pub pieces: Box<[Piece]>,
+    /// The whole body. Its buffer should have no spare room: spare room is not weighed.
+    pub body: Bytes,
 }
 
 /// A part of a streamed body.
@@ -44,14 +50,14 @@ pub struct Piece {
     pub after: u32,
 }
 
-/// What is known about an entry besides the answer itself.
+/// What is known of an entry as soon as it is asked for. Purges go by nothing else.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Facts {
     /// What it is found by.
     pub key: KeyBytes,
     /// Whose it is: `account/gateway`.
     pub scope: Box<str>,
-    /// The provider that answered.
+    /// The provider that is asked.
     pub provider: Box<str>,
     /// The model that the client asked for.
     pub model: Option<Box<str>>,
@@ -61,31 +67,13 @@ pub struct Facts {
     pub custom_key: Option<Box<str>>,
     /// When the request that made it began, by the clock of [`super::stamps`].
     pub begun: u64,
-    /// When it was stored: milliseconds since 1970.
-    pub stored: u64,
     /// How long it may be served.
     pub ttl: Duration,
-    /// Whether the answer was a stream.
-    pub streamed: bool,
-    /// Tokens: input, output, cached input, cache write, reasoning.
-    pub usage: Option<[u64; 5]>,
     /// The log id of the request that made it.
     pub log_id: Uuid,
 }
 
 impl Facts {
-    /// How long it has been stored at `now`; nothing if the clock has stepped back.
-    pub fn age(&self, now: SystemTime) -> Duration {
-        let now = now.duration_since(SystemTime::UNIX_EPOCH);
-        now.unwrap_or_default()
-            .saturating_sub(Duration::from_millis(self.stored))
-    }
-
-    /// Whether its time to live is not over at `now`.
-    pub fn is_fresh(&self, now: SystemTime) -> bool {
-        self.age(now) < self.ttl
-    }
-
     fn weight(&self) -> usize {
         let texts = [Some(&self.scope), Some(&self.provider)];
         let optional = [self.model.as_ref(), self.custom_key.as_ref()];
@@ -97,6 +85,18 @@ impl Facts {
 }
 
 impl Entry {
+    /// How long it has been stored at `now`; nothing if the clock has stepped back.
+    pub fn age(&self, now: SystemTime) -> Duration {
+        let now = now.duration_since(SystemTime::UNIX_EPOCH);
+        now.unwrap_or_default()
+            .saturating_sub(Duration::from_millis(self.stored))
+    }
+
+    /// Whether its time to live is not over at `now`.
+    pub fn is_fresh(&self, now: SystemTime) -> bool {
+        self.age(now) < self.facts.ttl
+    }
+
     /// The bytes of memory that it takes, with what its allocations and a place in the memory
     /// tier cost.
     pub fn weight(&self) -> usize {
@@ -133,6 +133,9 @@ impl Entry {
     pub fn encode(&self, out: &mut impl Write) -> io::Result<()> {
         let mut writer = Writer::new(out, START)?;
         writer.facts(&self.facts)?;
+        writer.number(self.stored)?;
+        writer.raw(&[self.streamed.into()])?;
+        writer.usage(self.usage)?;
         writer.raw(&self.status.to_le_bytes())?;
         writer.count(self.headers.len())?;
         for (name, value) in &self.headers {
@@ -154,17 +157,15 @@ impl Entry {
     /// `bytes` are not exactly one whole entry.
     pub fn decode(bytes: &Bytes) -> Result<Self, Damage> {
         let mut reader = checked(bytes, START)?;
-        let facts = reader.facts()?;
-        let status = u16::from_le_bytes(reader.array()?);
-        let headers = reader.list(8, Reader::header)?;
-        let pieces = reader.list(size_of::<Piece>(), Reader::piece)?;
-        let body = reader.sized()?;
         let entry = Self {
-            facts,
-            status,
-            headers,
-            pieces: pieces.into_boxed_slice(),
-            body: shared(bytes, body),
+            facts: reader.facts()?,
+            stored: reader.number()?,
+            streamed: reader.flag()?,
+            usage: reader.optional(Reader::usage)?,
+            status: u16::from_le_bytes(reader.array()?),
+            headers: reader.list(8, Reader::header)?,
+            pieces: reader.list(size_of::<Piece>(), Reader::piece)?.into(),
+            body: shared(bytes, reader.sized()?),
         };
         if reader.0.is_empty() && entry.is_possible() {
             Ok(entry)
@@ -213,11 +214,8 @@ impl<W: Write> Writer<'_, W> {
         }
         self.optional(facts.custom_key.as_deref())?;
         self.number(facts.begun)?;
-        self.number(facts.stored)?;
         self.number(facts.ttl.as_secs())?;
         self.raw(&facts.ttl.subsec_nanos().to_le_bytes())?;
-        self.raw(&[facts.streamed.into()])?;
-        self.usage(facts.usage)?;
         self.raw(facts.log_id.as_bytes())
     }
 
@@ -270,10 +268,7 @@ impl Reader<'_> {
             tags: self.list(4, Self::text)?,
             custom_key: self.optional(Self::text)?,
             begun: self.number()?,
-            stored: self.number()?,
             ttl: self.ttl()?,
-            streamed: self.flag()?,
-            usage: self.optional(Self::usage)?,
             log_id: Uuid::from_bytes(self.array()?),
         })
     }
@@ -300,12 +295,12 @@ pub mod tests {
                 tags: vec!["manual".into(), "v2".into()],
                 custom_key: Some("chapter 3".into()),
                 begun: 1_790_000_000_000_001,
-                stored: 1_790_000_000_123,
                 ttl: Duration::from_millis(300_500),
-                streamed: true,
-                usage: Some([12, 34, 5, 0, 6]),
                 log_id: Uuid::from_u128(7),
             },
+            stored: 1_790_000_000_123,
+            streamed: true,
+            usage: Some([12, 34, 5, 0, 6]),
             status: 200,
             headers: vec![
                 (
@@ -314,12 +309,12 @@ pub mod tests {
                 ),
                 ("x-Latin".into(), HeaderValue::from_bytes(b"\xe4").unwrap()),
             ],
-            body: (0..length)
-                .map(|at| (at % 251) as u8 ^ key[at % 32])
-                .collect(),
             pieces: [(half, 0), (rest, 120)]
                 .map(|(length, after)| Piece { length, after })
                 .into(),
+            body: (0..length)
+                .map(|at| (at % 251) as u8 ^ key[at % 32])
+                .collect(),
         }
     }
 
@@ -352,7 +347,7 @@ pub mod tests {
         let mut bare = entry([0; 32], 10);
         bare.facts.model = None;
         bare.facts.custom_key = None;
-        bare.facts.usage = None;
+        bare.usage = None;
         bare.facts.tags.clear();
         bare.headers.clear();
         bare.pieces = [].into();
@@ -392,7 +387,7 @@ pub mod tests {
     #[test]
     fn other_versions_and_strangers_are_told_apart() {
         let mut other = encoded(&entry([9; 32], 64)).to_vec();
-        other[4] = 2;
+        other[4] = 1;
         assert_eq!(Entry::decode(&other.into()), Err(Damage::OtherVersion));
         let stranger = Bytes::from_static(b"PK\x03\x04 and so on, long enough");
         assert_eq!(Entry::decode(&stranger), Err(Damage::NotOurs));
@@ -478,11 +473,11 @@ pub mod tests {
 
     #[test]
     fn an_entry_is_fresh_for_its_time_to_live() {
-        let facts = entry([0; 32], 0).facts;
-        let stored = SystemTime::UNIX_EPOCH + Duration::from_millis(facts.stored);
+        let entry = entry([0; 32], 0);
+        let stored = SystemTime::UNIX_EPOCH + Duration::from_millis(entry.stored);
         let moment = Duration::from_millis(1);
-        assert!(facts.is_fresh(stored + facts.ttl - moment));
-        assert!(!facts.is_fresh(stored + facts.ttl));
-        assert_eq!(facts.age(stored - Duration::from_secs(1)), Duration::ZERO);
+        assert!(entry.is_fresh(stored + entry.facts.ttl - moment));
+        assert!(!entry.is_fresh(stored + entry.facts.ttl));
+        assert_eq!(entry.age(stored - Duration::from_secs(1)), Duration::ZERO);
     }
 }

@@ -7,12 +7,11 @@
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
-use std::time::{Duration, SystemTime};
+use std::time::SystemTime;
 
 use bytes::{Bytes, BytesMut};
 use http::header::{CONTENT_ENCODING, CONTENT_TYPE, HeaderValue};
 use parking_lot::Mutex;
-use uuid::Uuid;
 
 use super::entry::{Entry, Facts};
 use super::flight::{Flights, Head, Recorded};
@@ -62,24 +61,8 @@ pub struct Cache {
 /// What is known of a request whose answer is to be stored.
 #[derive(Debug, Clone)]
 pub struct Made {
-    /// Under which key.
-    pub key: Key,
-    /// `account/gateway`.
-    pub scope: Box<str>,
-    /// The provider's slug.
-    pub provider: Box<str>,
-    /// The model it named.
-    pub model: Option<Box<str>>,
-    /// Names by which it can be purged.
-    pub tags: Vec<Box<str>>,
-    /// The key that the client chose.
-    pub custom_key: Option<Box<str>>,
-    /// When it began, by the clock of purges.
-    pub begun: u64,
-    /// How long the answer is kept.
-    pub ttl: Duration,
-    /// Its id.
-    pub log_id: Uuid,
+    /// What stays with the answer.
+    pub facts: Facts,
     /// The dialect of the answer.
     pub format: Format,
     /// The pauses with which it came are kept.
@@ -269,24 +252,14 @@ fn entry(made: Made, recorded: &Recorded, now: SystemTime) -> Option<Entry> {
         Box::default()
     };
     Some(Entry {
-        facts: Facts {
-            key: *made.key.as_bytes(),
-            scope: made.scope,
-            provider: made.provider,
-            model: made.model,
-            tags: made.tags,
-            custom_key: made.custom_key,
-            begun: made.begun,
-            stored: milliseconds(now),
-            ttl: made.ttl,
-            streamed,
-            usage: usage.map(Usage::to_array),
-            log_id: made.log_id,
-        },
+        facts: made.facts,
+        stored: milliseconds(now),
+        streamed,
+        usage: usage.map(Usage::to_array),
         status: head.status,
         headers: compact(&head.headers),
-        body,
         pieces,
+        body,
     })
 }
 

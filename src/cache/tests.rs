@@ -82,7 +82,7 @@ fn key(number: u64) -> KeyBytes {
 fn fresh(number: u64, length: usize) -> Arc<Entry> {
     let mut entry = entry(key(number), length);
     let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
-    entry.facts.stored = now.unwrap().as_millis() as u64;
+    entry.stored = now.unwrap().as_millis() as u64;
     entry.facts.ttl = Duration::from_secs(3600);
     Arc::new(entry)
 }
@@ -90,7 +90,7 @@ fn fresh(number: u64, length: usize) -> Arc<Entry> {
 /// Asserts that `found` is what [`fresh`] made, but for the time.
 fn assert_whole(found: &Entry, number: u64) {
     let mut made = entry(key(number), found.body.len());
-    made.facts.stored = found.facts.stored;
+    made.stored = found.stored;
     made.facts.ttl = found.facts.ttl;
     assert_eq!(*found, made);
 }
@@ -138,7 +138,7 @@ fn bytes(directory: &Path) -> u64 {
 /// Where entries begin in `content`.
 fn entries(content: &[u8]) -> Vec<usize> {
     let starts = content.windows(5).enumerate();
-    let starts = starts.filter(|(_, window)| window == b"tgce\x01");
+    let starts = starts.filter(|(_, window)| window == b"tgce\x02");
     starts.map(|(at, _)| at).collect()
 }
 

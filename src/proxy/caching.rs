@@ -16,7 +16,7 @@ use pingora_http::ResponseHeader;
 use pingora_proxy::Session;
 
 use crate::cache::canonical;
-use crate::cache::entry::Entry;
+use crate::cache::entry::{Entry, Facts};
 use crate::cache::flight::{Bounds, Follower, Lead, Listener, Seat, Turn};
 use crate::cache::key::{Key, accepts, encodings as normalised_encodings};
 use crate::cache::policy::{self, Freshness, Policy, Terms, Verdict};
@@ -193,7 +193,7 @@ async fn caching(
 /// provider that fails is remembered.
 fn may_be_given(ctx: &mut Context, entry: &Arc<Entry>, from: AnsweredFrom) -> Option<CacheStatus> {
     let encoding = entry.header("content-encoding").map(HeaderValue::as_bytes);
-    let age = entry.facts.age(SystemTime::now());
+    let age = entry.age(SystemTime::now());
     let freshness = Freshness::of(policy(ctx), age, entry.facts.ttl);
     let caching = ctx.caching.as_mut()?;
     if !accepts(&caching.encodings, encoding) {
@@ -233,13 +233,12 @@ async fn give(
     from: AnsweredFrom,
     status: CacheStatus,
 ) -> Result<(), Failure> {
-    let facts = &entry.facts;
     ctx.cache.status = Some(status);
     ctx.cache.from = Some(from);
-    ctx.cache.source = Some(facts.log_id);
-    ctx.cache.usage = facts.usage.map(Usage::from_array);
+    ctx.cache.source = Some(entry.facts.log_id);
+    ctx.cache.usage = entry.usage.map(Usage::from_array);
     if let Some(caching) = &mut ctx.caching {
-        caching.age = Some(facts.age(SystemTime::now()));
+        caching.age = Some(entry.age(SystemTime::now()));
     }
     serve::entry(session, ctx, entry).await
 }
@@ -535,15 +534,17 @@ fn made(ctx: &Context) -> Option<Made> {
     let caching = ctx.caching.as_ref()?;
     let gateway = ctx.gateway.as_ref()?;
     Some(Made {
-        key: caching.key,
-        scope: gateway.label.clone(),
-        provider: ctx.provider.as_ref()?.provider.slug.clone(),
-        model: ctx.model().map(Into::into),
-        tags: ctx.directives.cache.tags.clone(),
-        custom_key: ctx.directives.cache.key.clone(),
-        begun: caching.begun,
-        ttl: caching.ttl,
-        log_id: ctx.id,
+        facts: Facts {
+            key: *caching.key.as_bytes(),
+            scope: gateway.label.clone(),
+            provider: ctx.provider.as_ref()?.provider.slug.clone(),
+            model: ctx.model().map(Into::into),
+            tags: ctx.directives.cache.tags.clone(),
+            custom_key: ctx.directives.cache.key.clone(),
+            begun: caching.begun,
+            ttl: caching.ttl,
+            log_id: ctx.id,
+        },
         format: ctx.route.as_ref()?.format,
         paced: gateway.cache.replay == policy::Replay::Paced,
     })

@@ -369,7 +369,7 @@ impl Shared {
 
 /// When `entry` is of no use any more, in seconds since 1970.
 fn expires(entry: &Entry) -> u32 {
-    let stored = Duration::from_millis(entry.facts.stored);
+    let stored = Duration::from_millis(entry.stored);
     let expires = stored.saturating_add(entry.facts.ttl).as_secs();
     u32::try_from(expires).unwrap_or(u32::MAX)
 }
