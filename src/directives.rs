@@ -3,10 +3,15 @@
 //! Header names and meanings: contract of Cloudflare AI Gateway, request headers. None of
 //! them reaches a provider.
 
+use std::ops::RangeInclusive;
+use std::time::Duration;
+
 use http::header::{HeaderMap, HeaderName, HeaderValue};
 
 use crate::cache::policy::Wishes;
 use crate::error::{Failure, Kind};
+use crate::routing::retry::{self, Backoff};
+use crate::routing::timeouts::Timeouts;
 
 /// Prefix of all of them but the legacy ones.
 pub const PREFIX: &str = "cf-aig-";
@@ -40,6 +45,10 @@ pub struct Directives {
     pub key_alias: Option<Box<str>>,
     /// `cf-aig-cache-…`, `cf-aig-skip-cache`.
     pub cache: Wishes,
+    /// `cf-aig-max-attempts`, `cf-aig-retry-delay`, `cf-aig-backoff`.
+    pub retry: retry::Wishes,
+    /// `cf-aig-request-timeout`: how long the answer's first byte may take.
+    pub first_byte: Option<Duration>,
 }
 
 impl Directives {
@@ -52,7 +61,7 @@ impl Directives {
             if !name.starts_with(FAMILY) {
                 continue;
             }
-            let cache = &mut directives.cache;
+            let Self { cache, retry, .. } = &mut directives;
             match name {
                 "cf-aig-event-id" => directives.event_id = event_id(value)?,
                 "cf-aig-byok-alias" => directives.key_alias = Some(key_alias(value)?),
@@ -60,6 +69,10 @@ impl Directives {
                 "cf-aig-skip-cache" => cache.skip = flag(name, value)?,
                 "cf-aig-cache-key" => cache.key = Some(cache_key(value)?),
                 "cf-aig-cache-tag" => tags(value, &mut cache.tags)?,
+                "cf-aig-max-attempts" => retry.max_attempts = Some(max_attempts(value)?),
+                "cf-aig-retry-delay" => retry.delay = Some(retry_delay(value)?),
+                "cf-aig-backoff" => retry.backoff = Some(backoff(value)?),
+                "cf-aig-request-timeout" => directives.first_byte = Some(request_timeout(value)?),
                 "cf-cache-ttl" => legacy.ttl = Some(seconds(name, value)?),
                 "cf-skip-cache" => legacy.skip = flag(name, value)?,
                 _ => {}
@@ -84,11 +97,7 @@ fn key_alias(value: &HeaderValue) -> Result<Box<str>, Failure> {
 }
 
 fn seconds(name: &str, value: &HeaderValue) -> Result<u64, Failure> {
-    let text = text(value, 32);
-    let digits = text.filter(|text| text.bytes().all(|byte| byte.is_ascii_digit()));
-    // More digits than a number has are a very long time.
-    let seconds = digits.map(|digits| digits.parse().unwrap_or(u64::MAX));
-    seconds.ok_or_else(|| {
+    digits(value).ok_or_else(|| {
         wrong(
             name,
             "must be a whole number of seconds, such as 3600; 0 switches the cache off",
@@ -125,6 +134,57 @@ fn tags(value: &HeaderValue, tags: &mut Vec<Box<str>>) -> Result<(), Failure> {
         return Err(wrong("cf-aig-cache-tag", &rule()));
     }
     Ok(())
+}
+
+fn max_attempts(value: &HeaderValue) -> Result<u32, Failure> {
+    let (least, most) = retry::MAX_ATTEMPTS.into_inner();
+    let rule = || format!("must be a whole number from {least} to {most}");
+    let number = digits(value).and_then(|number| u32::try_from(number).ok());
+    number
+        .filter(|number| retry::MAX_ATTEMPTS.contains(number))
+        .ok_or_else(|| wrong("cf-aig-max-attempts", &rule()))
+}
+
+fn retry_delay(value: &HeaderValue) -> Result<Duration, Failure> {
+    let range = Duration::ZERO..=retry::LONGEST_DELAY;
+    milliseconds("cf-aig-retry-delay", value, range)
+}
+
+fn request_timeout(value: &HeaderValue) -> Result<Duration, Failure> {
+    let range = Duration::from_millis(1)..=Timeouts::LONGEST;
+    milliseconds("cf-aig-request-timeout", value, range)
+}
+
+fn milliseconds(
+    name: &str,
+    value: &HeaderValue,
+    range: RangeInclusive<Duration>,
+) -> Result<Duration, Failure> {
+    let rule = || {
+        let (least, most) = (range.start().as_millis(), range.end().as_millis());
+        format!("must be a whole number of milliseconds from {least} to {most}")
+    };
+    let time = digits(value).map(Duration::from_millis);
+    time.filter(|time| range.contains(time))
+        .ok_or_else(|| wrong(name, &rule()))
+}
+
+fn backoff(value: &HeaderValue) -> Result<Backoff, Failure> {
+    match value.as_bytes().trim_ascii() {
+        b"constant" => Ok(Backoff::Constant),
+        b"linear" => Ok(Backoff::Linear),
+        b"exponential" => Ok(Backoff::Exponential),
+        _ => {
+            let rule = "must be constant, linear or exponential";
+            Err(wrong("cf-aig-backoff", rule))
+        }
+    }
+}
+
+/// A whole number; more digits than a number has are the largest one.
+fn digits(value: &HeaderValue) -> Option<u64> {
+    let digits = text(value, 32).filter(|text| text.bytes().all(|byte| byte.is_ascii_digit()));
+    digits.map(|digits| digits.parse().unwrap_or(u64::MAX))
 }
 
 /// The value as text of 1 to `most` bytes, without the blanks around it.
@@ -227,6 +287,60 @@ mod tests {
         let endless = "9".repeat(30);
         let endless = Directives::parse(&headers(&[("cf-aig-cache-ttl", &endless)])).unwrap();
         assert_eq!(endless.cache.ttl, Some(u64::MAX));
+    }
+
+    #[test]
+    fn reads_how_often_and_how_long_it_may_be_tried() {
+        let asked = Directives::parse(&headers(&[
+            ("cf-aig-max-attempts", " 5 "),
+            ("cf-aig-retry-delay", "0"),
+            ("cf-aig-backoff", "linear"),
+            ("cf-aig-request-timeout", "86400000"),
+        ]))
+        .unwrap();
+        let wishes = retry::Wishes {
+            max_attempts: Some(5),
+            delay: Some(Duration::ZERO),
+            backoff: Some(Backoff::Linear),
+        };
+        assert_eq!(asked.retry, wishes);
+        assert_eq!(asked.first_byte, Some(Timeouts::LONGEST));
+        let longest = Directives::parse(&headers(&[("cf-aig-retry-delay", "60000")])).unwrap();
+        assert_eq!(longest.retry.delay, Some(retry::LONGEST_DELAY));
+    }
+
+    #[test]
+    fn what_is_asked_wrongly_of_tries_names_the_header_and_the_rule() {
+        let endless = "9".repeat(30);
+        for (name, values, rule) in [
+            (
+                "cf-aig-max-attempts",
+                ["0", "6", "4294967297", "many"],
+                "must be a whole number from 1 to 5",
+            ),
+            (
+                "cf-aig-retry-delay",
+                ["60001", "1s", "-1", &endless],
+                "must be a whole number of milliseconds from 0 to 60000",
+            ),
+            (
+                "cf-aig-backoff",
+                ["", "none", "Linear", "linear, constant"],
+                "must be constant, linear or exponential",
+            ),
+            (
+                "cf-aig-request-timeout",
+                ["0", "86400001", "+5", ""],
+                "must be a whole number of milliseconds from 1 to 86400000",
+            ),
+        ] {
+            for value in values {
+                let failure = Directives::parse(&headers(&[(name, value)])).unwrap_err();
+                let expected = format!("The header {name} {rule}");
+                assert_eq!(failure.public, expected, "{value}");
+                assert_eq!(failure.kind, Kind::BadRequest);
+            }
+        }
     }
 
     #[test]

@@ -20,6 +20,8 @@ impl Timeouts {
     pub const CONNECT: Duration = Duration::from_secs(10);
     /// The longest silence, where nothing is said.
     pub const IDLE: Duration = Duration::from_secs(600);
+    /// The longest time that may be said, of any of them.
+    pub const LONGEST: Duration = Duration::from_secs(24 * 60 * 60);
 
     /// What is said here, and what is said in `other` of the rest.
     pub fn or(self, other: Self) -> Self {
