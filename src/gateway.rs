@@ -10,6 +10,8 @@ use ahash::AHashMap;
 
 use crate::cache::policy::Policy;
 use crate::provider::Provider;
+use crate::routing::retry::Retry;
+use crate::routing::timeouts::Timeouts;
 use crate::telemetry::metrics::Series;
 
 /// One configuration, resolved.
@@ -59,6 +61,10 @@ pub struct Gateway {
     pub anyone_may_spend_stored_keys: bool,
     /// How it keeps answers.
     pub cache: Policy,
+    /// How often a target is tried, where a request does not say it.
+    pub retry: Retry,
+    /// How long providers may take that do not say it themselves.
+    pub timeouts: Timeouts,
     /// Providers by slug; aliases lead to the same one.
     pub providers: AHashMap<Box<str>, Arc<Mounted>>,
 }

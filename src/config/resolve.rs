@@ -5,6 +5,7 @@
 
 mod cache;
 mod providers;
+mod routing;
 
 pub use providers::MOCK;
 
@@ -364,9 +365,18 @@ fn resolve_gateway(
         },
         cache,
         on_client_disconnect,
+        retry,
+        timeouts,
     } = gateway;
-    let path = format!("accounts.{account}.gateways.{id}.cache");
-    let cache = cache::policy(&path, cache.as_ref(), *on_client_disconnect, problems);
+    let at = |key| format!("accounts.{account}.gateways.{id}.{key}");
+    let cache = cache::policy(
+        &at("cache"),
+        cache.as_ref(),
+        *on_client_disconnect,
+        problems,
+    );
+    let retry = routing::retry(&at("retry"), retry, problems);
+    let timeouts = routing::timeouts(&at("timeouts"), timeouts, problems);
     let mut mounts: AHashMap<*const Provider, Arc<Mounted>> = AHashMap::new();
     let mount = |provider: &Arc<Provider>| {
         let mounted = mounts.entry(Arc::as_ptr(provider)).or_insert_with(|| {
@@ -384,6 +394,8 @@ fn resolve_gateway(
         label: format!("{account}/{id}").into(),
         anyone_may_spend_stored_keys: *anyone_may_spend_stored_keys,
         cache,
+        retry,
+        timeouts,
         providers: providers
             .iter()
             .map(|(slug, provider)| (slug.clone(), mount(provider)))

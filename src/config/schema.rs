@@ -12,6 +12,7 @@ use serde::Deserialize;
 use super::secret::Secret;
 use super::units::{ByteSize, Duration};
 use crate::cache::policy::Replay;
+use crate::routing::retry::Backoff;
 
 /// The whole file.
 #[derive(Debug, Clone, Default, Deserialize)]
@@ -159,7 +160,7 @@ pub struct Provider {
     pub auth: Option<Auth>,
     /// Stored keys. Spent only for gateways that say so.
     pub keys: Vec<Key>,
-    /// How long to wait for this provider.
+    /// How long this provider may take. Goes before what a gateway says.
     pub timeouts: Timeouts,
     /// TLS towards this provider.
     pub tls: ProviderTls,
@@ -246,15 +247,22 @@ pub struct Key {
     pub file: Option<PathBuf>,
 }
 
-/// How long to wait for a provider.
-#[derive(Debug, Clone, Default, Deserialize)]
+/// How long a provider may take; 504 beyond. Each more than `0s` and at most `24h`.
+///
+/// What a provider says of itself goes before what the gateway says of all of them.
+#[derive(Debug, Clone, Copy, Default, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Timeouts {
-    /// To establish a connection, TLS included. Default `10s`; 504 beyond.
+    /// To establish a connection, TLS included. Default `10s`.
     pub connect: Option<Duration>,
-    /// Longest silence of the provider: before the first byte (the time of an upload included),
-    /// and between two. Default `10m`; 504 beyond.
+    /// From the request's last byte to the first one of the answer. Default: as `idle`. A
+    /// request's `cf-aig-request-timeout` goes before it.
+    pub first_byte: Option<Duration>,
+    /// Longest silence of the provider: between two bytes of its answer and, where `first_byte`
+    /// is not said, before the first (the time of an upload included). Default `10m`.
     pub idle: Option<Duration>,
+    /// From the request's head to the answer's last byte, all tries together. Default: no limit.
+    pub total: Option<Duration>,
 }
 
 /// TLS towards a provider.
@@ -352,6 +360,23 @@ pub struct Gateway {
     /// What happens to a call whose answer the cache records when nobody waits for it any
     /// more: `cancel` (default), or `{ drain: 30s }` to let it finish for so long.
     pub on_client_disconnect: OnClientDisconnect,
+    /// How often a provider that fails is tried. Without it once.
+    pub retry: Retry,
+    /// How long providers may take that do not say it themselves.
+    pub timeouts: Timeouts,
+}
+
+/// How often a provider that fails is tried. A request may say each of them by header.
+#[derive(Debug, Clone, Copy, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Retry {
+    /// Tries, the first included: 1 to 5. Default 1. `cf-aig-max-attempts` goes before it.
+    pub max_attempts: Option<i64>,
+    /// Before the second try. Default `200ms`; at most `60s`. `cf-aig-retry-delay` goes before it.
+    pub delay: Option<Duration>,
+    /// How the wait grows from try to try: `constant`, `linear` (by `delay`) or `exponential`
+    /// (doubles; the default), never beyond `60s`. `cf-aig-backoff` goes before it.
+    pub backoff: Backoff,
 }
 
 /// How a gateway keeps answers.

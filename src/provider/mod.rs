@@ -9,7 +9,6 @@ pub mod template;
 
 use std::borrow::Cow;
 use std::sync::Arc;
-use std::time::Duration;
 
 use http::header::{HeaderName, HeaderValue};
 use pingora_core::protocols::tls::CaType;
@@ -17,6 +16,7 @@ use pingora_core::protocols::tls::CaType;
 use crate::config::schema::{Auth, Format, HttpVersion, Shape};
 use crate::credential::{Credential, KeyPlaces};
 use crate::error::{Failure, Kind};
+use crate::routing::timeouts::Timeouts;
 
 use join::Version;
 use template::{Captures, Pattern, Template};
@@ -77,10 +77,8 @@ pub struct Connection {
     pub connect_to: Option<(Box<str>, u16)>,
     /// Connect here instead of to the host of a service account's token server.
     pub token_connect_to: Option<(Box<str>, u16)>,
-    /// To establish a connection, TLS included.
-    pub connect_timeout: Duration,
-    /// Longest silence.
-    pub idle_timeout: Duration,
+    /// How long it may take, as far as the provider says it: what it leaves open its gateway says.
+    pub timeouts: Timeouts,
     /// Authorities to trust instead of the system's.
     pub ca: Option<Arc<CaType>>,
     /// HTTP version.

@@ -21,6 +21,7 @@ use crate::directives;
 use crate::dns::{Dns, LookupError};
 use crate::error::{Failure, Kind};
 use crate::provider::{Connection, Provider, Target};
+use crate::routing::timeouts::Timeouts;
 
 use super::Door;
 use super::body;
@@ -66,21 +67,25 @@ pub async fn peer(door: &Door, ctx: &mut Context) -> Result<Box<HttpPeer>, Failu
         origin.tls,
         origin.host.to_string(),
     );
-    configure(&mut peer, connection);
+    let gateway = ctx.gateway.as_ref();
+    let timeouts = gateway.map_or_else(Timeouts::default, |gateway| gateway.timeouts);
+    configure(&mut peer, connection, connection.timeouts.or(timeouts));
     ctx.attempt.addresses = u32::try_from(addresses.len()).unwrap_or(u32::MAX);
     ctx.attempt.token = token;
     Ok(Box::new(peer))
 }
 
-fn configure(peer: &mut HttpPeer, connection: &Connection) {
+fn configure(peer: &mut HttpPeer, connection: &Connection, timeouts: Timeouts) {
+    let connect = timeouts.connect.unwrap_or(Timeouts::CONNECT);
+    let idle = timeouts.idle.unwrap_or(Timeouts::IDLE);
     peer.group_key = connection.group;
     let options = &mut peer.options;
-    options.connection_timeout = Some(connection.connect_timeout);
-    options.total_connection_timeout = Some(connection.connect_timeout);
-    options.read_timeout = Some(connection.idle_timeout);
+    options.connection_timeout = Some(connect);
+    options.total_connection_timeout = Some(connect);
+    options.read_timeout = Some(idle);
     // Without it a provider that stops reading would hold the request for ever: Pingora does
     // not look at the answer while it writes.
-    options.write_timeout = Some(connection.idle_timeout);
+    options.write_timeout = Some(idle);
     options.idle_timeout = Some(POOL_IDLE);
     options.ca = connection.ca.clone();
     options.max_h2_streams = MAX_H2_STREAMS;

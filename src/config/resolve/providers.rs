@@ -4,7 +4,6 @@ use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::Duration;
 
 use ahash::AHashMap;
 use http::header::{HeaderName, HeaderValue};
@@ -12,7 +11,7 @@ use pingora_core::protocols::tls::CaType;
 use pingora_core::utils::tls::WrappedX509;
 use pingora_rustls::CertificateDer;
 
-use super::Problems;
+use super::{Problems, routing};
 use crate::config::schema::{self, Auth, Format};
 use crate::config::secret::Secret;
 use crate::credential::{self, Credential, KeyPlaces};
@@ -145,7 +144,9 @@ fn merge(entry: schema::Provider, change: schema::Provider) -> schema::Provider 
         keys,
         timeouts: schema::Timeouts {
             connect: timeouts.connect.or(entry.timeouts.connect),
+            first_byte: timeouts.first_byte.or(entry.timeouts.first_byte),
             idle: timeouts.idle.or(entry.timeouts.idle),
+            total: timeouts.total.or(entry.timeouts.total),
         },
         tls: schema::ProviderTls {
             ca: tls.ca.or(entry.tls.ca),
@@ -333,12 +334,12 @@ impl Builder<'_> {
         tls: &schema::ProviderTls,
         http: schema::HttpVersion,
     ) -> Connection {
-        let schema::Timeouts { connect, idle } = timeouts;
         let schema::ProviderTls { ca } = tls;
         let mut place =
             |field, text: Option<&str>| text.and_then(|text| self.ok(field, host_and_port(text)));
         let connect_to = place("connect_to", connect_to);
         let token_connect_to = place("token_connect_to", token_connect_to);
+        let timeouts = routing::timeouts(&self.at("timeouts"), timeouts, self.problems);
         let authorities = ca.as_deref().and_then(|file| {
             let loaded = authorities(file);
             self.ok("tls.ca", loaded)
@@ -351,8 +352,7 @@ impl Builder<'_> {
         Connection {
             connect_to,
             token_connect_to,
-            connect_timeout: connect.map_or(Duration::from_secs(10), |d| d.0),
-            idle_timeout: idle.map_or(Duration::from_secs(600), |d| d.0),
+            timeouts,
             ca: authorities,
             http,
             group,
@@ -622,6 +622,22 @@ mod tests {
         let providers = resolve(&BTreeMap::new(), ([127, 0, 0, 1], 1).into(), &mut problems);
         assert!(!providers.contains_key(MOCK));
         assert!(catalogued().contains_key(MOCK));
+    }
+
+    #[test]
+    fn a_deployments_timeouts_replace_the_catalogues_one_by_one() {
+        let times = |text: &str| -> schema::Provider {
+            let yaml = format!("p: {{ timeouts: {text} }}");
+            let mut read: BTreeMap<String, _> =
+                crate::config::load::parse_as(&yaml, &|_| None).unwrap();
+            read.remove("p").unwrap()
+        };
+        let entry = times("{ connect: 1s, first_byte: 2s, idle: 3s, total: 4s }");
+        let change = times("{ first_byte: 20s, total: 40s }");
+        let merged = merge(entry, change).timeouts;
+        let seconds = [merged.connect, merged.first_byte, merged.idle, merged.total]
+            .map(|time| time.unwrap().0.as_secs());
+        assert_eq!(seconds, [1, 20, 3, 40]);
     }
 
     #[test]
