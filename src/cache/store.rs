@@ -5,7 +5,6 @@
 //! be answered from them: a process that caches nothing has no thread and no memory for it.
 
 use std::path::PathBuf;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::SystemTime;
 
@@ -17,7 +16,7 @@ use super::entry::{Entry, Facts};
 use super::flight::{Flights, Head, Recorded};
 use super::keeper::Keeper;
 use super::key::Key;
-use super::near::Near;
+use super::near::{Near, Sample};
 use super::stamps::{Purge, Stamps};
 use super::tiers::{DiskSettings, Tier, Tiers, Watch};
 use crate::config::schema::Format;
@@ -29,10 +28,6 @@ use crate::wire::{Framing, complete};
 const LOOKED_INTO: usize = 32 << 20;
 /// Similar requests that are remembered, to tell what made one miss.
 const NEAR: usize = 1024;
-/// How many misses a second are compared with them.
-const COMPARED: u64 = 50;
-/// Larger bodies, in bytes, are not compared: it would take too long on the request path.
-const COMPARED_BODY: usize = 64 << 10;
 
 /// Where answers are kept.
 #[derive(Debug, Clone)]
@@ -55,7 +50,7 @@ pub struct Cache {
     stamps: Arc<Stamps>,
     keeper: OnceLock<Keeper>,
     near: Mutex<Near>,
-    compared: AtomicU64,
+    sample: Sample,
 }
 
 /// What is known of a request whose answer is to be stored.
@@ -82,7 +77,7 @@ impl Cache {
             stamps: Arc::new(Stamps::open(durable)),
             keeper: OnceLock::new(),
             near: Mutex::new(Near::new(NEAR)),
-            compared: AtomicU64::new(0),
+            sample: Sample::default(),
         }
     }
 
@@ -151,7 +146,7 @@ impl Cache {
         self.stamps.is_purged(&entry.facts)
     }
 
-    /// Where this request differs from a similar one seen before. Only some are compared.
+    /// Where this request differs from a similar one seen before. Only a [`Sample`] is compared.
     /// `tenant` tells everything of the request but its body.
     pub fn differs_at(
         &self,
@@ -159,21 +154,9 @@ impl Cache {
         body: &[u8],
         now: SystemTime,
     ) -> Option<Box<str>> {
-        let second = now
-            .duration_since(SystemTime::UNIX_EPOCH)
-            .map_or(0, |since| since.as_secs());
-        // The upper bits are the second, the lower ones how many were compared in it.
-        let counted = self.compared.load(Ordering::Relaxed);
-        let count = if counted >> 16 == second {
-            counted & 0xffff
-        } else {
-            0
-        };
-        if count >= COMPARED || body.len() > COMPARED_BODY {
+        if !self.sample.takes(body.len(), now) {
             return None;
         }
-        self.compared
-            .store(second << 16 | (count + 1), Ordering::Relaxed);
         // Somebody else is at it: this one is not of the sample.
         let mut near = self.near.try_lock()?;
         let tenant = *tenant()?.as_bytes().first_chunk()?;

@@ -4,6 +4,10 @@
 //! Generous on purpose: a Bible verse passes for a time, a version for a date. Two texts that
 //! become equal by that still differ where the pointer says.
 
+use std::ops::Range;
+
+use super::words::{Words, run};
+
 /// Stands for one hidden part; never a byte of UTF-8 text.
 const MARK: u8 = 0xff;
 
@@ -16,53 +20,54 @@ const MANY_HEX: usize = 16;
 /// Letters and digits mixed in one word that pass for an identifier, such as a tool call's.
 const MANY_MIXED: usize = 20;
 
-const MONTHS: [&str; 12] = [
-    "January",
-    "February",
-    "March",
-    "April",
-    "May",
-    "June",
-    "July",
-    "August",
-    "September",
-    "October",
-    "November",
-    "December",
-];
-
-const WEEKDAYS: [&str; 7] = [
-    "Monday",
-    "Tuesday",
-    "Wednesday",
-    "Thursday",
-    "Friday",
-    "Saturday",
-    "Sunday",
-];
+/// Hexadecimal digits between the hyphens of a UUID.
+const UUID: [usize; 5] = [8, 4, 4, 4, 12];
 
 /// Appends `text` with every volatile part replaced by one byte.
 pub fn mask(text: &[u8], out: &mut Vec<u8>) {
-    let mut at = 0;
-    while at < text.len() {
-        let word = run(text, at, u8::is_ascii_alphanumeric);
-        if word == at {
-            out.push(text[at]);
-            at += 1;
-        } else if let Some(end) = part(text, at) {
+    let mut words = Words::of(text);
+    // Up to here the text is in `out`.
+    let mut copied = 0;
+    while let Some(word) = words.next() {
+        if let Some(end) = part(text, &word) {
+            out.extend_from_slice(&text[copied..word.start]);
             out.push(MARK);
-            at = end;
-        } else {
-            mask_word(&text[at..word], out);
-            at = word;
+            (copied, words.at) = (end, end);
+        } else if may_have_runs(&text[word.clone()]) {
+            out.extend_from_slice(&text[copied..word.start]);
+            mask_word(&text[word.clone()], out);
+            copied = word.end;
         }
+    }
+    out.extend_from_slice(&text[copied..]);
+}
+
+/// The end of a volatile part that begins with this word. Asks only the readers of what can
+/// begin so.
+fn part(text: &[u8], word: &Range<usize>) -> Option<usize> {
+    let at = word.start;
+    let may_be_uuid = word.len() == UUID[0] && text.get(word.end) == Some(&b'-');
+    let uuid = may_be_uuid.then(|| uuid(text, at)).flatten();
+    uuid.or_else(|| match text[at] {
+        b'0'..=b'9' => number_part(text, at),
+        b'A'..=b'Z' => dated(text, at),
+        _ => None,
+    })
+}
+
+fn number_part(text: &[u8], at: usize) -> Option<usize> {
+    let end = run(text, at, u8::is_ascii_digit);
+    match end - at {
+        1 | 2 if text.get(end) == Some(&b':') => time(text, at),
+        1 | 2 | 4 => dated(text, at),
+        MANY_DIGITS.. => compact_time(text, at).or_else(|| epoch(text, at)),
+        _ => None,
     }
 }
 
-/// The end of a volatile part that begins at a word's first letter.
-fn part(text: &[u8], at: usize) -> Option<usize> {
-    let readers = [uuid, compact_time, epoch, dated, time];
-    readers.iter().find_map(|read| read(text, at))
+/// Whether a word may have long runs. Few have: they are short, or long but without a digit.
+fn may_have_runs(word: &[u8]) -> bool {
+    word.len() >= MANY_HEX || word.len() >= MANY_DIGITS && word.iter().any(u8::is_ascii_digit)
 }
 
 /// Long runs inside a word: `0x…`, `id…`, and words that are identifiers altogether.
@@ -102,12 +107,6 @@ fn mask_digits(word: &[u8], out: &mut Vec<u8>) {
     }
 }
 
-/// The end of the bytes from `at` on that are of a kind.
-fn run(text: &[u8], at: usize, kind: impl Fn(&u8) -> bool) -> usize {
-    let length = text[at..].iter().position(|byte| !kind(byte));
-    length.map_or(text.len(), |length| at + length)
-}
-
 /// `end`, if no word goes on there.
 fn whole(text: &[u8], end: usize) -> Option<usize> {
     let goes_on = text.get(end).is_some_and(u8::is_ascii_alphanumeric);
@@ -132,19 +131,51 @@ fn number(text: &[u8], at: usize, digits: [usize; 2], most: u32) -> Option<usize
 }
 
 /// The end of a name or its first three letters, which may bear a dot.
-fn name(text: &[u8], at: usize, names: &[&str]) -> Option<usize> {
+fn name(text: &[u8], at: usize, named: fn(&[u8]) -> Option<&'static str>) -> Option<usize> {
+    let first = at..at + 3;
+    let name = named(text.get(first.clone())?)?;
     let end = run(text, at, u8::is_ascii_alphabetic);
-    let word = &text[at..end];
-    let known = names
-        .iter()
-        .any(|name| word == name.as_bytes() || word == &name.as_bytes()[..3]);
+    let known = end == first.end || &text[at..end] == name.as_bytes();
     known.then(|| one_of(text, end, b".").unwrap_or(end))
+}
+
+/// The month that begins with three letters.
+fn month_named(first: &[u8]) -> Option<&'static str> {
+    Some(match first {
+        b"Jan" => "January",
+        b"Feb" => "February",
+        b"Mar" => "March",
+        b"Apr" => "April",
+        b"May" => "May",
+        b"Jun" => "June",
+        b"Jul" => "July",
+        b"Aug" => "August",
+        b"Sep" => "September",
+        b"Oct" => "October",
+        b"Nov" => "November",
+        b"Dec" => "December",
+        _ => return None,
+    })
+}
+
+/// The weekday that begins with three letters.
+fn weekday_named(first: &[u8]) -> Option<&'static str> {
+    Some(match first {
+        b"Mon" => "Monday",
+        b"Tue" => "Tuesday",
+        b"Wed" => "Wednesday",
+        b"Thu" => "Thursday",
+        b"Fri" => "Friday",
+        b"Sat" => "Saturday",
+        b"Sun" => "Sunday",
+        _ => return None,
+    })
 }
 
 /// `f81d4fae-7dec-11d0-a765-00a0c91e6bf6`
 fn uuid(text: &[u8], at: usize) -> Option<usize> {
     let mut end = at;
-    for (group, length) in [8, 4, 4, 4, 12].into_iter().enumerate() {
+    for (group, length) in UUID.into_iter().enumerate() {
         if group > 0 {
             end = one_of(text, end, b"-")?;
         }
@@ -181,16 +212,23 @@ fn fraction(text: &[u8], at: usize, points: &[u8]) -> Option<usize> {
 
 /// A date, its weekday before it, and a time joined to it by a `T`.
 fn dated(text: &[u8], at: usize) -> Option<usize> {
-    let start = weekday(text, at).unwrap_or(at);
-    let dates = [year_first, year_last, month_first, day_first];
-    let date = dates.iter().find_map(|read| read(text, start))?;
+    let date = date(text, weekday(text, at).unwrap_or(at))?;
     let joined = one_of(text, date, b"T").and_then(|at| time(text, at));
     joined.or_else(|| whole(text, date))
 }
 
+fn date(text: &[u8], at: usize) -> Option<usize> {
+    match run(text, at, u8::is_ascii_digit) - at {
+        0 => month_first(text, at),
+        1 | 2 => year_last(text, at).or_else(|| day_first(text, at)),
+        4 => year_first(text, at),
+        _ => None,
+    }
+}
+
 /// `Saturday, `, `Sat `
 fn weekday(text: &[u8], at: usize) -> Option<usize> {
-    let end = name(text, at, &WEEKDAYS)?;
+    let end = name(text, at, weekday_named)?;
     let comma = one_of(text, end, b",").unwrap_or(end);
     spaces(text, comma)
 }
@@ -221,7 +259,7 @@ fn year_last(text: &[u8], at: usize) -> Option<usize> {
 
 /// `August 1, 2026`, `Aug 1st`
 fn month_first(text: &[u8], at: usize) -> Option<usize> {
-    let month = name(text, at, &MONTHS)?;
+    let month = name(text, at, month_named)?;
     let day = day(text, spaces(text, month)?)?;
     Some(year(text, day).unwrap_or(day))
 }
@@ -230,7 +268,7 @@ fn month_first(text: &[u8], at: usize) -> Option<usize> {
 fn day_first(text: &[u8], at: usize) -> Option<usize> {
     let day = day(text, at)?;
     let separator = one_of(text, day, b" -")?;
-    let month = name(text, separator, &MONTHS)?;
+    let month = name(text, separator, month_named)?;
     Some(year(text, month).unwrap_or(month))
 }
 
@@ -367,6 +405,137 @@ mod tests {
                     .wrapping_add(1_442_695_040_888_963_407);
                 text.push_str(pieces[(number >> 60) as usize]);
                 masked(&text);
+            }
+        }
+    }
+
+    /// Chance that is the same in every run.
+    struct Chance(u64);
+
+    impl Chance {
+        fn below(&mut self, limit: usize) -> usize {
+            self.0 = self
+                .0
+                .wrapping_mul(6_364_136_223_846_793_005)
+                .wrapping_add(1_442_695_040_888_963_407);
+            (self.0 >> 33) as usize % limit
+        }
+
+        fn one_of<'a>(&mut self, texts: &[&'a str]) -> &'a str {
+            texts[self.below(texts.len())]
+        }
+    }
+
+    /// Every part and near miss, joined in every way, some with much plain text about them.
+    fn some_text(chance: &mut Chance) -> String {
+        let pieces: Vec<&str> = "2026 08 1 31 32 7 12 24 25 59 60 T st nd x id Z UTC GMT am PM \
+            Aug August Augu Jan Jane Sat Saturday Sunda Tue. May 123456 235959 12345678 1785578400 \
+            20260801T101500Z 10:15 10:15:00 2026-08-01 1/8/26 f81d4fae abcdefab abcd cdefabcdefab \
+            abcdefab-cdef-abcd-efab-cdefabcdefab deadbeef fade Zk3bQw9xT1mN7pR5sV2yLh the é"
+            .split_whitespace()
+            .collect();
+        let joints = ["", " ", "-", ":", "/", ".", ", ", "  ", "\n"];
+        let prose = "plain prose, with nothing to be hidden in it ".repeat(3);
+        let plain = [0, 3, 6][chance.below(3)];
+        let mut text = String::new();
+        for _ in 0..chance.below(12) {
+            if chance.below(10) < plain {
+                let start = chance.below(prose.len());
+                text.push_str(&prose[start..start + chance.below(prose.len() - start)]);
+            }
+            text.push_str(chance.one_of(&pieces));
+            text.push_str(chance.one_of(&joints));
+        }
+        text
+    }
+
+    /// What `mask` finds, without its short cuts: every reader is asked at every word.
+    fn mask_plainly(text: &[u8]) -> Vec<u8> {
+        let (mut at, mut out) = (0, Vec::new());
+        while at < text.len() {
+            let word = run(text, at, u8::is_ascii_alphanumeric);
+            if word == at {
+                out.push(text[at]);
+                at += 1;
+            } else if let Some(end) = part_plainly(text, at) {
+                out.push(MARK);
+                at = end;
+            } else {
+                mask_word(&text[at..word], &mut out);
+                at = word;
+            }
+        }
+        out
+    }
+
+    fn part_plainly(text: &[u8], at: usize) -> Option<usize> {
+        let readers = [uuid, compact_time, epoch, dated_plainly, time];
+        readers.iter().find_map(|read| read(text, at))
+    }
+
+    fn dated_plainly(text: &[u8], at: usize) -> Option<usize> {
+        let start = weekday(text, at).unwrap_or(at);
+        let dates = [year_first, year_last, month_first, day_first];
+        let date = dates.iter().find_map(|read| read(text, start))?;
+        let joined = one_of(text, date, b"T").and_then(|at| time(text, at));
+        joined.or_else(|| whole(text, date))
+    }
+
+    #[test]
+    fn short_cuts_change_nothing() {
+        let mut chance = Chance(1);
+        let (mut out, mut marks) = (Vec::new(), 0);
+        for _ in 0..20_000 {
+            let text = some_text(&mut chance);
+            out.clear();
+            mask(text.as_bytes(), &mut out);
+            assert_eq!(out, mask_plainly(text.as_bytes()), "{text:?}");
+            marks += out.iter().filter(|byte| **byte == MARK).count();
+        }
+        assert!(marks > 10_000, "{marks}");
+    }
+
+    #[test]
+    fn parts_are_hidden_wherever_they_lie() {
+        let parts = [
+            "10:15",
+            "Sat, August 1",
+            "Saturday,     Aug.     1st,     2026",
+            "f81d4fae-7dec-11d0-a765-00a0c91e6bf6",
+            "abcdefab-cdef-abcd-efab-cdefabcdefab",
+            "abcdefabcdefabcd",
+            "Zk3bQwAxTTmNBpRcsVdyLhGhIjKlMnOpQrStUvWxYz",
+        ];
+        let prose = "so it goes on and on and on, ".repeat(10);
+        for (part, length) in parts
+            .iter()
+            .flat_map(|part| (0..100).map(move |at| (part, at)))
+        {
+            let before = &prose[..length];
+            let text = format!("{before} {part} {prose}");
+            assert_eq!(masked(&text), format!("{before} # {prose}"));
+        }
+    }
+
+    #[test]
+    fn names_are_known_in_full_and_by_three_letters() {
+        type Named = fn(&[u8]) -> Option<&'static str>;
+        let months =
+            "January February March April May June July August September October November December";
+        let weekdays = "Monday Tuesday Wednesday Thursday Friday Saturday Sunday";
+        for (names, named) in [
+            (months, month_named as Named),
+            (weekdays, weekday_named as Named),
+        ] {
+            let end = |word: &str| name(word.as_bytes(), 0, named);
+            for full in names.split(' ') {
+                for length in 0..=full.len() {
+                    let known = length == 3 || length == full.len();
+                    assert_eq!(end(&full[..length]), known.then_some(length), "{full}");
+                }
+                assert_eq!(end(&format!("{full}.")), Some(full.len() + 1));
+                assert_eq!(end(&format!("{full}s")), None);
+                assert_eq!(end(&full.to_lowercase()), None);
             }
         }
     }

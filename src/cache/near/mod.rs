@@ -7,14 +7,18 @@
 //! say, in `tenant`.
 
 mod mask;
+mod sample;
+mod words;
 
 use std::collections::{HashMap, VecDeque};
+use std::fmt::Write;
 use std::hash::{BuildHasher, Hash, Hasher};
 
 use ahash::RandomState;
 use serde_json::Value;
 
 use mask::mask;
+pub use sample::Sample;
 
 /// Larger bodies are not looked at.
 const MOST_BODY: usize = 256 << 10;
@@ -80,6 +84,14 @@ struct Label {
 }
 
 /// One step of the way to a leaf.
+struct Step<'a> {
+    segment: Segment<'a>,
+    /// A digest of the way up to and with this step.
+    path: u64,
+    /// Index in [`VOLATILE`] of the member in which the way begins.
+    member: Option<u8>,
+}
+
 #[derive(Hash)]
 enum Segment<'a> {
     Key(&'a str),
@@ -103,7 +115,8 @@ impl Near {
         if body.len() > MOST_BODY {
             return None;
         }
-        let document = serde_json::from_slice(body).ok()?;
+        // Checked as a whole, UTF-8 need not be checked string by string.
+        let document = serde_json::from_str(str::from_utf8(body).ok()?).ok()?;
         let (key, trace) = read(tenant, &document);
         let earlier = self.seen.get(&key);
         let difference = earlier.and_then(|earlier| difference(earlier, &trace, &document));
@@ -136,30 +149,36 @@ fn read(tenant: u64, document: &Value) -> (u64, Trace) {
     let mut trace = Trace::default();
     let mut key = digests().build_hasher();
     tenant.hash(&mut key);
-    let mut masked = Vec::new();
-    leaves(document, &mut |path, leaf| {
-        let text = text(leaf);
-        if let Some(member) = volatile_member(path) {
-            trace.label(member, path, &text);
+    let (mut number, mut masked) = (String::new(), Vec::new());
+    leaves(document, &mut |way, leaf| {
+        let path = way.last().map_or(0, |step| step.path);
+        // `"1"` is not `1`.
+        let (quoted, text) = (leaf.is_string(), text(leaf, &mut number));
+        if let Some(member) = volatile_member(way) {
+            trace.label(member, path, &(quoted, text));
             return;
         }
         masked.clear();
         mask(text.as_bytes(), &mut masked);
-        (path, &masked).hash(&mut key);
-        if trace.content.len() < MOST_LEAVES {
-            trace.content.push(digests().hash_one(&text));
-        }
+        (path, quoted, &masked).hash(&mut key);
+        trace.content(&(quoted, text));
     });
     (key.finish(), trace)
 }
 
 impl Trace {
-    fn label(&mut self, member: u8, path: &[Segment], text: &str) {
+    fn content(&mut self, value: &impl Hash) {
+        if self.content.len() < MOST_LEAVES {
+            self.content.push(digests().hash_one(value));
+        }
+    }
+
+    fn label(&mut self, member: u8, path: u64, value: &impl Hash) {
         if self.volatile.len() < MOST_VOLATILE {
             self.volatile.push(Label {
                 member,
-                path: digests().hash_one(path),
-                value: digests().hash_one(text),
+                path,
+                value: digests().hash_one(value),
             });
         }
     }
@@ -173,26 +192,42 @@ impl Trace {
     }
 }
 
-fn volatile_member(path: &[Segment]) -> Option<u8> {
-    let Segment::Key(first) = path.first()? else {
-        return None;
-    };
-    let member = VOLATILE.binary_search(first).ok()?;
-    u8::try_from(member).ok()
+fn volatile_member(way: &[Step]) -> Option<u8> {
+    way.last()?.member
 }
 
-/// A leaf's type and value: `"1"` is not `1`.
-fn text(leaf: &Value) -> String {
+impl<'a> Step<'a> {
+    fn new(earlier: Option<&Self>, segment: Segment<'a>) -> Self {
+        Self {
+            path: digests().hash_one((earlier.map(|step| step.path), &segment)),
+            member: earlier.map_or_else(|| segment.volatile(), |step| step.member),
+            segment,
+        }
+    }
+}
+
+/// What a leaf says. `number` is where a number is spelled out.
+fn text<'a>(leaf: &'a Value, number: &'a mut String) -> &'a str {
     match leaf {
-        Value::String(text) => format!("\"{text}"),
-        other => other.to_string(),
+        Value::String(text) => text,
+        Value::Number(value) => {
+            number.clear();
+            // Writing to a string does not fail.
+            let _ = write!(number, "{value}");
+            number
+        }
+        Value::Null => "null",
+        Value::Bool(true) => "true",
+        Value::Bool(false) => "false",
+        Value::Array(_) => "[]",
+        Value::Object(_) => "{}",
     }
 }
 
 fn difference(earlier: &Trace, now: &Trace, document: &Value) -> Option<String> {
     let content = earlier.content.iter().zip(&now.content);
     if let Some(at) = content.clone().position(|(one, other)| one != other) {
-        return pointer(document, at, |path| volatile_member(path).is_none());
+        return pointer(document, at, |way| volatile_member(way).is_none());
     }
     let changed = now
         .volatile
@@ -203,7 +238,7 @@ fn difference(earlier: &Trace, now: &Trace, document: &Value) -> Option<String> 
         if !earlier.has_member(member) {
             return Some(member_pointer(member));
         }
-        return pointer(document, at, |path| volatile_member(path).is_some());
+        return pointer(document, at, |way| volatile_member(way).is_some());
     }
     let gone = earlier
         .volatile
@@ -217,12 +252,12 @@ fn member_pointer(member: u8) -> String {
 }
 
 /// The pointer to leaf number `at` of those that are counted.
-fn pointer(document: &Value, at: usize, counted: fn(&[Segment]) -> bool) -> Option<String> {
+fn pointer(document: &Value, at: usize, counted: fn(&[Step]) -> bool) -> Option<String> {
     let (mut number, mut found) = (0, None);
-    leaves(document, &mut |path, _| {
-        if counted(path) {
+    leaves(document, &mut |way, _| {
+        if counted(way) {
             if number == at {
-                found = Some(path.iter().map(Segment::escaped).collect());
+                found = Some(way.iter().map(|step| step.segment.escaped()).collect());
             }
             number += 1;
         }
@@ -231,6 +266,15 @@ fn pointer(document: &Value, at: usize, counted: fn(&[Segment]) -> bool) -> Opti
 }
 
 impl Segment<'_> {
+    /// Index in [`VOLATILE`] of the member to which it leads from the top.
+    fn volatile(&self) -> Option<u8> {
+        let Self::Key(key) = self else {
+            return None;
+        };
+        let member = VOLATILE.binary_search(key).ok()?;
+        u8::try_from(member).ok()
+    }
+
     fn escaped(&self) -> String {
         match self {
             Self::Key(key) => format!("/{}", key.replace('~', "~0").replace('/', "~1")),
@@ -241,33 +285,30 @@ impl Segment<'_> {
 
 /// Visits what is no container, or an empty one, with the way to it; members in order of
 /// their keys.
-fn leaves(document: &Value, visit: &mut dyn FnMut(&[Segment], &Value)) {
+fn leaves(document: &Value, visit: &mut dyn FnMut(&[Step], &Value)) {
     descend(document, &mut Vec::new(), visit);
 }
 
-fn descend<'a>(
-    value: &'a Value,
-    path: &mut Vec<Segment<'a>>,
-    visit: &mut dyn FnMut(&[Segment], &Value),
-) {
+fn descend<'a>(value: &'a Value, way: &mut Vec<Step<'a>>, visit: &mut dyn FnMut(&[Step], &Value)) {
+    let mut step = |segment, value| {
+        way.push(Step::new(way.last(), segment));
+        descend(value, way, visit);
+        way.pop();
+    };
     match value {
         Value::Array(elements) if !elements.is_empty() => {
             for (index, element) in elements.iter().enumerate() {
-                path.push(Segment::Index(index));
-                descend(element, path, visit);
-                path.pop();
+                step(Segment::Index(index), element);
             }
         }
         Value::Object(members) if !members.is_empty() => {
             let mut members: Vec<_> = members.iter().collect();
             members.sort_by_key(|(key, _)| *key);
             for (key, member) in members {
-                path.push(Segment::Key(key));
-                descend(member, path, visit);
-                path.pop();
+                step(Segment::Key(key), member);
             }
         }
-        leaf => visit(path, leaf),
+        leaf => visit(way, leaf),
     }
 }
 
