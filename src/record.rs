@@ -15,6 +15,7 @@ use crate::cache::key::Key;
 use crate::cache::tiers::Tier;
 use crate::error::{Failure, Kind};
 use crate::gateway::{Gateway, Mounted};
+use crate::routing::verdict::Cause;
 use crate::usage::Usage;
 
 /// Who is at fault for an error.
@@ -134,6 +135,15 @@ pub struct CacheFacts {
     pub stood_in_for: Option<Fault>,
 }
 
+/// One attempt at a provider that failed before its answer reached the client.
+#[derive(Debug, Clone, Copy)]
+pub struct Tried {
+    /// Why.
+    pub cause: Cause,
+    /// From asking for a connection to the failure.
+    pub took: Duration,
+}
+
 /// One finished request. Durations count from the moment its head was read.
 #[derive(Debug)]
 pub struct RequestRecord {
@@ -169,6 +179,8 @@ pub struct RequestRecord {
     pub failure: Option<Failure>,
     /// Tries at the provider.
     pub attempts: u32,
+    /// Those of them that failed, in order; one whose answer was given all the same is among them.
+    pub tried: Vec<Tried>,
     /// The last try went over a connection that was already open.
     pub reused: bool,
     /// Body bytes received from the client.
@@ -187,6 +199,13 @@ pub struct RequestRecord {
     pub first_token: Option<Duration>,
     /// What the cache had to do with it.
     pub cache: CacheFacts,
+}
+
+/// `rate_limited:12ms,reset:3ms`
+fn trace(tried: &[Tried]) -> String {
+    let attempts = tried.iter();
+    let told = attempts.map(|tried| format!("{}:{}ms", tried.cause.name(), tried.took.as_millis()));
+    told.collect::<Vec<_>>().join(",")
 }
 
 /// A value in a view of the record.
@@ -222,6 +241,7 @@ impl RequestRecord {
             streamed: false,
             failure: Some(Failure::new(kind)),
             attempts: 0,
+            tried: Vec::new(),
             reused: false,
             request_bytes: 0,
             response_bytes: 0,
@@ -301,6 +321,7 @@ impl RequestRecord {
             streamed,
             failure: _, // written as the error and its detail
             attempts,
+            tried,
             reused,
             request_bytes,
             response_bytes,
@@ -346,6 +367,9 @@ impl RequestRecord {
         self.any_failure()
             .inspect(|failure| write("detail", Value::Text(failure.to_string().into())));
         write("attempts", Value::Number((*attempts).into()));
+        if !tried.is_empty() {
+            write("tried", Value::Text(trace(tried).into()));
+        }
         write("reused", Value::Flag(*reused));
         write("bytes_in", Value::Number(*request_bytes));
         write("bytes_out", Value::Number(*response_bytes));

@@ -256,7 +256,7 @@ pub struct Timeouts {
     /// To establish a connection, TLS included. Default `10s`.
     pub connect: Option<Duration>,
     /// From the request's last byte to the first one of the answer. Default: as `idle`. A
-    /// request's `cf-aig-request-timeout` goes before it.
+    /// request may ask for less by `cf-aig-request-timeout`.
     pub first_byte: Option<Duration>,
     /// Longest silence of the provider: between two bytes of its answer and, where `first_byte`
     /// is not said, before the first (the time of an upload included). Default `10m`.

@@ -23,6 +23,9 @@ const A_SIZE: &str = "a size such as `64KiB`, `32MiB` or `1GiB`";
 
 const MAX_DURATION: std::time::Duration = std::time::Duration::from_secs(36_500 * 86_400);
 
+/// Digits of one number of a duration: more are longer than any duration in whatever unit.
+const MOST_DIGITS: usize = 15;
+
 impl FromStr for Duration {
     /// What would have been right: the text after "expected".
     type Err = &'static str;
@@ -35,6 +38,13 @@ impl FromStr for Duration {
         // `15M` would be 15 months, which nobody means.
         if text.contains(char::is_uppercase) {
             return Err(A_DURATION);
+        }
+        // humantime 2.4 panics where the sum of its parts overflows.
+        if text
+            .split(|c: char| !c.is_ascii_digit())
+            .any(|number| number.len() > MOST_DIGITS)
+        {
+            return Err(A_SHORTER_DURATION);
         }
         match humantime::parse_duration(text) {
             Ok(duration) if duration <= MAX_DURATION => Ok(Self(duration)),
@@ -214,7 +224,12 @@ mod tests {
     #[test]
     fn endless_durations_are_refused() {
         assert!(duration("36500d").is_ok());
-        for text in ["36501d", "99999999999999999999s", "9999999999999y"] {
+        for text in [
+            "36501d",
+            "99999999999999999999s",
+            "9999999999999y",
+            "18446744073709551615s1000000000ns",
+        ] {
             assert_eq!(duration(text), Err(A_SHORTER_DURATION), "{text}");
         }
     }

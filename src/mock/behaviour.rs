@@ -8,6 +8,8 @@
 use std::fmt;
 use std::time::Duration;
 
+use crate::config::units;
+
 /// The longest pause a model name may ask for.
 const MAX_PAUSE: Duration = Duration::from_secs(10 * 60);
 /// The most bytes `size` may ask for: 64 MiB.
@@ -147,8 +149,8 @@ fn bad(word: &'static str, value: &str, wanted: &'static str) -> NotUnderstood {
 }
 
 fn pause(word: &'static str, value: &str) -> Result<Duration, NotUnderstood> {
-    humantime::parse_duration(value)
-        .ok()
+    let pause = value.parse::<units::Duration>().ok().map(|pause| pause.0);
+    pause
         .filter(|pause| *pause <= MAX_PAUSE)
         .ok_or_else(|| bad(word, value, "a duration such as 500ms or 2s, at most 10m"))
 }

@@ -21,11 +21,9 @@ use crate::directives;
 use crate::dns::{Dns, LookupError};
 use crate::error::{Failure, Kind};
 use crate::provider::{Connection, Provider, Target};
-use crate::routing::timeouts::Timeouts;
 
-use super::Door;
-use super::body;
 use super::context::{Body, Context, Spend};
+use super::{Door, again, body};
 
 /// Subprotocols that a WebSocket client offers, or its server selects.
 pub const SUBPROTOCOL: http::HeaderName = http::header::SEC_WEBSOCKET_PROTOCOL;
@@ -41,7 +39,9 @@ const MAX_H2_STREAMS: usize = 100;
 /// Whom to connect to.
 pub async fn peer(door: &Door, ctx: &mut Context) -> Result<Box<HttpPeer>, Failure> {
     ctx.attempt.count += 1;
-    ctx.attempt.began.get_or_insert_with(Instant::now);
+    let now = Instant::now();
+    ctx.attempt.began.get_or_insert(now);
+    ctx.attempt.started = Some(now);
     body::rewind(ctx);
     let (Some(route), Some(mounted)) = (&ctx.route, &ctx.provider) else {
         return Err(Failure::new(Kind::Internal)
@@ -67,25 +67,17 @@ pub async fn peer(door: &Door, ctx: &mut Context) -> Result<Box<HttpPeer>, Failu
         origin.tls,
         origin.host.to_string(),
     );
-    let gateway = ctx.gateway.as_ref();
-    let timeouts = gateway.map_or_else(Timeouts::default, |gateway| gateway.timeouts);
-    configure(&mut peer, connection, connection.timeouts.or(timeouts));
+    configure(&mut peer, connection);
+    again::bound(&mut peer, ctx)?;
     ctx.attempt.addresses = u32::try_from(addresses.len()).unwrap_or(u32::MAX);
     ctx.attempt.token = token;
     Ok(Box::new(peer))
 }
 
-fn configure(peer: &mut HttpPeer, connection: &Connection, timeouts: Timeouts) {
-    let connect = timeouts.connect.unwrap_or(Timeouts::CONNECT);
-    let idle = timeouts.idle.unwrap_or(Timeouts::IDLE);
+/// All but its times, which are the attempt's.
+fn configure(peer: &mut HttpPeer, connection: &Connection) {
     peer.group_key = connection.group;
     let options = &mut peer.options;
-    options.connection_timeout = Some(connect);
-    options.total_connection_timeout = Some(connect);
-    options.read_timeout = Some(idle);
-    // Without it a provider that stops reading would hold the request for ever: Pingora does
-    // not look at the answer while it writes.
-    options.write_timeout = Some(idle);
     options.idle_timeout = Some(POOL_IDLE);
     options.ca = connection.ca.clone();
     options.max_h2_streams = MAX_H2_STREAMS;

@@ -14,9 +14,9 @@ use crate::error::{Failure, Kind};
 use crate::gateway::Limits;
 use crate::memory::Reservation;
 
-use super::Door;
 use super::admission::content_length;
 use super::context::{Body, Context};
+use super::{Door, again};
 
 /// Pingora replays a body it has read out of a buffer of this size, in bytes. The last read
 /// must happen with that buffer on, and a read returns at most as much.
@@ -33,7 +33,7 @@ pub async fn admit(
     let limits = ctx.snapshot.limits.clone();
     let content_type = session.req_header().headers.get(CONTENT_TYPE);
     let json = content_type.is_some_and(|value| call::is_json(value.as_bytes()));
-    let held = for_cache || must_be_held(ctx);
+    let held = for_cache || must_be_held(ctx, json);
     let limit = Limit::of(&limits, json || held);
     let declared = content_length(session);
     if declared.is_some_and(|length| length > limit.bytes) {
@@ -71,9 +71,11 @@ pub async fn admit(
     Ok(())
 }
 
-/// Signatures cover the body.
-fn must_be_held(ctx: &Context) -> bool {
+/// Signatures cover the body; and what is sent again must be there again. Uploads are too large
+/// to wait for that.
+fn must_be_held(ctx: &Context, json: bool) -> bool {
     matches!(ctx.stored_credential(), Some(Credential::Aws { .. }))
+        || (json && again::retry(ctx).max_attempts > 1)
 }
 
 /// The most bytes a body may have, and the key that says so.
@@ -215,6 +217,7 @@ pub fn pass(
             if let Some(scan) = scan {
                 scan.feed(piece);
             }
+            again::sent(ctx);
             Ok(())
         }
     }

@@ -9,7 +9,6 @@ use std::time::{Duration, Instant, SystemTime};
 use http::HeaderMap;
 use http::header::{
     ACCEPT_ENCODING, AUTHORIZATION, CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE, HeaderValue,
-    RETRY_AFTER,
 };
 use pingora_cache::{CacheMeta, NoCacheReason, RespCacheable};
 use pingora_http::ResponseHeader;
@@ -24,7 +23,8 @@ use crate::cache::store::Made;
 use crate::cache::tiers::Tier;
 use crate::config::schema::Auth;
 use crate::error::{Failure, Kind};
-use crate::record::{AnsweredFrom, CacheStatus, Fault};
+use crate::record::{AnsweredFrom, CacheStatus, Fault, Source};
+use crate::routing::patience;
 use crate::usage::Usage;
 
 use super::context::{Body, Context, Spend};
@@ -434,7 +434,9 @@ pub fn decide(
         Verdict::Answer => record(door, session, response, ctx, lead, can_be_kept(response)),
         Verdict::Blame => share(door, session, response, ctx, lead),
         Verdict::Transient => {
-            let delay = policy::delay(lead.turn(), retry_after(response), chance());
+            let status = response.status.as_u16();
+            let asked = patience::asked(status, &response.headers, SystemTime::now());
+            let delay = policy::delay(lead.turn(), asked, chance());
             match delay.filter(|_| !lead.is_last()) {
                 None => share(door, session, response, ctx, lead),
                 Some(delay) => {
@@ -550,18 +552,8 @@ fn made(ctx: &Context) -> Option<Made> {
     })
 }
 
-/// `Retry-After` in seconds, or OpenAI's and Azure's `retry-after-ms`. A date is not understood.
-fn retry_after(response: &ResponseHeader) -> Option<Duration> {
-    let number = |name: &str| -> Option<u64> {
-        let value = response.headers.get(name)?.to_str().ok()?;
-        value.trim().parse().ok()
-    };
-    let millis = number("retry-after-ms").map(Duration::from_millis);
-    millis.or_else(|| number(RETRY_AFTER.as_str()).map(Duration::from_secs))
-}
-
 /// Spreads those who try next; nothing depends on it being hard to guess.
-fn chance() -> f64 {
+pub fn chance() -> f64 {
     let random = uuid::Uuid::now_v7().as_u128() as u32;
     f64::from(random) / f64::from(u32::MAX)
 }
@@ -578,12 +570,11 @@ fn take_lead(ctx: &mut Context) -> Option<Lead> {
 }
 
 /// Whether a stored answer stands in for a provider that answers with this status.
-pub fn has_stand_in(ctx: &Context, status: u16) -> bool {
-    let stale = ctx
-        .caching
-        .as_ref()
-        .and_then(|caching| caching.stale.as_ref());
-    stale.is_some() && (status >= 500 || status == 429)
+pub fn has_stand_in(door: &Door, ctx: &Context, status: u16) -> bool {
+    let caching = ctx.caching.as_ref();
+    let stale = caching.and_then(|caching| caching.stale.as_ref());
+    let is_there = stale.is_some_and(|(entry, _)| !door.cache.is_purged(entry));
+    is_there && (status >= 500 || status == 429)
 }
 
 /// A request that asked the provider, or waited for one that did, failed before its answer
@@ -595,6 +586,9 @@ pub async fn stand_in(
     ctx: &mut Context,
     failure: &Failure,
 ) -> Option<Result<(), Failure>> {
+    if failure.kind.source() != Source::Provider {
+        return None;
+    }
     let (entry, from) = ctx.caching.as_mut()?.stale.take()?;
     if door.cache.is_purged(&entry) {
         return None;
@@ -615,7 +609,7 @@ pub fn failed(ctx: &mut Context, failure: &Failure) {
     match failure.kind {
         // Its own fault, or its client's: dropped, the place is free for the next.
         Kind::ClientGone | Kind::ClientTimeout | Kind::Overloaded | Kind::Internal => drop(lead),
-        kind if kind.source() == crate::record::Source::Provider => {
+        kind if kind.source() == Source::Provider => {
             let delay = policy::delay(lead.turn(), None, chance()).unwrap_or_default();
             lead.stand_down(delay, failure);
         }

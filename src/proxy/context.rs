@@ -15,7 +15,7 @@ use crate::error::Failure;
 use crate::gateway::{Gateway, Mounted, Snapshot};
 use crate::memory::Reservation;
 use crate::provider::{StoredKey, Target};
-use crate::record::CacheFacts;
+use crate::record::{CacheFacts, Tried};
 use crate::wire::{Framing, Watch};
 
 use super::Door;
@@ -46,6 +46,8 @@ pub struct Context {
     pub body: Body,
     /// The current try.
     pub attempt: Attempt,
+    /// Attempts that failed; Pingora allows sixteen.
+    pub tried: Vec<Tried>,
     /// What came back.
     pub answer: Answer,
     /// Time spent reading a body that is held: the client's, not the gateway's.
@@ -117,12 +119,19 @@ pub enum Body {
 }
 
 /// The current try at the provider.
-#[derive(Default)]
 pub struct Attempt {
-    /// Tries so far, this one included.
+    /// Connections asked for so far, this one included, for whatever reason.
     pub count: u32,
+    /// Tries at the target, this one included: what `retry` counts.
+    pub tries: u32,
+    /// How long to wait before this one.
+    pub wait: Duration,
     /// When the first began.
     pub began: Option<Instant>,
+    /// When this one began.
+    pub started: Option<Instant>,
+    /// Its answer is given up for another try.
+    pub given_up: bool,
     /// Connections that failed, each to another address.
     pub failed_connections: u32,
     /// Addresses that the name has.
@@ -133,6 +142,24 @@ pub struct Attempt {
     pub body_sent: bool,
     /// A token exchanged for this attempt.
     pub token: Option<Arc<str>>,
+}
+
+impl Default for Attempt {
+    fn default() -> Self {
+        Self {
+            count: 0,
+            tries: 1,
+            wait: Duration::ZERO,
+            began: None,
+            started: None,
+            given_up: false,
+            failed_connections: 0,
+            addresses: 0,
+            reused: false,
+            body_sent: false,
+            token: None,
+        }
+    }
 }
 
 /// What came back from the provider.
@@ -169,6 +196,7 @@ impl Context {
             route: None,
             body: Body::Unread,
             attempt: Attempt::default(),
+            tried: Vec::new(),
             answer: Answer::default(),
             reading: Duration::ZERO,
             answered: None,

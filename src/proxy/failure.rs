@@ -11,12 +11,13 @@ use pingora_proxy::{FailToProxy, Session};
 
 use crate::error::{Failure, Kind};
 use crate::record::Source;
+use crate::routing::verdict::Cause;
 
 use super::admission::content_length;
-use super::context::{Body, Context};
+use super::context::Context;
 use super::reset;
 use super::response::{ERROR_SOURCE, own_headers};
-use super::{Door, caching};
+use super::{Door, again, caching};
 
 /// Connections tried per request at most, each to another address of the provider's name.
 const MAX_CONNECTIONS: u32 = 3;
@@ -31,26 +32,59 @@ const DRAINED: u64 = 256 << 10;
 /// How long a reset waits for what is queued before it: h2 drops that otherwise, and so does TCP.
 const BEFORE_RESET: Duration = Duration::from_millis(50);
 
+/// Nobody to connect to: the name may resolve at another try.
+pub fn has_no_peer(session: &Session, ctx: &mut Context, failure: Failure) -> Box<Error> {
+    let unresolved = failure.kind == Kind::UpstreamUnreachable;
+    match unresolved && again::is_worth_it(session, ctx, Cause::Connect, None) {
+        true => again::again(),
+        false => ctx.fail(failure),
+    }
+}
+
 /// The connection could not be made: another address of the same name may do.
-pub fn could_not_connect(ctx: &mut Context, mut error: Box<Error>) -> Box<Error> {
+pub fn could_not_connect(
+    session: &Session,
+    ctx: &mut Context,
+    mut error: Box<Error>,
+) -> Box<Error> {
     ctx.attempt.failed_connections += 1;
     let others = ctx.attempt.addresses.min(MAX_CONNECTIONS);
-    error.set_retry(ctx.attempt.failed_connections < others);
+    let cause = match again::cause(&error) {
+        Cause::Reset => Cause::Connect,
+        other => other,
+    };
+    let again =
+        ctx.attempt.failed_connections < others || again::is_worth_it(session, ctx, cause, None);
+    error.set_retry(again);
     error
 }
 
-/// The connection broke. It is tried again only when it was an old one that the provider had
-/// closed meanwhile: nothing of an answer has been seen, and the body can be sent again.
-pub fn broke(session: &Session, ctx: &Context, mut error: Box<Error>, reused: bool) -> Box<Error> {
+/// The attempt failed. It is made again at once when its connection was an old one that the
+/// provider had closed meanwhile, and otherwise as `retry` says: as long as nothing of an answer
+/// has been seen, and the body can be sent again.
+pub fn broke(
+    session: &Session,
+    ctx: &mut Context,
+    mut error: Box<Error>,
+    reused: bool,
+) -> Box<Error> {
+    again::ended();
+    if std::mem::take(&mut ctx.attempt.given_up) {
+        return error;
+    }
     // Pingora marks what is safe to repeat: HTTP/1 errors on a reused connection, refused
     // HTTP/2 streams and those behind a GOAWAY. A stream that was reset is an answer.
     error.retry.decide_reuse(reused);
-    let unanswered = ctx.answer.head.is_none() && !has_begun(session);
-    let replayable =
-        matches!(ctx.body, Body::Held { .. }) || !session.as_ref().retry_buffer_truncated();
-    let safe = error.retry() && error.esource() == &ErrorSource::Upstream;
-    let again = safe && unanswered && replayable && ctx.failure.is_none();
-    error.set_retry(again && ctx.attempt.count < MAX_TRIES);
+    let unanswered = ctx.answer.head.is_none() && !has_begun(session) && ctx.failure.is_none();
+    let again = if !unanswered || error.esource() != &ErrorSource::Upstream {
+        false
+    } else if error.retry() && ctx.attempt.count < MAX_TRIES && !again::is_overdue() {
+        again::can_be_sent_again(session, ctx)
+    } else {
+        let cause = again::cause(&error);
+        again::is_worth_it(session, ctx, cause, None)
+    };
+    error.set_retry(again);
     error
 }
 
@@ -100,10 +134,7 @@ pub async fn give_up(
     let kind = failure.kind;
     // The connection ends with this answer, and the client is to know.
     session.set_keepalive(None);
-    if !begun
-        && kind.source() == Source::Provider
-        && let Some(given) = caching::stand_in(door, session, ctx, &failure).await
-    {
+    if !begun && let Some(given) = caching::stand_in(door, session, ctx, &failure).await {
         ctx.failure = given.err();
         ctx.answered = Some(Instant::now());
         return nothing;
@@ -136,7 +167,7 @@ fn has_begun(session: &Session) -> bool {
 }
 
 /// What an error of Pingora's means.
-fn classify(error: &Error, begun: bool) -> Failure {
+pub fn classify(error: &Error, begun: bool) -> Failure {
     let kind = match (error.esource(), error.etype()) {
         (ErrorSource::Downstream, ErrorType::ReadTimedout) if !begun => Kind::ClientTimeout,
         (
@@ -151,6 +182,8 @@ fn classify(error: &Error, begun: bool) -> Failure {
         (ErrorSource::Downstream, _) if begun => Kind::ClientGone,
         // What is left is a body whose framing is broken.
         (ErrorSource::Downstream, _) => Kind::BadRequest,
+        // It looks like a connection that the provider has closed.
+        _ if again::is_overdue() => Kind::UpstreamTimeout,
         (
             _,
             ErrorType::ReadTimedout

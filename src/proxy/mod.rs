@@ -20,6 +20,7 @@
 //! | `settle` | `logging` |
 
 mod admission;
+mod again;
 mod attempt;
 mod body;
 mod caching;
@@ -169,24 +170,27 @@ impl ProxyHttp for Door {
 
     async fn upstream_peer(
         &self,
-        _session: &mut Session,
+        session: &mut Session,
         ctx: &mut Context,
     ) -> Result<Box<HttpPeer>> {
-        attempt::peer(self, ctx)
-            .await
-            .map_err(|failure| ctx.fail(failure))
+        let peer = match again::pause(session, ctx).await {
+            Ok(()) => attempt::peer(self, ctx).await,
+            Err(gone) => Err(gone),
+        };
+        peer.map_err(|failure| failure::has_no_peer(session, ctx, failure))
     }
 
     async fn connected_to_upstream(
         &self,
         _session: &mut Session,
         reused: bool,
-        _peer: &HttpPeer,
-        _fd: std::os::unix::io::RawFd,
+        peer: &HttpPeer,
+        socket: std::os::unix::io::RawFd,
         _digest: Option<&pingora_core::protocols::Digest>,
         ctx: &mut Context,
     ) -> Result<()> {
         ctx.attempt.reused = reused;
+        again::connected(peer, socket, ctx);
         Ok(())
     }
 
@@ -218,7 +222,11 @@ impl ProxyHttp for Door {
         response: &mut ResponseHeader,
         ctx: &mut Context,
     ) -> Result<()> {
-        response::head_arrived(session, response, ctx).map_err(|failure| ctx.fail(failure))
+        match response::head_arrived(self, session, response, ctx) {
+            Ok(response::Head::Passes) => Ok(()),
+            Ok(response::Head::IsGivenUp) => Err(again::again()),
+            Err(failure) => Err(ctx.fail(failure)),
+        }
     }
 
     fn upstream_response_body_filter(
@@ -245,12 +253,12 @@ impl ProxyHttp for Door {
 
     fn fail_to_connect(
         &self,
-        _session: &mut Session,
+        session: &mut Session,
         _peer: &HttpPeer,
         ctx: &mut Context,
         error: Box<Error>,
     ) -> Box<Error> {
-        failure::could_not_connect(ctx, error)
+        failure::could_not_connect(session, ctx, error)
     }
 
     fn error_while_proxy(

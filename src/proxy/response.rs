@@ -1,6 +1,6 @@
 //! What comes back: watched as it passes, never changed but for the gateway's own headers.
 
-use std::time::Instant;
+use std::time::{Instant, SystemTime};
 
 use bytes::Bytes;
 use http::StatusCode;
@@ -14,10 +14,12 @@ use pingora_proxy::Session;
 use crate::directives::PREFIX;
 use crate::error::{Failure, Kind};
 use crate::record::{CacheStatus, Fault, Source};
+use crate::routing::patience;
+use crate::routing::verdict::Cause;
 use crate::wire::{Framing, Watch};
 
 use super::context::Context;
-use super::{attempt, caching};
+use super::{Door, again, attempt, caching};
 
 /// Who made an error, for every answer that is one.
 pub const ERROR_SOURCE: HeaderName = HeaderName::from_static("tollgate-error-source");
@@ -32,18 +34,36 @@ const MODEL: &str = "cf-aig-model";
 const CACHE_STATUS: &str = "cf-aig-cache-status";
 const CACHE_NOTE: &str = "tollgate-cache-note";
 
-/// The provider's head is there. An error for which a stored answer stands in goes no further.
+/// What becomes of a provider's answer.
+pub enum Head {
+    /// It goes to the client.
+    Passes,
+    /// It does not: the provider is asked again.
+    IsGivenUp,
+}
+
+/// The provider's head is there. An error goes no further if the provider is asked again, or a
+/// stored answer stands in for it.
 pub fn head_arrived(
+    door: &Door,
     session: &Session,
     response: &ResponseHeader,
     ctx: &mut Context,
-) -> Result<(), Failure> {
+) -> Result<Head, Failure> {
     let upgraded = response.status.as_u16() == 101;
     if response.status.is_informational() && !upgraded {
-        return Ok(());
+        return Ok(Head::Passes);
     }
     let status = response.status.as_u16();
-    if caching::has_stand_in(ctx, status) {
+    if status >= 400 {
+        let asked = patience::asked(status, &response.headers, SystemTime::now());
+        if again::is_worth_it(session, ctx, Cause::Status(status), asked) {
+            ctx.attempt.given_up = true;
+            return Ok(Head::IsGivenUp);
+        }
+    }
+    again::arrived(false, ctx);
+    if caching::has_stand_in(door, ctx, status) {
         ctx.cache.stood_in_for = Some(Fault::Status(status));
         return Err(Failure::new(Kind::UpstreamInvalid)
             .with_detail(format!("the provider answered {status}")));
@@ -58,7 +78,7 @@ pub fn head_arrived(
         && !upgraded
         && session.req_header().method != http::Method::HEAD;
     ctx.watch(if room { framing } else { Framing::Other });
-    Ok(())
+    Ok(Head::Passes)
 }
 
 /// A piece of the provider's body is there. A stream of events that ends before its first
@@ -72,6 +92,7 @@ pub fn body_arrived(
     if piece.is_empty() && !end_of_stream {
         return Ok(());
     }
+    again::arrived(end_of_stream, ctx);
     let now = Instant::now();
     ctx.answer.last_byte = Some(now);
     ctx.answer.ended = end_of_stream;

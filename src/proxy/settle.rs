@@ -150,6 +150,7 @@ fn record(asked: Asked, sent: Sent, ctx: &mut Context) -> RequestRecord {
         streamed: ctx.answer.streamed,
         failure: ctx.failure.take(),
         attempts: ctx.attempt.count,
+        tried: std::mem::take(&mut ctx.tried),
         reused: ctx.attempt.reused,
         request_bytes: sent.request_bytes,
         response_bytes: sent.response_bytes,

@@ -98,6 +98,7 @@ pub(crate) mod tests {
             streamed: false,
             failure: None,
             attempts: 1,
+            tried: Vec::new(),
             reused: true,
             request_bytes: 10,
             response_bytes: 20,

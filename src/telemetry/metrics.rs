@@ -52,6 +52,7 @@ pub struct Metrics {
     request_bytes: IntCounterVec,
     response_bytes: IntCounterVec,
     attempts: IntCounterVec,
+    failed_attempts: IntCounterVec,
     in_flight: IntGauge,
     held_bytes: IntGauge,
     reloads: IntCounterVec,
@@ -166,6 +167,11 @@ impl Metrics {
                 "Tries at providers",
                 &by_provider,
             )?,
+            failed_attempts: counter(
+                "tollgate_upstream_attempts_failed_total",
+                "Tries at providers that failed before the client had anything of an answer, by cause",
+                &["gateway", "provider", "cause"],
+            )?,
             in_flight: gauge(
                 "tollgate_requests_in_flight",
                 "Requests and upgraded connections in flight",
@@ -228,6 +234,10 @@ impl Metrics {
             }
         };
         series.observe(record);
+        for tried in &record.tried {
+            let labels = [gateway, provider, tried.cause.name()];
+            self.failed_attempts.with_label_values(&labels).inc();
+        }
         self.observe_cache(record);
         if record.status == 200 {
             series.ok.inc();

@@ -20,6 +20,7 @@ mod lifecycle_upgrade;
 mod limits;
 mod mappings;
 mod observability;
+mod retries;
 mod routing;
 mod safety;
 mod smuggling;

@@ -1,0 +1,219 @@
+//! Trying again: what a failed attempt leads to, the wait before the next one, and how long
+//! each may take.
+
+use std::os::fd::RawFd;
+use std::time::{Duration, Instant};
+
+use pingora_core::protocols::ALPN;
+use pingora_core::upstreams::peer::HttpPeer;
+use pingora_core::{Error, ErrorType};
+use pingora_proxy::Session;
+
+use crate::error::{Failure, Kind};
+use crate::record::Tried;
+use crate::routing::retry::{LONGEST_DELAY, Retry};
+use crate::routing::timeouts::Timeouts;
+use crate::routing::verdict::{Cause, Verdict};
+
+use super::cancel::{self, Socket};
+use super::context::{Body, Context};
+use super::{failure, reset, serve};
+
+/// Attempts of a request, to whatever address and for whatever reason. Pingora allows no more.
+const MOST_ATTEMPTS: u32 = 16;
+
+/// How often this request's target is tried.
+pub fn retry(ctx: &Context) -> Retry {
+    let gateway = ctx.gateway.as_ref().map(|gateway| gateway.retry);
+    gateway.unwrap_or_default().with(&ctx.directives.retry)
+}
+
+/// How long this request's provider may take: its own word goes before the gateway's.
+pub fn timeouts(ctx: &Context) -> Timeouts {
+    let provider = ctx.provider.as_ref();
+    let provider = provider.map(|mounted| mounted.provider.connection.timeouts);
+    let gateway = ctx.gateway.as_ref().map(|gateway| gateway.timeouts);
+    provider.unwrap_or_default().or(gateway.unwrap_or_default())
+}
+
+/// An attempt has failed, and nothing of an answer has reached the client: whether the target
+/// is tried again. Then the wait is set. `asked`: the patience that the provider asks for.
+pub fn is_worth_it(
+    session: &Session,
+    ctx: &mut Context,
+    cause: Cause,
+    asked: Option<Duration>,
+) -> bool {
+    note(ctx, cause);
+    let retry = retry(ctx);
+    let may = cause.verdict() == Verdict::Retry
+        && ctx.attempt.tries < retry.max_attempts
+        && ctx.attempt.count < MOST_ATTEMPTS
+        && can_be_sent_again(session, ctx);
+    let Some(wait) = wait(&retry, ctx.attempt.tries, asked).filter(|_| may) else {
+        return false;
+    };
+    if left(ctx).is_some_and(|left| left <= wait) {
+        return false;
+    }
+    ctx.attempt.tries += 1;
+    ctx.attempt.wait = wait;
+    ctx.attempt.failed_connections = 0;
+    true
+}
+
+/// As long as the provider asks for, and no shorter than is configured. `None`: too long to wait.
+fn wait(retry: &Retry, tries: u32, asked: Option<Duration>) -> Option<Duration> {
+    let own = retry.wait(tries, super::caching::chance());
+    match asked {
+        Some(asked) if asked > LONGEST_DELAY => None,
+        asked => Some(own.max(asked.unwrap_or_default())),
+    }
+}
+
+fn note(ctx: &mut Context, cause: Cause) {
+    let began = ctx.attempt.started.unwrap_or(ctx.clock);
+    ctx.tried.push(Tried {
+        cause,
+        took: began.elapsed(),
+    });
+}
+
+/// Whether all of the body that was sent can be sent once more.
+pub fn can_be_sent_again(session: &Session, ctx: &Context) -> bool {
+    matches!(ctx.body, Body::Held { .. }) || !session.as_ref().retry_buffer_truncated()
+}
+
+/// An error that makes Pingora ask for a peer again.
+pub fn again() -> Box<Error> {
+    let mut error = Error::new_up(ErrorType::new("to be tried again"));
+    error.set_retry(true);
+    error
+}
+
+/// Waits for as long as was decided before the next attempt. The client may leave meanwhile.
+pub async fn pause(session: &mut Session, ctx: &mut Context) -> Result<(), Failure> {
+    let wait = std::mem::take(&mut ctx.attempt.wait);
+    if wait.is_zero() {
+        return Ok(());
+    }
+    // What an unread body brings must not be lost; and others may wait for this answer.
+    let alone = ctx.caching.is_none() && session.is_body_done();
+    tokio::select! {
+        () = pingora_timeout::sleep(wait) => Ok(()),
+        gone = serve::client_left(session), if alone => Err(gone),
+    }
+}
+
+/// What is left of the time that a request may take; `None` when that is not limited.
+pub fn left(ctx: &Context) -> Option<Duration> {
+    let total = timeouts(ctx).total?;
+    Some(total.saturating_sub(ctx.clock.elapsed()))
+}
+
+/// The times of this attempt's connection, as far as Pingora looks after them.
+pub fn bound(peer: &mut HttpPeer, ctx: &Context) -> Result<(), Failure> {
+    let timeouts = timeouts(ctx);
+    let left = left(ctx);
+    if left.is_some_and(|left| left.is_zero()) {
+        return Err(Failure::new(Kind::UpstreamTimeout));
+    }
+    let connect = timeouts.connect.unwrap_or(Timeouts::CONNECT);
+    let connect = connect.min(left.unwrap_or(Duration::MAX));
+    let idle = timeouts.idle.unwrap_or(Timeouts::IDLE);
+    let options = &mut peer.options;
+    options.connection_timeout = Some(connect);
+    options.total_connection_timeout = Some(connect);
+    // Pingora has one for the head and the body; what is shorter is watched (`connected`).
+    options.read_timeout = Some(idle.max(first_byte(ctx).unwrap_or_default()));
+    // Without it a provider that stops reading would hold the request for ever: Pingora does
+    // not look at the answer while it writes.
+    options.write_timeout = Some(idle);
+    if is_watched(ctx) {
+        // A connection that is shut down must not carry others' requests.
+        options.max_h2_streams = 1;
+    }
+    Ok(())
+}
+
+/// How long this attempt's provider may take to its first byte. What the request says of it does
+/// not hold for the last of several tries: better late than nothing.
+fn first_byte(ctx: &Context) -> Option<Duration> {
+    let configured = timeouts(ctx).first_byte;
+    let most = retry(ctx).max_attempts;
+    let is_last = most > 1 && ctx.attempt.tries >= most;
+    let wished = ctx.directives.first_byte.filter(|_| !is_last);
+    match (configured, wished) {
+        (Some(one), Some(other)) => Some(one.min(other)),
+        (one, other) => one.or(other),
+    }
+}
+
+fn is_watched(ctx: &Context) -> bool {
+    first_byte(ctx).is_some() || timeouts(ctx).total.is_some()
+}
+
+/// The connection is there: from now on the provider is watched, where Pingora's own timeout
+/// does not do.
+pub fn connected(peer: &HttpPeer, socket: RawFd, ctx: &Context) {
+    let Some(switch) = cancel::current().filter(|_| is_watched(ctx)) else {
+        return;
+    };
+    let socket = match peer.options.alpn {
+        ALPN::H1 => Socket::Own(socket),
+        _ => match reset::duplicate(socket) {
+            Ok(socket) => Socket::Shared(socket),
+            Err(error) => return log::warn!("an attempt's time is not watched: {error}"),
+        },
+    };
+    switch.watch(socket, due(ctx, first_byte(ctx)));
+}
+
+/// A piece of the request has been sent on: the time to the first byte begins anew.
+pub fn sent(ctx: &Context) {
+    if let Some(switch) = cancel::current().filter(|_| is_watched(ctx)) {
+        switch.extend(due(ctx, first_byte(ctx)));
+    }
+}
+
+/// The head, or a piece of the body, has arrived.
+pub fn arrived(end_of_stream: bool, ctx: &Context) {
+    let Some(switch) = cancel::current().filter(|_| is_watched(ctx)) else {
+        return;
+    };
+    match end_of_stream {
+        true => switch.let_be(),
+        false => switch.extend(due(ctx, timeouts(ctx).idle.or(Some(Timeouts::IDLE)))),
+    }
+}
+
+/// This attempt is over.
+pub fn ended() {
+    if let Some(switch) = cancel::current() {
+        switch.let_be();
+    }
+}
+
+fn due(ctx: &Context, within: Option<Duration>) -> Instant {
+    let now = Instant::now();
+    let far = Duration::from_secs(24 * 3600);
+    now + within.unwrap_or(far).min(left(ctx).unwrap_or(far))
+}
+
+/// What made an attempt fail before the answer's head.
+pub fn cause(error: &Error) -> Cause {
+    if is_overdue() {
+        return Cause::Timeout;
+    }
+    match failure::classify(error, false).kind {
+        Kind::UpstreamTimeout => Cause::Timeout,
+        Kind::UpstreamTls => Cause::Tls,
+        Kind::UpstreamInvalid => Cause::Invalid,
+        _ => Cause::Reset,
+    }
+}
+
+/// Whether the last attempt was ended because it took too long.
+pub fn is_overdue() -> bool {
+    cancel::current().is_some_and(|switch| switch.is_overdue())
+}
