@@ -11,6 +11,7 @@
 //!
 //! Locks: a shard of the table first, then the state of a flight; never the other way round.
 
+mod reading;
 mod recording;
 
 use std::collections::VecDeque;
@@ -19,7 +20,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use ahash::AHashMap;
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 use http::header::HeaderValue;
 use parking_lot::{Mutex, MutexGuard};
 use tokio::sync::watch;
@@ -29,6 +30,7 @@ use super::key::Key;
 use crate::error::{Failure, Kind};
 use crate::memory::Reservation;
 
+pub use reading::{Broken, Reader};
 pub use recording::{Bounds, Landing, Overflow, Recorded, Recording};
 
 /// Requests that may try one after the other before everybody who waits gets the last outcome.
@@ -38,8 +40,6 @@ pub const MAX_LEADERS: u32 = 3;
 const MOST_LEADERS: u32 = 4 * MAX_LEADERS;
 /// What a reader may be behind an answer that is not kept before its memory is accounted for.
 const UNACCOUNTED: u64 = 256 << 10;
-/// Small pieces that wait are joined up to this many bytes.
-const JOINED: usize = 64 << 10;
 const SHARDS: usize = 16;
 
 /// Ends a call from outside: nobody wants its answer any more.
@@ -163,16 +163,6 @@ pub enum Turn {
     /// The leader failed, and so would everybody else.
     Failed(Failure),
 }
-
-/// Reads the answer of a flight from its beginning.
-pub struct Reader {
-    listener: Arc<Listener>,
-    changes: watch::Receiver<()>,
-}
-
-/// The answer broke off.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Broken;
 
 impl Flights {
     /// Joins the call for `key`, or begins one. `when_alone` is the first one's to say.
@@ -495,100 +485,6 @@ impl Follower {
             Phase::Found(entry) => Some(Turn::Found(entry)),
             Phase::Failed(failure) => Some(Turn::Failed(failure)),
         }
-    }
-}
-
-impl Reader {
-    /// The answer's head. `None` only before an answer has begun.
-    pub fn head(&self) -> Option<Arc<Head>> {
-        self.listener.flight.state.lock().head.clone()
-    }
-
-    /// The next bytes as soon as there are any, `None` at the end. May be dropped and called
-    /// again: nothing is lost.
-    pub async fn next(&mut self) -> Result<Option<Bytes>, Broken> {
-        loop {
-            if let Some(step) = self.step() {
-                return step;
-            }
-            let _ = self.changes.changed().await;
-        }
-    }
-
-    /// What has come and was not read yet, without waiting for more.
-    pub fn arrived(&mut self) -> Option<Bytes> {
-        match self.step() {
-            Some(Ok(piece)) => piece,
-            _ => None,
-        }
-    }
-
-    fn step(&mut self) -> Option<Result<Option<Bytes>, Broken>> {
-        let mut state = self.listener.flight.state.lock();
-        let Some(position) = state.readers.get(&self.listener.id).copied() else {
-            return Some(Err(Broken));
-        };
-        let (piece, read) = state.joined(position.saturating_sub(state.trimmed));
-        if let Some(piece) = piece {
-            state.readers.insert(self.listener.id, position + read);
-            return Some(Ok(Some(piece)));
-        }
-        match state.phase {
-            Phase::Whole => Some(Ok(None)),
-            Phase::Broken => Some(Err(Broken)),
-            _ => None,
-        }
-    }
-}
-
-impl State {
-    /// The pieces from `at` on as one, and how many they are.
-    fn joined(&self, at: usize) -> (Option<Bytes>, usize) {
-        let mut bytes = 0;
-        let fits = self.pieces.iter().skip(at).take_while(|piece| {
-            bytes += piece.len();
-            bytes <= JOINED
-        });
-        match fits.count() {
-            0 => (self.pieces.get(at).cloned(), 1),
-            1 => (Some(self.pieces[at].clone()), 1),
-            count => {
-                let mut joined = BytesMut::with_capacity(JOINED.min(bytes));
-                let pieces = self.pieces.iter().skip(at).take(count);
-                pieces.for_each(|piece| joined.extend_from_slice(piece));
-                (Some(joined.freeze()), count)
-            }
-        }
-    }
-
-    /// Gives readers up that are more than `most` bytes behind, but for the `first`.
-    fn leave_behind(&mut self, most: u64, first: u64) {
-        let (mut behind, mut oldest) = (0, self.pieces.len());
-        for piece in self.pieces.iter().rev() {
-            behind += piece.len() as u64;
-            if behind > most {
-                break;
-            }
-            oldest -= 1;
-        }
-        let oldest = self.trimmed + oldest;
-        self.readers
-            .retain(|id, position| *id == first || *position >= oldest);
-    }
-
-    /// Drops what every reader has read; returns how many bytes that were.
-    fn trim(&mut self) -> u64 {
-        let slowest = self.readers.values().min().copied();
-        let read = slowest.map_or(usize::MAX, |position| position.saturating_sub(self.trimmed));
-        let count = read.min(self.pieces.len());
-        let bytes: u64 = self
-            .pieces
-            .drain(..count)
-            .map(|piece| piece.len() as u64)
-            .sum();
-        self.trimmed += count;
-        self.held -= bytes;
-        bytes
     }
 }
 

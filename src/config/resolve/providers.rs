@@ -1,5 +1,7 @@
 //! Providers: the catalogue, a deployment's overrides, and what becomes of both.
 
+mod merge;
+
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -45,7 +47,9 @@ pub(super) fn resolve(
     let mut merged = catalogue.clone();
     for (slug, change) in overrides {
         match catalogue.get(slug) {
-            Some(entry) => drop(merged.insert(slug.clone(), merge(entry.clone(), change.clone()))),
+            Some(entry) => {
+                drop(merged.insert(slug.clone(), merge::merge(entry.clone(), change.clone())))
+            }
             None if is_custom(slug) => drop(merged.insert(slug.clone(), change.clone())),
             None => unknown(slug, &catalogue, problems),
         }
@@ -103,71 +107,6 @@ fn unknown(slug: &str, catalogue: &BTreeMap<String, schema::Provider>, problems:
         format!("providers.{slug}"),
         format!("no such provider; {hint}A provider of your own is called `custom-<slug>`"),
     );
-}
-
-/// `change` over `entry`: every field that is given replaces the catalogue's.
-fn merge(entry: schema::Provider, change: schema::Provider) -> schema::Provider {
-    let schema::Provider {
-        base_url,
-        format,
-        allow_insecure,
-        connect_to,
-        token_connect_to,
-        headers,
-        auth,
-        keys,
-        timeouts,
-        tls,
-        http,
-        version,
-        paths,
-        aliases,
-        realtime,
-        target_header,
-        answer_headers,
-    } = change;
-    let own_paths = !paths.is_empty();
-    let moved = base_url.is_some();
-    let mut rules = if own_paths { paths } else { entry.paths };
-    if base_url.is_some() && !own_paths {
-        // A deployment's base URL stands for all of the provider's.
-        rules.iter_mut().for_each(|rule| rule.base_url = None);
-    }
-    schema::Provider {
-        base_url: base_url.or(entry.base_url),
-        format: format.or(entry.format),
-        allow_insecure: allow_insecure.or(entry.allow_insecure),
-        connect_to: connect_to.or(entry.connect_to),
-        token_connect_to: token_connect_to.or(entry.token_connect_to),
-        headers: entry.headers.into_iter().chain(headers).collect(),
-        auth: auth.or(entry.auth),
-        keys,
-        timeouts: schema::Timeouts {
-            connect: timeouts.connect.or(entry.timeouts.connect),
-            first_byte: timeouts.first_byte.or(entry.timeouts.first_byte),
-            idle: timeouts.idle.or(entry.timeouts.idle),
-            total: timeouts.total.or(entry.timeouts.total),
-        },
-        tls: schema::ProviderTls {
-            ca: tls.ca.or(entry.tls.ca),
-        },
-        http: http.or(entry.http),
-        version: version.or(entry.version),
-        paths: rules,
-        aliases: if aliases.is_empty() {
-            entry.aliases
-        } else {
-            aliases
-        },
-        realtime: realtime.or(entry.realtime),
-        // Another URL of the provider's own would go past a deployment's base URL.
-        target_header: target_header.or(entry.target_header.filter(|_| !moved)),
-        answer_headers: if answer_headers.is_empty() {
-            entry.answer_headers
-        } else {
-            answer_headers
-        },
-    }
 }
 
 /// Resolves one provider, reporting problems under its path.
@@ -634,7 +573,7 @@ mod tests {
         };
         let entry = times("{ connect: 1s, first_byte: 2s, idle: 3s, total: 4s }");
         let change = times("{ first_byte: 20s, total: 40s }");
-        let merged = merge(entry, change).timeouts;
+        let merged = merge::merge(entry, change).timeouts;
         let seconds = [merged.connect, merged.first_byte, merged.idle, merged.total]
             .map(|time| time.unwrap().0.as_secs());
         assert_eq!(seconds, [1, 20, 3, 40]);

@@ -1,0 +1,176 @@
+//! What becomes of the answer to a request that asks for others too: recorded and kept, shared
+//! with those who wait, or its own client's only.
+
+use std::sync::Arc;
+use std::time::SystemTime;
+
+use http::header::{CONTENT_ENCODING, CONTENT_LENGTH, HeaderValue};
+use pingora_cache::{CacheMeta, NoCacheReason, RespCacheable};
+use pingora_http::ResponseHeader;
+use pingora_proxy::Session;
+
+use super::{Role, chance, policy, take_lead};
+use crate::cache::entry::Facts;
+use crate::cache::flight::{Bounds, Lead};
+use crate::cache::key::accepts;
+use crate::cache::policy::{self as rules, Verdict};
+use crate::cache::store::Made;
+use crate::error::{Failure, Kind};
+use crate::proxy::context::Context;
+use crate::proxy::fill::{self, Desk, FILL};
+use crate::proxy::{Door, serve};
+use crate::routing::patience;
+
+/// Before the provider is asked: what it answers is to be recorded.
+pub fn prepare(session: &mut Session, ctx: &Context) {
+    let role = ctx.caching.as_ref().map(|caching| &caching.role);
+    if matches!(role, Some(Role::Leading(_))) {
+        session.cache.enable(&FILL, None, None, None, None);
+        // Then the answer is taken in while its first reader is slow. Over HTTP/2 Pingora
+        // cannot: there it is taken in as that reader takes it.
+        session.set_proxy_tasks_enabled(true);
+    }
+}
+
+/// The key under which Pingora fills.
+pub fn fill_key() -> pingora_cache::CacheKey {
+    fill::key(&Arc::new(Desk::default()))
+}
+
+/// The head of the answer is there: is it recorded, shared, or this client's only?
+pub fn decide(
+    door: &Door,
+    session: &Session,
+    response: &ResponseHeader,
+    ctx: &mut Context,
+) -> pingora_core::Result<RespCacheable> {
+    let verdict = Verdict::of(response.status.as_u16(), policy(ctx).shared);
+    let Some(lead) = take_lead(ctx) else {
+        return Ok(uncacheable());
+    };
+    if !is_accepted(response, ctx) {
+        // The others do not accept it either; perhaps the next answer comes as it should.
+        return Ok(uncacheable());
+    }
+    match verdict {
+        Verdict::Answer if is_too_large(response, ctx) => share(door, session, response, ctx, lead),
+        Verdict::Answer => record(door, session, response, ctx, lead, can_be_kept(response)),
+        Verdict::Blame => share(door, session, response, ctx, lead),
+        Verdict::Transient => {
+            let status = response.status.as_u16();
+            let asked = patience::asked(status, &response.headers, SystemTime::now());
+            let delay = rules::delay(lead.turn(), asked, chance());
+            match delay.filter(|_| !lead.is_last()) {
+                None => share(door, session, response, ctx, lead),
+                Some(delay) => {
+                    lead.stand_down(delay, &Failure::new(Kind::UpstreamCut));
+                    Ok(uncacheable())
+                }
+            }
+        }
+    }
+}
+
+/// Whether the client accepts the encoding in which the answer came: not every provider asks.
+fn is_accepted(response: &ResponseHeader, ctx: &Context) -> bool {
+    let encoding = response.headers.get(CONTENT_ENCODING);
+    ctx.caching
+        .as_ref()
+        .is_some_and(|caching| accepts(&caching.encodings, encoding.map(HeaderValue::as_bytes)))
+}
+
+/// Whether it says that it is larger than what is kept.
+fn is_too_large(response: &ResponseHeader, ctx: &Context) -> bool {
+    let length = response.headers.get(CONTENT_LENGTH);
+    let length = length.and_then(|value| value.to_str().ok()?.trim().parse::<u64>().ok());
+    length.is_some_and(|length| length > policy(ctx).max_body)
+}
+
+fn uncacheable() -> RespCacheable {
+    RespCacheable::Uncacheable(NoCacheReason::Custom("not an answer to keep"))
+}
+
+/// An answer that is none yet (202), has no body or only a part of it is passed on but not
+/// kept; so is one whose end cannot be told from a break (RFC 9112, 6.3).
+fn can_be_kept(response: &ResponseHeader) -> bool {
+    let told = |name| response.headers.contains_key(name);
+    if !matches!(response.status.as_u16(), 200 | 201 | 203) {
+        return false;
+    }
+    let varies = response.headers.get_all(http::header::VARY);
+    if varies.iter().any(|value| value.as_bytes() == b"*") {
+        return false;
+    }
+    response.version == http::Version::HTTP_2
+        || told(http::header::CONTENT_LENGTH)
+        || told(http::header::TRANSFER_ENCODING)
+}
+
+/// Given to all who wait, and to nobody later.
+fn share(
+    door: &Door,
+    session: &Session,
+    response: &ResponseHeader,
+    ctx: &mut Context,
+    lead: Lead,
+) -> pingora_core::Result<RespCacheable> {
+    match lead.listener().has_company() {
+        true => record(door, session, response, ctx, lead, false),
+        false => Ok(uncacheable()),
+    }
+}
+
+fn record(
+    door: &Door,
+    session: &Session,
+    response: &ResponseHeader,
+    ctx: &mut Context,
+    lead: Lead,
+    keep: bool,
+) -> pingora_core::Result<RespCacheable> {
+    let listener = Arc::clone(lead.listener());
+    let bounds = Bounds {
+        whole: policy(ctx).max_body,
+        process: ctx.snapshot.limits.max_buffered,
+    };
+    let made = keep.then(|| made(ctx)).flatten();
+    let recording = lead.open(
+        serve::head_for_others(response, keep),
+        bounds,
+        door.memory.reserve_nothing(),
+    );
+    let desk = session.cache.cache_key().extensions.get::<Arc<Desk>>();
+    let Some(desk) = desk else {
+        return Ok(uncacheable());
+    };
+    let cache = Arc::clone(&door.cache);
+    let keep =
+        made.map(|made| -> fill::Keep { Box::new(move |recorded| cache.keep(made, recorded)) });
+    desk.leave(recording, keep, listener.reader());
+    if let Some(caching) = &mut ctx.caching {
+        caching.role = Role::Recording(listener);
+    }
+    let now = SystemTime::UNIX_EPOCH;
+    let meta = CacheMeta::new(now, now, 0, 0, response.clone());
+    Ok(RespCacheable::Cacheable(meta))
+}
+
+fn made(ctx: &Context) -> Option<Made> {
+    let caching = ctx.caching.as_ref()?;
+    let gateway = ctx.gateway.as_ref()?;
+    Some(Made {
+        facts: Facts {
+            key: *caching.key.as_bytes(),
+            scope: gateway.label.clone(),
+            provider: ctx.provider.as_ref()?.provider.slug.clone(),
+            model: ctx.model().map(Into::into),
+            tags: ctx.directives.cache.tags.clone(),
+            custom_key: ctx.directives.cache.key.clone(),
+            begun: caching.begun,
+            ttl: caching.ttl,
+            log_id: ctx.id,
+        },
+        format: ctx.route.as_ref()?.format,
+        paced: gateway.cache.replay == rules::Replay::Paced,
+    })
+}
