@@ -98,6 +98,12 @@ impl ModelScan {
         }
     }
 
+    /// The model in a whole body.
+    pub fn of(mut self, body: &[u8]) -> Option<Box<str>> {
+        self.feed(body);
+        self.found
+    }
+
     /// The model, once it has passed.
     pub fn model(&self) -> Option<&str> {
         self.found.as_deref()

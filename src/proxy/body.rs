@@ -46,13 +46,10 @@ pub async fn admit(
             .await
             .map_err(|error| gone(&error))?;
     }
+    let route = ctx.route.as_ref();
+    let wants_model = json && route.is_some_and(|route| route.model.is_none());
+    let scan = wants_model.then(ModelScan::default);
     if !held {
-        let wants_model = json
-            && ctx
-                .route
-                .as_ref()
-                .is_some_and(|route| route.model.is_none());
-        let scan = wants_model.then(ModelScan::default);
         ctx.body = Body::Streaming {
             passed: 0,
             limit: limit.bytes,
@@ -64,8 +61,9 @@ pub async fn admit(
     let (bytes, memory) = Box::pin(hold(door, session, declared, &limits)).await?;
     ctx.reading = began.elapsed();
     ctx.body = Body::Held {
+        // The cache reads the body anyway.
+        model: scan.filter(|_| !for_cache).and_then(|scan| scan.of(&bytes)),
         bytes,
-        model: None,
         _memory: memory,
     };
     Ok(())

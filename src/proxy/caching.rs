@@ -159,6 +159,9 @@ async fn caching(
     // What is no JSON does not tell whether it asks for a stream, which a key of the client's
     // own must not hide.
     let hidden = ctx.directives.cache.key.is_some() && !digest.canonical;
+    if let Body::Held { model, .. } = &mut ctx.body {
+        *model = digest.model.clone();
+    }
     if digest.changes_state || hidden {
         return None;
     }
@@ -170,9 +173,6 @@ async fn caching(
             .map(HeaderValue::as_bytes),
     );
     let key = request_key::of(session, ctx, &digest, &encodings)?;
-    if let Body::Held { model, .. } = &mut ctx.body {
-        *model = digest.model;
-    }
     Some(Caching {
         key,
         ttl,

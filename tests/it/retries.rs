@@ -58,6 +58,7 @@ async fn a_passing_fault_is_tried_again_with_the_whole_body() {
             let answer = three_tries(&content).over(protocol).send(&gateway).await;
             assert_eq!(answer.status, 200, "{number} {version}: {}", answer.text());
             assert_eq!(answer.text(), Digest::of(&content).json());
+            assert_eq!(answer.header("cf-aig-model"), Some("gpt-5-mini"));
             seen += 3;
             let requests = upstream.received(seen).await;
             for request in &requests[seen - 3..] {
