@@ -166,10 +166,11 @@ pub fn connected(peer: &HttpPeer, socket: RawFd, ctx: &Context) {
             Err(error) => return log::warn!("an attempt's time is not watched: {error}"),
         },
     };
-    switch.watch(socket, due(ctx, first_byte(ctx)));
+    // The request is still to be sent: the first byte is not due before that.
+    switch.watch(socket, due(ctx, None));
 }
 
-/// A piece of the request has been sent on: the time to the first byte begins anew.
+/// The last of the request is on its way: from now on the first byte is waited for.
 pub fn sent(ctx: &Context) {
     if let Some(switch) = cancel::current().filter(|_| is_watched(ctx)) {
         switch.extend(due(ctx, first_byte(ctx)));
@@ -184,6 +185,13 @@ pub fn arrived(end_of_stream: bool, ctx: &Context) {
     match end_of_stream {
         true => switch.let_be(),
         false => switch.extend(due(ctx, timeouts(ctx).idle.or(Some(Timeouts::IDLE)))),
+    }
+}
+
+/// Another attempt begins.
+pub fn begins() {
+    if let Some(switch) = cancel::current() {
+        switch.begin();
     }
 }
 

@@ -215,7 +215,6 @@ pub fn pass(
             if let Some(scan) = scan {
                 scan.feed(piece);
             }
-            again::sent(ctx);
             Ok(())
         }
     }

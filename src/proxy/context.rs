@@ -179,6 +179,8 @@ pub struct Answer {
     pub ended: bool,
     /// The provider's status.
     pub status: u16,
+    /// Its framing tells where it ends, not the end of the connection.
+    pub is_framed: bool,
 }
 
 impl Context {

@@ -213,6 +213,9 @@ impl ProxyHttp for Door {
         if session.was_upgraded() {
             return Ok(());
         }
+        if end_of_stream && ctx.answer.head.is_none() {
+            again::sent(ctx);
+        }
         body::pass(body, end_of_stream, ctx).map_err(|failure| ctx.fail(failure))
     }
 
@@ -301,6 +304,7 @@ impl ProxyHttp for Door {
     }
 
     async fn logging(&self, session: &mut Session, error: Option<&Error>, ctx: &mut Context) {
+        again::ended();
         settle::publish(self, session, error, ctx);
     }
 }

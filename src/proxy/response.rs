@@ -72,6 +72,9 @@ pub fn head_arrived(
     ctx.answer.status = status;
     let header = |name| response.headers.get(name).map(HeaderValue::as_bytes);
     let framing = Framing::of(header(CONTENT_TYPE), header(CONTENT_ENCODING));
+    ctx.answer.is_framed = response.version == http::Version::HTTP_2
+        || header(CONTENT_LENGTH).is_some()
+        || header(TRANSFER_ENCODING).is_some();
     ctx.answer.streamed = upgraded || framing != Framing::Other;
     // A declared length leaves no room for a word of ours.
     let room = header(CONTENT_LENGTH).is_none()
@@ -91,6 +94,10 @@ pub fn body_arrived(
     let piece = piece.unwrap_or_default();
     if piece.is_empty() && !end_of_stream {
         return Ok(());
+    }
+    // A socket that was shut down looks like an end where only the end of the connection tells it.
+    if end_of_stream && !ctx.answer.is_framed && again::is_overdue() {
+        return Err(Failure::new(Kind::UpstreamTimeout));
     }
     again::arrived(end_of_stream, ctx);
     let now = Instant::now();

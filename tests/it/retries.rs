@@ -315,3 +315,54 @@ async fn an_answer_that_took_two_tries_is_kept_and_shared() {
     );
     upstream.received(2).await;
 }
+
+#[tokio::test]
+async fn an_answer_that_only_its_connection_ends_does_not_look_whole_when_it_is_overdue() {
+    for says in [
+        "timeouts: { idle: 400ms }",
+        "timeouts: { first_byte: 10s, idle: 400ms }",
+        "timeouts: { total: 400ms }",
+    ] {
+        let upstream = Upstream::h1().await;
+        let gateway = Gateway::start(&yaml(&upstream, "", says)).await;
+        let half = Answer::json("").text("{\"half\":").until_close();
+        upstream.script(half.end(End::Hang));
+        let answer = Request::post(CHAT, "{}").send(&gateway).await;
+        assert_eq!((answer.status, answer.ending), (200, Ending::Cut), "{says}");
+        gateway.logged("error=upstream_timeout").await;
+    }
+}
+
+#[tokio::test]
+async fn what_ended_one_try_does_not_explain_the_next() {
+    let upstream = Upstream::h1().await;
+    let gateway = Gateway::start(&openai(&upstream)).await;
+    upstream.script(Reply::Silence);
+    upstream.script(Reply::Reset);
+    let asking = tries(2, "{}").header("cf-aig-request-timeout", "200");
+    assert_eq!(asking.send(&gateway).await.status, 502);
+    let line = gateway.logged("tried=timeout:").await;
+    assert!(line.contains(",reset:"), "{line}");
+}
+
+#[tokio::test]
+async fn a_slow_upload_is_no_late_first_byte() {
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    let upstream = Upstream::h1().await;
+    let says = "timeouts: { first_byte: 400ms }";
+    let gateway = Gateway::start(&yaml(&upstream, "", says)).await;
+    upstream.script(Reply::Digest);
+    let mut call = tokio::net::TcpStream::connect(gateway.public())
+        .await
+        .expect("the gateway");
+    let head = format!(
+        "POST {CHAT} HTTP/1.1\r\nhost: a\r\ncontent-type: application/octet-stream\r\ncontent-length: 2\r\n\r\na"
+    );
+    call.write_all(head.as_bytes()).await.expect("a head");
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    call.write_all(b"b").await.expect("the rest");
+    let mut answer = vec![0; 4096];
+    let length = call.read(&mut answer).await.expect("an answer");
+    let answer = String::from_utf8_lossy(&answer[..length]);
+    assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
+}
