@@ -2,6 +2,7 @@
 //! each may take.
 
 use std::os::fd::RawFd;
+use std::pin::pin;
 use std::time::{Duration, Instant};
 
 use pingora_core::protocols::ALPN;
@@ -17,7 +18,7 @@ use crate::routing::verdict::{Cause, Verdict};
 
 use super::cancel::{self, Socket};
 use super::context::{Body, Context};
-use super::{failure, reset, serve};
+use super::{caching, failure, reset, serve};
 
 /// Attempts of a request, to whatever address and for whatever reason. Pingora allows no more.
 const MOST_ATTEMPTS: u32 = 16;
@@ -64,7 +65,7 @@ pub fn is_worth_it(
 
 /// As long as the provider asks for, and no shorter than is configured. `None`: too long to wait.
 fn wait(retry: &Retry, tries: u32, asked: Option<Duration>) -> Option<Duration> {
-    let own = retry.wait(tries, super::caching::chance());
+    let own = retry.wait(tries, caching::chance());
     match asked {
         Some(asked) if asked > LONGEST_DELAY => None,
         asked => Some(own.max(asked.unwrap_or_default())),
@@ -97,11 +98,31 @@ pub async fn pause(session: &mut Session, ctx: &mut Context) -> Result<(), Failu
     if wait.is_zero() {
         return Ok(());
     }
-    // What an unread body brings must not be lost; and others may wait for this answer.
-    let alone = ctx.caching.is_none() && session.is_body_done();
-    tokio::select! {
-        () = pingora_timeout::sleep(wait) => Ok(()),
-        gone = serve::client_left(session), if alone => Err(gone),
+    let mut waited = pin!(pingora_timeout::sleep(wait));
+    // What an unread body brings must not be lost.
+    let looks = session.is_body_done();
+    let gone = tokio::select! {
+        () = &mut waited => return Ok(()),
+        gone = serve::client_left(session), if looks => gone,
+    };
+    if !caching::is_leading(ctx) {
+        return Err(gone);
+    }
+    // Others may wait for this answer. If nobody does, the request is ended from outside.
+    caching::client_left(ctx);
+    waited.await;
+    Ok(())
+}
+
+/// What `work` gives, if it does within the time that the request may take.
+pub async fn in_time<T>(
+    left: Option<Duration>,
+    work: impl Future<Output = Result<T, Failure>>,
+) -> Result<T, Failure> {
+    let Some(left) = left else { return work.await };
+    match pingora_timeout::timeout(left, work).await {
+        Ok(done) => done,
+        Err(_) => Err(Failure::new(Kind::UpstreamTimeout)),
     }
 }
 
@@ -155,8 +176,11 @@ fn is_watched(ctx: &Context) -> bool {
 
 /// The connection is there: from now on the provider is watched, where Pingora's own timeout
 /// does not do.
-pub fn connected(peer: &HttpPeer, socket: RawFd, ctx: &Context) {
-    let Some(switch) = cancel::current().filter(|_| is_watched(ctx)) else {
+pub fn connected(session: &mut Session, peer: &HttpPeer, socket: RawFd, ctx: &mut Context) {
+    if !is_watched(ctx) {
+        return;
+    }
+    let Some(switch) = cancel::current() else {
         return;
     };
     let socket = match peer.options.alpn {
@@ -166,20 +190,23 @@ pub fn connected(peer: &HttpPeer, socket: RawFd, ctx: &Context) {
             Err(error) => return log::warn!("an attempt's time is not watched: {error}"),
         },
     };
-    // The request is still to be sent: the first byte is not due before that.
-    switch.watch(socket, due(ctx, None));
+    // Before all of the request is sent the first byte is not due. Over HTTP/2 nothing tells of
+    // a body that there is not (`sent`).
+    let within = first_byte(ctx).filter(|_| session.as_mut().is_body_empty());
+    switch.watch(socket, due(ctx, within));
+    ctx.attempt.watched = Some(switch);
 }
 
 /// The last of the request is on its way: from now on the first byte is waited for.
 pub fn sent(ctx: &Context) {
-    if let Some(switch) = cancel::current().filter(|_| is_watched(ctx)) {
+    if let Some(switch) = &ctx.attempt.watched {
         switch.extend(due(ctx, first_byte(ctx)));
     }
 }
 
 /// The head, or a piece of the body, has arrived.
 pub fn arrived(end_of_stream: bool, ctx: &Context) {
-    let Some(switch) = cancel::current().filter(|_| is_watched(ctx)) else {
+    let Some(switch) = &ctx.attempt.watched else {
         return;
     };
     match end_of_stream {
@@ -188,16 +215,14 @@ pub fn arrived(end_of_stream: bool, ctx: &Context) {
     }
 }
 
-/// Another attempt begins.
-pub fn begins() {
-    if let Some(switch) = cancel::current() {
-        switch.begin();
-    }
+/// Another attempt begins: what became of the last one does not explain it.
+pub fn begins(ctx: &mut Context) {
+    ctx.attempt.watched = None;
 }
 
-/// This attempt is over.
-pub fn ended() {
-    if let Some(switch) = cancel::current() {
+/// This attempt is over, or goes on as a tunnel, which may be open for as long as it likes.
+pub fn ended(ctx: &Context) {
+    if let Some(switch) = &ctx.attempt.watched {
         switch.let_be();
     }
 }
@@ -209,11 +234,8 @@ fn due(ctx: &Context, within: Option<Duration>) -> Instant {
 }
 
 /// What made an attempt fail before the answer's head.
-pub fn cause(error: &Error) -> Cause {
-    if is_overdue() {
-        return Cause::Timeout;
-    }
-    match failure::classify(error, false).kind {
+pub fn cause(error: &Error, ctx: &Context) -> Cause {
+    match failure::classify(error, false, ctx).kind {
         Kind::UpstreamTimeout => Cause::Timeout,
         Kind::UpstreamTls => Cause::Tls,
         Kind::UpstreamInvalid => Cause::Invalid,
@@ -222,6 +244,7 @@ pub fn cause(error: &Error) -> Cause {
 }
 
 /// Whether the last attempt was ended because it took too long.
-pub fn is_overdue() -> bool {
-    cancel::current().is_some_and(|switch| switch.is_overdue())
+pub fn is_overdue(ctx: &Context) -> bool {
+    let watched = ctx.attempt.watched.as_ref();
+    watched.is_some_and(|switch| switch.is_overdue())
 }

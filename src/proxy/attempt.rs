@@ -43,7 +43,7 @@ pub async fn peer(door: &Door, ctx: &mut Context) -> Result<Box<HttpPeer>, Failu
     ctx.attempt.began.get_or_insert(now);
     ctx.attempt.started = Some(now);
     body::rewind(ctx);
-    again::begins();
+    again::begins(ctx);
     let (Some(route), Some(mounted)) = (&ctx.route, &ctx.provider) else {
         return Err(Failure::new(Kind::Internal)
             .with_detail("a request without a route reached the provider phase"));

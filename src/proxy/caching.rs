@@ -459,6 +459,12 @@ pub fn failed(ctx: &mut Context, failure: &Failure) {
     }
 }
 
+/// Whether the request asks the provider for all who ask the same.
+pub fn is_leading(ctx: &Context) -> bool {
+    let role = ctx.caching.as_ref().map(|caching| &caching.role);
+    matches!(role, Some(Role::Leading(_)))
+}
+
 /// The client of a request that is being recorded has left.
 pub fn client_left(ctx: &Context) {
     match ctx.caching.as_ref().map(|caching| &caching.role) {

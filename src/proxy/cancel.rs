@@ -95,13 +95,6 @@ impl Switch {
         }
     }
 
-    /// Another call begins: what became of the last one does not explain it.
-    pub fn begin(&self) {
-        let mut state = self.state.lock();
-        state.watched = None;
-        state.overdue = false;
-    }
-
     /// The call is over.
     pub fn let_be(&self) {
         self.state.lock().watched = None;

@@ -20,6 +20,7 @@ use crate::wire::{Framing, Watch};
 
 use super::Door;
 use super::caching::Caching;
+use super::cancel::Switch;
 use super::settle::Unsettled;
 
 /// The state of one request.
@@ -130,6 +131,8 @@ pub struct Attempt {
     pub began: Option<Instant>,
     /// When this one began.
     pub started: Option<Instant>,
+    /// Ends it when it takes too long, where Pingora's own timeouts do not do.
+    pub watched: Option<Arc<Switch>>,
     /// Its answer is given up for another try.
     pub given_up: bool,
     /// Connections that failed, each to another address.
@@ -152,6 +155,7 @@ impl Default for Attempt {
             wait: Duration::ZERO,
             began: None,
             started: None,
+            watched: None,
             given_up: false,
             failed_connections: 0,
             addresses: 0,

@@ -49,7 +49,7 @@ pub fn could_not_connect(
 ) -> Box<Error> {
     ctx.attempt.failed_connections += 1;
     let others = ctx.attempt.addresses.min(MAX_CONNECTIONS);
-    let cause = match again::cause(&error) {
+    let cause = match again::cause(&error, ctx) {
         Cause::Reset => Cause::Connect,
         other => other,
     };
@@ -68,7 +68,7 @@ pub fn broke(
     mut error: Box<Error>,
     reused: bool,
 ) -> Box<Error> {
-    again::ended();
+    again::ended(ctx);
     if std::mem::take(&mut ctx.attempt.given_up) {
         return error;
     }
@@ -78,10 +78,10 @@ pub fn broke(
     let unanswered = ctx.answer.head.is_none() && !has_begun(session) && ctx.failure.is_none();
     let again = if !unanswered || error.esource() != &ErrorSource::Upstream {
         false
-    } else if error.retry() && ctx.attempt.count < MAX_TRIES && !again::is_overdue() {
+    } else if error.retry() && ctx.attempt.count < MAX_TRIES && !again::is_overdue(ctx) {
         again::can_be_sent_again(session, ctx)
     } else {
-        let cause = again::cause(&error);
+        let cause = again::cause(&error, ctx);
         again::is_worth_it(session, ctx, cause, None)
     };
     error.set_retry(again);
@@ -130,7 +130,10 @@ pub async fn give_up(
             .get_or_insert_with(|| Failure::new(Kind::ClientGone));
     }
     let begun = has_begun(session);
-    let failure = ctx.failure.take().unwrap_or_else(|| classify(error, begun));
+    let failure = ctx
+        .failure
+        .take()
+        .unwrap_or_else(|| classify(error, begun, ctx));
     let kind = failure.kind;
     // The connection ends with this answer, and the client is to know.
     session.set_keepalive(None);
@@ -167,7 +170,7 @@ fn has_begun(session: &Session) -> bool {
 }
 
 /// What an error of Pingora's means.
-pub fn classify(error: &Error, begun: bool) -> Failure {
+pub fn classify(error: &Error, begun: bool, ctx: &Context) -> Failure {
     let kind = match (error.esource(), error.etype()) {
         (ErrorSource::Downstream, ErrorType::ReadTimedout) if !begun => Kind::ClientTimeout,
         (
@@ -183,7 +186,7 @@ pub fn classify(error: &Error, begun: bool) -> Failure {
         // What is left is a body whose framing is broken.
         (ErrorSource::Downstream, _) => Kind::BadRequest,
         // It looks like a connection that the provider has closed.
-        _ if again::is_overdue() => Kind::UpstreamTimeout,
+        _ if again::is_overdue(ctx) => Kind::UpstreamTimeout,
         (
             _,
             ErrorType::ReadTimedout

@@ -174,7 +174,7 @@ impl ProxyHttp for Door {
         ctx: &mut Context,
     ) -> Result<Box<HttpPeer>> {
         let peer = match again::pause(session, ctx).await {
-            Ok(()) => attempt::peer(self, ctx).await,
+            Ok(()) => again::in_time(again::left(ctx), attempt::peer(self, ctx)).await,
             Err(gone) => Err(gone),
         };
         peer.map_err(|failure| failure::has_no_peer(session, ctx, failure))
@@ -182,7 +182,7 @@ impl ProxyHttp for Door {
 
     async fn connected_to_upstream(
         &self,
-        _session: &mut Session,
+        session: &mut Session,
         reused: bool,
         peer: &HttpPeer,
         socket: std::os::unix::io::RawFd,
@@ -190,7 +190,7 @@ impl ProxyHttp for Door {
         ctx: &mut Context,
     ) -> Result<()> {
         ctx.attempt.reused = reused;
-        again::connected(peer, socket, ctx);
+        again::connected(session, peer, socket, ctx);
         Ok(())
     }
 
@@ -304,7 +304,7 @@ impl ProxyHttp for Door {
     }
 
     async fn logging(&self, session: &mut Session, error: Option<&Error>, ctx: &mut Context) {
-        again::ended();
+        again::ended(ctx);
         settle::publish(self, session, error, ctx);
     }
 }

@@ -62,7 +62,10 @@ pub fn head_arrived(
             return Ok(Head::IsGivenUp);
         }
     }
-    again::arrived(false, ctx);
+    match upgraded {
+        true => again::ended(ctx),
+        false => again::arrived(false, ctx),
+    }
     if caching::has_stand_in(door, ctx, status) {
         ctx.cache.stood_in_for = Some(Fault::Status(status));
         return Err(Failure::new(Kind::UpstreamInvalid)
@@ -96,7 +99,7 @@ pub fn body_arrived(
         return Ok(());
     }
     // A socket that was shut down looks like an end where only the end of the connection tells it.
-    if end_of_stream && !ctx.answer.is_framed && again::is_overdue() {
+    if end_of_stream && !ctx.answer.is_framed && again::is_overdue(ctx) {
         return Err(Failure::new(Kind::UpstreamTimeout));
     }
     again::arrived(end_of_stream, ctx);

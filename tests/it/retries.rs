@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use crate::support::conf::{CHAT, entry, openai};
+use crate::support::conf::{CHAT, entry, openai, path};
 use crate::support::upstream::End;
 use crate::support::{
     Answer, Digest, Ending, Gate, Gateway, Protocol, Reply, Request, Upstream, body, ports,
@@ -365,4 +365,30 @@ async fn a_slow_upload_is_no_late_first_byte() {
     let length = call.read(&mut answer).await.expect("an answer");
     let answer = String::from_utf8_lossy(&answer[..length]);
     assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
+}
+
+#[tokio::test]
+async fn a_request_without_a_body_waits_no_longer_for_its_first_byte() {
+    for (upstream, version) in upstreams().await {
+        let says = "timeouts: { first_byte: 400ms, idle: 60s }";
+        let gateway = Gateway::start(&yaml(&upstream, version, says)).await;
+        upstream.script(Reply::Silence);
+        let models = path("openai", "models");
+        let answer = Request::get(&models).send(&gateway).await;
+        assert_eq!(answer.status, 504, "{version}");
+    }
+}
+
+#[tokio::test]
+async fn a_recorded_call_whose_only_client_leaves_between_tries_ends() {
+    let upstream = Upstream::h1().await;
+    let gateway = Gateway::start(&yaml(&upstream, "", "cache: {}")).await;
+    upstream.script(Answer::new(503).header("retry-after", "1").text("{}"));
+    let asking = three_tries(r#"{"model":"m","messages":[]}"#);
+    let address = gateway.public();
+    let leaving = tokio::time::timeout(Duration::from_millis(500), asking.send(address));
+    assert!(leaving.await.is_err());
+    gateway.logged("error=client_gone").await;
+    tokio::time::sleep(Duration::from_millis(1200)).await;
+    upstream.received(1).await;
 }

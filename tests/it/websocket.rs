@@ -289,6 +289,19 @@ async fn a_silent_tunnel_stays_open() {
     assert_eq!(connection.exactly(11).await, b"still there");
 }
 
+#[tokio::test]
+async fn a_tunnel_outlives_the_time_that_a_request_may_take() {
+    let upstream = Upstream::answering(accepting(&[])).await;
+    let times = "{ timeouts: { total: 300ms, first_byte: 200ms } }";
+    let accounts = format!("accounts: {{ default: {{ gateways: {{ default: {times} }} }} }}\n");
+    let yaml = openai(&upstream) + &accounts;
+    let gateway = Gateway::start(&yaml).await;
+    let (mut connection, _) = upgraded(&gateway, &path("openai", "realtime"), "").await;
+    tokio::time::sleep(std::time::Duration::from_millis(700)).await;
+    connection.write(b"still there").await;
+    assert_eq!(connection.exactly(11).await, b"still there");
+}
+
 /// Accepts one upgrade, sends two bytes, and resets the connection.
 async fn reset_after_upgrade(listener: tokio::net::TcpListener) {
     use tokio::io::{AsyncReadExt, AsyncWriteExt};

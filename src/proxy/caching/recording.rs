@@ -9,7 +9,7 @@ use pingora_cache::{CacheMeta, NoCacheReason, RespCacheable};
 use pingora_http::ResponseHeader;
 use pingora_proxy::Session;
 
-use super::{Role, chance, policy, take_lead};
+use super::{Role, chance, is_leading, policy, take_lead};
 use crate::cache::entry::Facts;
 use crate::cache::flight::{Bounds, Lead};
 use crate::cache::key::accepts;
@@ -23,8 +23,7 @@ use crate::routing::patience;
 
 /// Before the provider is asked: what it answers is to be recorded.
 pub fn prepare(session: &mut Session, ctx: &Context) {
-    let role = ctx.caching.as_ref().map(|caching| &caching.role);
-    if matches!(role, Some(Role::Leading(_))) {
+    if is_leading(ctx) {
         session.cache.enable(&FILL, None, None, None, None);
         // Then the answer is taken in while its first reader is slow. Over HTTP/2 Pingora
         // cannot: there it is taken in as that reader takes it.
