@@ -3,6 +3,9 @@
 //! The model's name is wanted for the record and for `cf-aig-model`, but a body that
 //! streams through is never held for it: [`ModelScan`] finds it while the bytes pass.
 
+use std::ops::Range;
+
+use bytes::{Bytes, BytesMut};
 use memchr::memchr2;
 
 /// Longest model name that is recorded, in bytes; a longer one is cut off the record, not
@@ -66,6 +69,11 @@ pub struct ModelScan {
     keep: bool,
     value_is_model: bool,
     found: Option<Box<str>>,
+    /// Looks for all of them and where they stand, not only for the first.
+    places: Option<Vec<Range<usize>>>,
+    /// Bytes looked at, and among them where the string being read begins.
+    read: usize,
+    opened: usize,
 }
 
 #[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
@@ -85,7 +93,7 @@ impl ModelScan {
     /// Looks at the next piece of the body.
     pub fn feed(&mut self, mut bytes: &[u8]) {
         while !bytes.is_empty() && self.state != State::Done {
-            bytes = match self.state {
+            let rest = match self.state {
                 State::Structure => self.structure(bytes),
                 State::Text => self.string(bytes),
                 State::Escape => {
@@ -95,6 +103,8 @@ impl ModelScan {
                 }
                 State::Done => return,
             };
+            self.read += bytes.len() - rest.len();
+            bytes = rest;
         }
     }
 
@@ -113,6 +123,7 @@ impl ModelScan {
         for (at, byte) in bytes.iter().enumerate() {
             match byte {
                 b'"' => {
+                    self.opened = self.read + at;
                     self.text.clear();
                     self.keep = self.depth == 1 && (self.at_key || self.value_is_model);
                     self.state = State::Text;
@@ -151,7 +162,7 @@ impl ModelScan {
             self.state = State::Escape;
         } else {
             self.keep_bytes(&bytes[..at]);
-            self.end_of_string();
+            self.end_of_string(self.read + at + 1);
         }
         &bytes[at + 1..]
     }
@@ -163,7 +174,7 @@ impl ModelScan {
         }
     }
 
-    fn end_of_string(&mut self) {
+    fn end_of_string(&mut self, end: usize) {
         self.state = State::Structure;
         if !self.keep {
             return;
@@ -172,10 +183,46 @@ impl ModelScan {
             self.at_key = false;
             self.value_is_model = self.text == b"model";
         } else if self.value_is_model {
-            self.found = unescape(&self.text);
-            self.state = State::Done;
+            self.value_is_model = false;
+            self.has_found(end);
         }
     }
+
+    fn has_found(&mut self, end: usize) {
+        if self.found.is_none() {
+            self.found = unescape(&self.text);
+        }
+        match &mut self.places {
+            Some(places) => places.push(self.opened..end),
+            None => self.state = State::Done,
+        }
+    }
+}
+
+/// The model that a whole body names, and every place where it does so: the string values of
+/// all top-level keys `model`, quotes included. Which of several counts is the provider's affair,
+/// so whoever changes one changes all.
+pub fn model_places(body: &[u8]) -> Option<(Box<str>, Vec<Range<usize>>)> {
+    let mut scan = ModelScan {
+        places: Some(Vec::new()),
+        ..ModelScan::default()
+    };
+    scan.feed(body);
+    Some((scan.found?, scan.places?))
+}
+
+/// The body with `model` in the place of the one it names; every other byte stays.
+pub fn with_model(body: &[u8], places: &[Range<usize>], model: &str) -> Bytes {
+    let quoted = serde_json::Value::from(model).to_string();
+    let mut changed = BytesMut::with_capacity(body.len() + quoted.len() * places.len());
+    let mut from = 0;
+    for place in places {
+        changed.extend_from_slice(&body[from..place.start]);
+        changed.extend_from_slice(quoted.as_bytes());
+        from = place.end;
+    }
+    changed.extend_from_slice(&body[from..]);
+    changed.freeze()
 }
 
 fn unescape(text: &[u8]) -> Option<Box<str>> {
@@ -247,6 +294,31 @@ mod tests {
             let bytes: Vec<&[u8]> = body.chunks(1).collect();
             assert_eq!(scan(&bytes).as_deref(), expected);
         }
+    }
+
+    #[test]
+    fn another_model_takes_its_place_and_nothing_else_changes() {
+        let cases = [
+            (
+                r#"{"model":"gpt-5","messages":["model"]}"#,
+                r#"{"model":"a\"b","messages":["model"]}"#,
+            ),
+            (
+                r#" { "x" : {"model":"in"}, "model" : "g\u0070t-5" , "y":1.0 } "#,
+                r#" { "x" : {"model":"in"}, "model" : "a\"b" , "y":1.0 } "#,
+            ),
+            (
+                r#"{"model":"gpt-5","n":1,"model":"other"}"#,
+                r#"{"model":"a\"b","n":1,"model":"a\"b"}"#,
+            ),
+        ];
+        for (body, changed) in cases {
+            let (model, places) = model_places(body.as_bytes()).unwrap();
+            assert_eq!(&*model, "gpt-5");
+            assert_eq!(with_model(body.as_bytes(), &places, "a\"b"), changed);
+        }
+        assert_eq!(model_places(br#"{"model":7}"#), None);
+        assert_eq!(model_places(b"[]"), None);
     }
 
     #[test]

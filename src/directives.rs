@@ -18,6 +18,8 @@ pub const PREFIX: &str = "cf-aig-";
 
 /// What all of them begin with, legacy ones included.
 const FAMILY: &str = "cf-";
+/// What those begin with that the contract does not know.
+const OWN: &str = "tollgate-";
 
 /// Longest correlation id that is echoed, in bytes.
 const MAX_EVENT_ID: usize = 256;
@@ -49,6 +51,8 @@ pub struct Directives {
     pub retry: retry::Wishes,
     /// `cf-aig-request-timeout`: how long the answer's first byte may take.
     pub first_byte: Option<Duration>,
+    /// `tollgate-trace`: the answer is to tell of all attempts.
+    pub trace: bool,
 }
 
 impl Directives {
@@ -58,7 +62,7 @@ impl Directives {
         let mut legacy = Wishes::default();
         for (name, value) in headers {
             let name = name.as_str();
-            if !name.starts_with(FAMILY) {
+            if !name.starts_with(FAMILY) && !name.starts_with(OWN) {
                 continue;
             }
             let Self { cache, retry, .. } = &mut directives;
@@ -73,6 +77,7 @@ impl Directives {
                 "cf-aig-retry-delay" => retry.delay = Some(retry_delay(value)?),
                 "cf-aig-backoff" => retry.backoff = Some(backoff(value)?),
                 "cf-aig-request-timeout" => directives.first_byte = Some(request_timeout(value)?),
+                "tollgate-trace" => directives.trace = flag(name, value)?,
                 "cf-cache-ttl" => legacy.ttl = Some(seconds(name, value)?),
                 "cf-skip-cache" => legacy.skip = flag(name, value)?,
                 _ => {}
@@ -201,6 +206,7 @@ fn wrong(header: &str, rule: &str) -> Failure {
 pub fn is_for_gateway(name: &HeaderName) -> bool {
     let name = name.as_str();
     name.starts_with(PREFIX)
+        || name.starts_with(OWN)
         || (name.starts_with(FAMILY) && UNPREFIXED.iter().any(|known| known.as_str() == name))
 }
 
@@ -350,6 +356,7 @@ mod tests {
             "cf-aig-anything",
             "cf-access-token",
             "cf-cache-ttl",
+            "tollgate-trace",
         ] {
             assert!(is_for_gateway(&name.parse().unwrap()), "{name}");
         }

@@ -18,6 +18,10 @@ pub enum Kind {
     UnknownGateway,
     /// The URL names no configured provider.
     UnknownProvider,
+    /// The model names a route that is not configured.
+    UnknownRoute,
+    /// A call to `compat` whose model does not say who is asked.
+    ModelWithoutProvider,
     /// The path is none that tollgate serves, or not of the provider's shape.
     BadPath,
     /// A `cf-aig-*` header, or another part of the request the gateway reads, is malformed.
@@ -66,9 +70,11 @@ struct Row {
 
 impl Kind {
     #[cfg(test)]
-    const ALL: [Self; 20] = [
+    const ALL: [Self; 22] = [
         Self::UnknownGateway,
         Self::UnknownProvider,
+        Self::UnknownRoute,
+        Self::ModelWithoutProvider,
         Self::BadPath,
         Self::BadRequest,
         Self::MethodNotAllowed,
@@ -99,6 +105,8 @@ impl Kind {
         match self {
             Self::UnknownGateway => row("unknown_gateway", 400, 2001, "Please configure AI Gateway: no such account or gateway"),
             Self::UnknownProvider => row("unknown_provider", 400, 2008, "No such provider"),
+            Self::UnknownRoute => row("unknown_route", 400, 8012, "No such route"),
+            Self::ModelWithoutProvider => row("model_without_provider", 400, 2019, "The model must be of the form {provider}/{model}"),
             Self::BadPath => row("bad_path", 404, 8001, "Nothing is served at this path"),
             Self::BadRequest => row("bad_request", 400, 8002, "Bad request"),
             Self::MethodNotAllowed => row("method_not_allowed", 405, 8011, "CONNECT is not served: the gateway is no tunnel"),
@@ -145,6 +153,8 @@ impl Kind {
         match self {
             Self::UnknownGateway
             | Self::UnknownProvider
+            | Self::UnknownRoute
+            | Self::ModelWithoutProvider
             | Self::BadPath
             | Self::BadRequest
             | Self::MethodNotAllowed

@@ -10,6 +10,7 @@ use ahash::AHashMap;
 
 use crate::cache::policy::Policy;
 use crate::provider::Provider;
+use crate::routing::plan::Routes;
 use crate::routing::retry::Retry;
 use crate::routing::timeouts::Timeouts;
 use crate::telemetry::metrics::Series;
@@ -65,6 +66,8 @@ pub struct Gateway {
     pub retry: Retry,
     /// How long providers may take that do not say it themselves.
     pub timeouts: Timeouts,
+    /// Calls that more than one target may answer.
+    pub routes: Routes,
     /// Providers by slug; aliases lead to the same one.
     pub providers: AHashMap<Box<str>, Arc<Mounted>>,
 }

@@ -136,12 +136,16 @@ pub struct CacheFacts {
 }
 
 /// One attempt at a provider that failed before its answer reached the client.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 pub struct Tried {
     /// Why.
     pub cause: Cause,
     /// From asking for a connection to the failure.
     pub took: Duration,
+    /// Who was asked.
+    pub provider: Option<Arc<Mounted>>,
+    /// `provider/model`, where a route has several.
+    pub target: Option<Box<str>>,
 }
 
 /// One finished request. Durations count from the moment its head was read.
@@ -177,8 +181,14 @@ pub struct RequestRecord {
     pub streamed: bool,
     /// What went wrong in the gateway, or between it and the provider.
     pub failure: Option<Failure>,
-    /// Tries at the provider.
+    /// The route that served it.
+    pub route: Option<Box<str>>,
+    /// Which of its targets answered, or was asked last: its place, from 0.
+    pub step: u32,
+    /// Attempts, at whatever provider.
     pub attempts: u32,
+    /// Those of them that were made at providers which another one was asked in place of.
+    pub asked_before: Vec<(Arc<Mounted>, u32)>,
     /// Those of them that failed, in order; one whose answer was given all the same is among them.
     pub tried: Vec<Tried>,
     /// The last try went over a connection that was already open.
@@ -201,10 +211,14 @@ pub struct RequestRecord {
     pub cache: CacheFacts,
 }
 
-/// `rate_limited:12ms,reset:3ms`
-fn trace(tried: &[Tried]) -> String {
-    let attempts = tried.iter();
-    let told = attempts.map(|tried| format!("{}:{}ms", tried.cause.name(), tried.took.as_millis()));
+/// `rate_limited:12ms,reset:3ms`; where a route has several targets, with the target before each:
+/// `openai/gpt-5-mini:rate_limited:12ms`.
+pub fn trace(tried: &[Tried]) -> String {
+    let told = tried.iter().map(|tried| {
+        let target = tried.target.iter().flat_map(|target| [target, ":"]);
+        let end = format!("{}:{}ms", tried.cause.name(), tried.took.as_millis());
+        target.collect::<String>() + &end
+    });
     told.collect::<Vec<_>>().join(",")
 }
 
@@ -240,7 +254,10 @@ impl RequestRecord {
             status: kind.status(),
             streamed: false,
             failure: Some(Failure::new(kind)),
+            route: None,
+            step: 0,
             attempts: 0,
+            asked_before: Vec::new(),
             tried: Vec::new(),
             reused: false,
             request_bytes: 0,
@@ -320,7 +337,10 @@ impl RequestRecord {
             status,
             streamed,
             failure: _, // written as the error and its detail
+            route,
+            step,
             attempts,
+            asked_before: _, // told apart in metrics; the log has them in `tried`
             tried,
             reused,
             request_bytes,
@@ -366,6 +386,10 @@ impl RequestRecord {
             .inspect(|status| write("provider_status", Value::Number((*status).into())));
         self.any_failure()
             .inspect(|failure| write("detail", Value::Text(failure.to_string().into())));
+        route.as_deref().inspect(|route| {
+            write("route", text(route));
+            write("step", Value::Number((*step).into()));
+        });
         write("attempts", Value::Number((*attempts).into()));
         if !tried.is_empty() {
             write("tried", Value::Text(trace(tried).into()));

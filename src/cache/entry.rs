@@ -85,6 +85,13 @@ impl Facts {
 }
 
 impl Entry {
+    /// The same answer, to be found under another key.
+    pub fn under(&self, key: [u8; 32]) -> Self {
+        let mut other = self.clone();
+        other.facts.key = key;
+        other
+    }
+
     /// How long it has been stored at `now`; nothing if the clock has stepped back.
     pub fn age(&self, now: SystemTime) -> Duration {
         let now = now.duration_since(SystemTime::UNIX_EPOCH);

@@ -32,6 +32,8 @@ pub struct Policy {
     pub stale_while_revalidate: Duration,
     /// How long after its end an answer is still served when the provider fails.
     pub stale_if_error: Duration,
+    /// A fallback's answer is stored as that of the target that was asked for, too.
+    pub store_fallback: bool,
     /// What happens to a call when nobody waits for it any more.
     pub when_alone: WhenAlone,
 }
@@ -226,6 +228,7 @@ mod tests {
             replay: Replay::Instant,
             stale_while_revalidate: MINUTE,
             stale_if_error: MINUTE * 5,
+            store_fallback: false,
             when_alone: WhenAlone::Cancel,
         }
     }

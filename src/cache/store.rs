@@ -58,6 +58,8 @@ pub struct Cache {
 pub struct Made {
     /// What stays with the answer.
     pub facts: Facts,
+    /// Another key under which it is found: it was given in the place of another target's.
+    pub also: Option<Key>,
     /// The dialect of the answer.
     pub format: Format,
     /// The pauses with which it came are kept.
@@ -107,10 +109,13 @@ impl Cache {
     pub fn keep(self: &Arc<Self>, made: Made, recorded: Recorded) {
         let cache = Arc::clone(self);
         let keep = move || {
+            let also = made.also;
             let entry = entry(made, &recorded, SystemTime::now());
             // One that was purged meanwhile must not take the place of a newer one.
             if let Some(entry) = entry.filter(|entry| !cache.is_purged(entry)) {
-                cache.tiers().insert(Arc::new(entry));
+                let other = also.map(|key| entry.under(*key.as_bytes()));
+                let all = other.into_iter().chain([entry]);
+                all.for_each(|entry| cache.tiers().insert(Arc::new(entry)));
             }
             // Only now: whoever comes meanwhile finds either the flight or the entry.
             drop(recorded.landing);

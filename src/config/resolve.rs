@@ -5,6 +5,7 @@
 
 mod cache;
 mod providers;
+mod routes;
 mod routing;
 
 pub use providers::MOCK;
@@ -21,6 +22,7 @@ use super::schema::{self, AccessLog, ServerTls};
 use super::units::ByteSize;
 use crate::gateway::{Gateway, Limits, Mounted, Snapshot};
 use crate::provider::Provider;
+use crate::routing::retry::Retry;
 
 /// What a running process is set up with. Requests read [`Snapshot`] instead.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -367,6 +369,7 @@ fn resolve_gateway(
         on_client_disconnect,
         retry,
         timeouts,
+        routes,
     } = gateway;
     let at = |key| format!("accounts.{account}.gateways.{id}.{key}");
     let cache = cache::policy(
@@ -375,19 +378,16 @@ fn resolve_gateway(
         *on_client_disconnect,
         problems,
     );
-    let retry = routing::retry(&at("retry"), retry, problems);
+    let retry = Retry::default().with(&routing::retry(&at("retry"), retry, problems));
     let timeouts = routing::timeouts(&at("timeouts"), timeouts, problems);
-    let mut mounts: AHashMap<*const Provider, Arc<Mounted>> = AHashMap::new();
-    let mount = |provider: &Arc<Provider>| {
-        let mounted = mounts.entry(Arc::as_ptr(provider)).or_insert_with(|| {
-            Arc::new(Mounted {
-                provider: Arc::clone(provider),
-                series: OnceLock::new(),
-            })
-        });
-        Arc::clone(mounted)
+    let providers = mount(providers);
+    let terms = routes::Terms {
+        path: &at("routes"),
+        retry,
+        spends: *anyone_may_spend_stored_keys,
+        providers: &providers,
     };
-    let mut mount = mount;
+    let routes = routes::resolve(routes, &terms, problems);
     Gateway {
         account: account.into(),
         id: id.into(),
@@ -396,11 +396,27 @@ fn resolve_gateway(
         cache,
         retry,
         timeouts,
-        providers: providers
-            .iter()
-            .map(|(slug, provider)| (slug.clone(), mount(provider)))
-            .collect(),
+        routes,
+        providers,
     }
+}
+
+/// The providers as one gateway offers them.
+fn mount(providers: &AHashMap<Box<str>, Arc<Provider>>) -> AHashMap<Box<str>, Arc<Mounted>> {
+    let mut mounts: AHashMap<*const Provider, Arc<Mounted>> = AHashMap::new();
+    let mut mount = |provider: &Arc<Provider>| {
+        let mounted = mounts.entry(Arc::as_ptr(provider)).or_insert_with(|| {
+            Arc::new(Mounted {
+                provider: Arc::clone(provider),
+                series: OnceLock::new(),
+            })
+        });
+        Arc::clone(mounted)
+    };
+    let named = providers.iter();
+    named
+        .map(|(slug, provider)| (slug.clone(), mount(provider)))
+        .collect()
 }
 
 /// Ids stand in URLs and labels: 1 to 64 letters, digits, `-` and `_`, as Cloudflare's clients check them.

@@ -203,6 +203,21 @@ pub enum Format {
     Opaque,
 }
 
+impl Format {
+    /// As it is written.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::OpenaiChat => "openai-chat",
+            Self::OpenaiResponses => "openai-responses",
+            Self::AnthropicMessages => "anthropic-messages",
+            Self::GeminiGenerate => "gemini-generate",
+            Self::Bedrock => "bedrock",
+            Self::CohereChat => "cohere-chat",
+            Self::Opaque => "opaque",
+        }
+    }
+}
+
 /// How a key is put on a request, and where a client's own key may stand.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields, rename_all = "kebab-case")]
@@ -364,6 +379,53 @@ pub struct Gateway {
     pub retry: Retry,
     /// How long providers may take that do not say it themselves.
     pub timeouts: Timeouts,
+    /// Routes by name: several targets for the same calls, the next one where one fails. A call
+    /// takes a route by its `match`, or by asking for the model `dynamic/<name>`.
+    pub routes: BTreeMap<String, Route>,
+}
+
+/// Several targets for the same calls.
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Route {
+    /// Calls that take this route without asking for it. Without it only `dynamic/<name>` does.
+    #[serde(rename = "match")]
+    pub matches: Option<RouteMatch>,
+    /// Where they go, in order: 1 to 16 targets whose providers speak the same format.
+    pub targets: Vec<RouteTarget>,
+}
+
+/// Calls that take a route unchanged.
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct RouteMatch {
+    /// The provider in the URL.
+    pub provider: String,
+    /// The model in the body, or in the path.
+    pub model: String,
+}
+
+/// One target of a route.
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct RouteTarget {
+    /// The provider that is asked.
+    pub provider: String,
+    /// The model that it is asked for: stands in the place of the client's.
+    pub model: String,
+    /// Alias of the stored key that pays. Without it the client's own key does, where the client
+    /// named this provider and brought one, and otherwise `default`.
+    pub key: Option<String>,
+    /// How often it is tried, where the gateway says otherwise.
+    pub retry: Retry,
+    /// As `timeouts.connect`.
+    pub connect: Option<Duration>,
+    /// As `timeouts.first_byte`.
+    pub first_byte: Option<Duration>,
+    /// As `timeouts.idle`.
+    pub idle: Option<Duration>,
+    /// As `timeouts.total`: from the request's head, whatever was tried before.
+    pub total: Option<Duration>,
 }
 
 /// How often a provider that fails is tried. A request may say each of them by header.
@@ -376,7 +438,7 @@ pub struct Retry {
     pub delay: Option<Duration>,
     /// How the wait grows from try to try: `constant`, `linear` (by `delay`) or `exponential`
     /// (doubles; the default), never beyond `60s`. `cf-aig-backoff` goes before it.
-    pub backoff: Backoff,
+    pub backoff: Option<Backoff>,
 }
 
 /// How a gateway keeps answers.

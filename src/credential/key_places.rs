@@ -1,5 +1,7 @@
 //! Whether a request brings a key of its own, and where.
 
+use std::borrow::Cow;
+
 use http::header::{AUTHORIZATION, InvalidHeaderName};
 use http::{HeaderMap, HeaderName};
 
@@ -145,10 +147,41 @@ impl KeyPlaces {
             .collect()
     }
 
-    /// Every query parameter in which a key may stand.
-    pub fn query(&self) -> impl Iterator<Item = &str> {
-        self.query.iter().map(String::as_str)
+    /// A path and query without the parameters in which a key may stand; borrowed when there
+    /// are none.
+    pub fn without_keys<'a>(&self, path_and_query: &'a str) -> Cow<'a, str> {
+        let is_key = |pair: &&str| {
+            let name = pair.split('=').next().unwrap_or(pair);
+            let mut places = self.query.iter();
+            places.any(|place| place.eq_ignore_ascii_case(name))
+        };
+        match path_and_query.split_once('?') {
+            Some((path, query)) if query.split('&').any(|pair| is_key(&pair)) => {
+                let kept: Vec<_> = query.split('&').filter(|pair| !is_key(pair)).collect();
+                let mark = if kept.is_empty() { "" } else { "?" };
+                Cow::Owned(format!("{path}{mark}{}", kept.join("&")))
+            }
+            _ => Cow::Borrowed(path_and_query),
+        }
     }
+}
+
+/// The headers that say who sends a request and who pays for it: those in which keys are sent to
+/// the provider that it was meant for (`places`), those in which SDKs send keys, and all whose
+/// name sounds like a credential.
+pub fn names_who_pays(places: Option<&KeyPlaces>, headers: &HeaderMap) -> Vec<HeaderName> {
+    const ACCOUNTS: [&str; 3] = [
+        "openai-organization",
+        "openai-project",
+        "x-goog-user-project",
+    ];
+    let tells = |name: &&HeaderName| {
+        let own = places.is_some_and(|places| places.headers().any(|own| own == *name));
+        let signature = name.as_str().starts_with("x-amz-");
+        let account = ACCOUNTS.contains(&name.as_str());
+        own || signature || account || sounds_like_a_credential(name.as_str())
+    };
+    headers.keys().filter(tells).cloned().collect()
 }
 
 /// Parses a configured header name.
@@ -323,7 +356,15 @@ mod tests {
         let places = KeyPlaces::new(&header_auth()).unwrap();
         let headers: Vec<_> = places.headers().map(HeaderName::as_str).collect();
         assert_eq!(headers, ["x-api-key", "authorization"]);
-        assert_eq!(places.query().collect::<Vec<_>>(), ["key"]);
+        assert_eq!(places.query, ["key"]);
+        for (asked, without) in [
+            ("/a?x=1&KEY=s&y", "/a?x=1&y"),
+            ("/a?key=s", "/a"),
+            ("/a?keys=s", "/a?keys=s"),
+            ("/a", "/a"),
+        ] {
+            assert_eq!(places.without_keys(asked), without);
+        }
     }
 
     #[test]

@@ -20,7 +20,8 @@ use crate::provider::{Ask, Keyring, Provider};
 use crate::wire;
 
 use super::context::{Context, Route, Spend};
-use super::{Door, attempt, body, caching, subrequest, timed};
+use super::planning::{COMPAT, Choice};
+use super::{Door, attempt, body, caching, planning, subrequest, timed};
 
 /// What happens after admission.
 pub enum Next {
@@ -62,16 +63,16 @@ pub async fn admit(door: &Door, session: &mut Session, ctx: &mut Context) -> Res
     let endpoint = Endpoint::parse(target.as_bytes()).map_err(unserved)?;
     let gateway = gateway(ctx, &endpoint)?;
     ctx.gateway = Some(Arc::clone(&gateway));
-    let mounted = gateway
-        .providers
-        .get(endpoint.provider)
-        .cloned()
-        .ok_or_else(|| no_provider(&endpoint))?;
-    ctx.provider = Some(Arc::clone(&mounted));
     ctx.directives = Directives::parse(&session.req_header().headers)?;
-    ctx.route = Some(route(session, ctx, &gateway, &mounted.provider, &endpoint)?);
+    if endpoint.provider != COMPAT {
+        native(session, ctx, &gateway, &endpoint)?;
+    }
     let terms = caching::terms(session, ctx);
     body::admit(door, session, ctx, matches!(terms, Terms::On { .. })).await?;
+    let terms = match planning::choose(session, ctx, &endpoint)? {
+        Choice::AsNamed => terms,
+        Choice::Chosen => caching::terms(session, ctx),
+    };
     // What only some requests do lies on the heap: it would make the state of all of them large.
     if terms != Terms::Off
         && let caching::Next::Answered = Box::pin(caching::meet(door, session, ctx, terms)).await?
@@ -83,6 +84,20 @@ pub async fn admit(door: &Door, session: &mut Session, ctx: &mut Context) -> Res
         return answered.map(|()| Next::Answered);
     }
     Ok(Next::Forward)
+}
+
+/// The provider that the URL names.
+fn native(
+    session: &Session,
+    ctx: &mut Context,
+    gateway: &Gateway,
+    endpoint: &Endpoint<'_>,
+) -> Result<(), Failure> {
+    let mounted = gateway.providers.get(endpoint.provider).cloned();
+    let mounted = mounted.ok_or_else(|| no_provider(endpoint.provider))?;
+    ctx.provider = Some(Arc::clone(&mounted));
+    ctx.route = Some(route(session, ctx, gateway, &mounted.provider, endpoint)?);
+    Ok(())
 }
 
 /// `CONNECT` changes what follows the head, so nothing is read of it, nor after it.
@@ -197,9 +212,9 @@ fn gateway(ctx: &Context, endpoint: &Endpoint<'_>) -> Result<Arc<Gateway>, Failu
     })
 }
 
-fn no_provider(endpoint: &Endpoint<'_>) -> Failure {
-    let shown: String = endpoint
-        .provider
+/// No provider has this slug.
+pub fn no_provider(slug: &str) -> Failure {
+    let shown: String = slug
         .chars()
         .filter(|c| c.is_ascii_graphic())
         .take(64)
@@ -212,7 +227,8 @@ fn no_provider(endpoint: &Endpoint<'_>) -> Failure {
     )
 }
 
-fn route(
+/// Where a request to `provider` goes, and how it pays.
+pub fn route(
     session: &Session,
     ctx: &Context,
     gateway: &Gateway,
@@ -268,7 +284,12 @@ fn spend(
     if keyring.keys.is_empty() || !gateway.anyone_may_spend_stored_keys {
         return Ok(Spend::AsSent);
     }
-    let alias = ctx.directives.key_alias.as_deref().unwrap_or("default");
+    let alias = ctx.directives.key_alias.as_deref();
+    stored_key(keyring, alias.unwrap_or("default"))
+}
+
+/// The stored key of this alias.
+pub fn stored_key(keyring: &Keyring, alias: &str) -> Result<Spend, Failure> {
     let index = keyring.keys.iter().position(|key| *key.alias == *alias);
     index.map(Spend::Stored).ok_or_else(|| {
         Failure::because(Kind::UnknownKey, "No key of this alias is stored for this provider; see cf-aig-byok-alias and providers.<slug>.keys")

@@ -12,33 +12,52 @@ use pingora_proxy::Session;
 
 use crate::error::{Failure, Kind};
 use crate::record::Tried;
+use crate::routing::plan::{MAX_TRIES, Target};
 use crate::routing::retry::{LONGEST_DELAY, Retry};
 use crate::routing::timeouts::Timeouts;
 use crate::routing::verdict::{Cause, Verdict};
 
 use super::cancel::{self, Socket};
 use super::context::{Body, Context};
-use super::{caching, failure, reset, serve};
+use super::{caching, failure, planning, reset, serve};
 
-/// Attempts of a request, to whatever address and for whatever reason. Pingora allows no more.
-const MOST_ATTEMPTS: u32 = 16;
+/// The longest that a target is waited for while another one could be asked.
+const LONGEST_BEFORE_ANOTHER: Duration = Duration::from_secs(5);
 
-/// How often this request's target is tried.
+/// How often this request's target is tried: the request's own word goes before the target's,
+/// and that before the gateway's.
 pub fn retry(ctx: &Context) -> Retry {
     let gateway = ctx.gateway.as_ref().map(|gateway| gateway.retry);
-    gateway.unwrap_or_default().with(&ctx.directives.retry)
+    let target = target(ctx).map(|target| target.retry);
+    let configured = gateway
+        .unwrap_or_default()
+        .with(&target.unwrap_or_default());
+    configured.with(&ctx.directives.retry)
 }
 
-/// How long this request's provider may take: its own word goes before the gateway's.
+/// How long this request's target may take: its own word goes before its provider's, and that
+/// before the gateway's.
 pub fn timeouts(ctx: &Context) -> Timeouts {
+    let target = target(ctx).map(|target| target.timeouts);
     let provider = ctx.provider.as_ref();
     let provider = provider.map(|mounted| mounted.provider.connection.timeouts);
     let gateway = ctx.gateway.as_ref().map(|gateway| gateway.timeouts);
-    provider.unwrap_or_default().or(gateway.unwrap_or_default())
+    let own = target.unwrap_or_default().or(provider.unwrap_or_default());
+    own.or(gateway.unwrap_or_default())
 }
 
-/// An attempt has failed, and nothing of an answer has reached the client: whether the target
-/// is tried again. Then the wait is set. `asked`: the patience that the provider asks for.
+fn target(ctx: &Context) -> Option<&Target> {
+    ctx.planned.as_ref()?.target()
+}
+
+fn has_another(ctx: &Context) -> bool {
+    let planned = ctx.planned.as_ref();
+    planned.is_some_and(|planned| planned.has_another())
+}
+
+/// An attempt has failed, and nothing of an answer has reached the client: whether another one
+/// follows, at the same target or at the next. Then its wait is set. `asked`: the patience that
+/// the provider asks for.
 pub fn is_worth_it(
     session: &Session,
     ctx: &mut Context,
@@ -46,30 +65,45 @@ pub fn is_worth_it(
     asked: Option<Duration>,
 ) -> bool {
     note(ctx, cause);
-    let retry = retry(ctx);
-    let may = cause.verdict() == Verdict::Retry
-        && ctx.attempt.tries < retry.max_attempts
-        && ctx.attempt.count < MOST_ATTEMPTS
-        && can_be_sent_again(session, ctx);
-    let Some(wait) = wait(&retry, ctx.attempt.tries, asked).filter(|_| may) else {
-        return false;
-    };
-    if left(ctx).is_some_and(|left| left <= wait) {
+    let verdict = cause.verdict();
+    if verdict == Verdict::Pass
+        || ctx.attempt.count >= MAX_TRIES
+        || left(ctx).is_some_and(|left| left.is_zero())
+        || !can_be_sent_again(session, ctx)
+    {
         return false;
     }
-    ctx.attempt.tries += 1;
-    ctx.attempt.wait = wait;
+    let wait = match verdict {
+        Verdict::Retry => wait_at_same(ctx, asked),
+        _ => None,
+    };
+    if let Some(wait) = wait {
+        ctx.attempt.tries += 1;
+        ctx.attempt.wait = wait;
+    } else if planning::next(session, ctx) {
+        ctx.attempt.tries = 1;
+    } else {
+        return false;
+    }
     ctx.attempt.failed_connections = 0;
     true
 }
 
-/// As long as the provider asks for, and no shorter than is configured. `None`: too long to wait.
-fn wait(retry: &Retry, tries: u32, asked: Option<Duration>) -> Option<Duration> {
-    let own = retry.wait(tries, caching::chance());
-    match asked {
-        Some(asked) if asked > LONGEST_DELAY => None,
-        asked => Some(own.max(asked.unwrap_or_default())),
+/// The wait before the same target is tried again: as long as it asks for, and no shorter than
+/// is configured. `None`: it has been tried often enough, or the wait is too long.
+fn wait_at_same(ctx: &Context, asked: Option<Duration>) -> Option<Duration> {
+    let retry = retry(ctx);
+    if ctx.attempt.tries >= retry.max_attempts {
+        return None;
     }
+    let own = retry.wait(ctx.attempt.tries, caching::chance());
+    let wait = own.max(asked.unwrap_or_default());
+    let longest = match has_another(ctx) {
+        true => LONGEST_BEFORE_ANOTHER.max(own),
+        false => LONGEST_DELAY,
+    };
+    let fits = wait <= longest && left(ctx).is_none_or(|left| wait < left);
+    fits.then_some(wait)
 }
 
 fn note(ctx: &mut Context, cause: Cause) {
@@ -77,6 +111,8 @@ fn note(ctx: &mut Context, cause: Cause) {
     ctx.tried.push(Tried {
         cause,
         took: began.elapsed(),
+        provider: ctx.provider.clone(),
+        target: target(ctx).map(|target| target.label().into()),
     });
 }
 
@@ -162,7 +198,8 @@ pub fn bound(peer: &mut HttpPeer, ctx: &Context) -> Result<(), Failure> {
 fn first_byte(ctx: &Context) -> Option<Duration> {
     let configured = timeouts(ctx).first_byte;
     let most = retry(ctx).max_attempts;
-    let is_last = most > 1 && ctx.attempt.tries >= most;
+    let several = most > 1 || ctx.planned.is_some();
+    let is_last = several && ctx.attempt.tries >= most && !has_another(ctx);
     let wished = ctx.directives.first_byte.filter(|_| !is_last);
     match (configured, wished) {
         (Some(one), Some(other)) => Some(one.min(other)),

@@ -23,7 +23,7 @@ use crate::error::{Failure, Kind};
 use crate::provider::{Connection, Provider, Target};
 
 use super::context::{Body, Context, Spend};
-use super::{Door, again, body};
+use super::{Door, again, body, planning};
 
 /// Subprotocols that a WebSocket client offers, or its server selects.
 pub const SUBPROTOCOL: http::HeaderName = http::header::SEC_WEBSOCKET_PROTOCOL;
@@ -177,6 +177,7 @@ pub fn head(
     let rewritten = (|| {
         request.set_raw_path(route.target.path_and_query.as_bytes())?;
         remove_what_is_for_the_gateway(request, provider);
+        planning::withhold(request, ctx);
         request.insert_header(HOST, route.target.origin.authority.clone())?;
         for (name, value) in &provider.headers {
             request.insert_header(name.clone(), value.clone())?;

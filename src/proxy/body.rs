@@ -16,7 +16,7 @@ use crate::memory::Reservation;
 
 use super::admission::content_length;
 use super::context::{Body, Context};
-use super::{Door, again};
+use super::{Door, again, planning};
 
 /// Pingora replays a body it has read out of a buffer of this size, in bytes. The last read
 /// must happen with that buffer on, and a read returns at most as much.
@@ -69,11 +69,12 @@ pub async fn admit(
     Ok(())
 }
 
-/// Signatures cover the body; and what is sent again must be there again. Uploads are too large
-/// to wait for that.
+/// Signatures cover the body, and it may say where it goes; and what is sent again must be there
+/// again. Uploads are too large to wait for that.
 fn must_be_held(ctx: &Context, json: bool) -> bool {
-    matches!(ctx.stored_credential(), Some(Credential::Aws { .. }))
-        || (json && again::retry(ctx).max_attempts > 1)
+    ctx.provider.is_none()
+        || matches!(ctx.stored_credential(), Some(Credential::Aws { .. }))
+        || (json && (planning::reads_body(ctx) || again::retry(ctx).max_attempts > 1))
 }
 
 /// The most bytes a body may have, and the key that says so.

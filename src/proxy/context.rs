@@ -21,6 +21,7 @@ use crate::wire::{Framing, Watch};
 use super::Door;
 use super::caching::Caching;
 use super::cancel::Switch;
+use super::planning::Planned;
 use super::settle::Unsettled;
 
 /// The state of one request.
@@ -37,18 +38,22 @@ pub struct Context {
     pub path: Box<str>,
     /// The gateway in its URL.
     pub gateway: Option<Arc<Gateway>>,
-    /// The provider in its URL.
+    /// The provider that is asked: the one in its URL, or a target of its route.
     pub provider: Option<Arc<Mounted>>,
     /// What it asks of the gateway itself.
     pub directives: Directives,
     /// Where it goes, once that is decided.
     pub route: Option<Route>,
+    /// The targets that may answer it, where a route serves it.
+    pub planned: Option<Box<Planned>>,
     /// Its body.
     pub body: Body,
     /// The current try.
     pub attempt: Attempt,
     /// Attempts that failed; Pingora allows sixteen.
     pub tried: Vec<Tried>,
+    /// Providers in whose place another one was asked, and the attempts made there.
+    pub asked_before: Vec<(Arc<Mounted>, u32)>,
     /// What came back.
     pub answer: Answer,
     /// Time spent reading a body that is held: the client's, not the gateway's.
@@ -200,9 +205,11 @@ impl Context {
             provider: None,
             directives: Directives::default(),
             route: None,
+            planned: None,
             body: Body::Unread,
             attempt: Attempt::default(),
             tried: Vec::new(),
+            asked_before: Vec::new(),
             answer: Answer::default(),
             reading: Duration::ZERO,
             answered: None,
@@ -231,6 +238,7 @@ impl Context {
         again.provider = self.provider.clone();
         again.directives = self.directives.clone();
         again.route = self.route.clone();
+        again.planned = self.planned.clone();
         again.client_version = self.client_version;
         again.body = Body::Held {
             bytes: bytes.clone(),
@@ -258,6 +266,12 @@ impl Context {
             Body::Held { model, .. } => model.as_deref(),
             _ => None,
         })
+    }
+
+    /// Which of several targets is asked, or answered: its place, from 0 (`cf-aig-step`).
+    pub fn step(&self) -> u32 {
+        let at = self.planned.as_ref().map_or(0, |planned| planned.at);
+        u32::try_from(at).unwrap_or(u32::MAX)
     }
 
     /// The stored credential that the request goes with.

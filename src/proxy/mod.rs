@@ -28,6 +28,7 @@ pub mod cancel;
 mod context;
 mod failure;
 mod fill;
+mod planning;
 mod reset;
 mod response;
 mod serve;

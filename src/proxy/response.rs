@@ -13,7 +13,7 @@ use pingora_proxy::Session;
 
 use crate::directives::PREFIX;
 use crate::error::{Failure, Kind};
-use crate::record::{CacheStatus, Fault, Source};
+use crate::record::{self, CacheStatus, Fault, Source};
 use crate::routing::patience;
 use crate::routing::verdict::Cause;
 use crate::wire::{Framing, Watch};
@@ -33,6 +33,7 @@ const PROVIDER: &str = "cf-aig-provider";
 const MODEL: &str = "cf-aig-model";
 const CACHE_STATUS: &str = "cf-aig-cache-status";
 const CACHE_NOTE: &str = "tollgate-cache-note";
+const TRACE: &str = "tollgate-trace";
 
 /// What becomes of a provider's answer.
 pub enum Head {
@@ -214,11 +215,18 @@ pub fn own_headers(response: &mut ResponseHeader, ctx: &Context) -> pingora_core
     response.insert_header(EVENT_ID, event_id.clone())?;
     response.insert_header(REQUEST_ID, id.clone())?;
     response.insert_header(LOG_ID, id)?;
-    response.insert_header(STEP, HeaderValue::from_static("0"))?;
+    let step = match ctx.step() {
+        0 => HeaderValue::from_static("0"), // nearly always
+        step => HeaderValue::from(step),
+    };
+    response.insert_header(STEP, step)?;
     if let Some(mounted) = &ctx.provider {
         response.insert_header(PROVIDER, mounted.provider.name.clone())?;
     }
     cache_headers(response, ctx)?;
+    if ctx.directives.trace {
+        response.insert_header(TRACE, trace(ctx))?;
+    }
     // A model's name that cannot stand in a header is left out.
     let model = ctx
         .model()
@@ -227,6 +235,22 @@ pub fn own_headers(response: &mut ResponseHeader, ctx: &Context) -> pingora_core
         response.insert_header(MODEL, model)?;
     }
     Ok(())
+}
+
+/// All attempts in order: what the record tells of those that failed, and the status and the time
+/// to the head of the one that answered.
+fn trace(ctx: &Context) -> String {
+    let mut trace = record::trace(&ctx.tried);
+    if let (Some(head), Some(started)) = (ctx.answer.head, ctx.attempt.started) {
+        let target = ctx.planned.as_ref().and_then(|planned| planned.target());
+        let label = target
+            .map(|target| target.label() + ":")
+            .unwrap_or_default();
+        let took = head.saturating_duration_since(started).as_millis();
+        let comma = if trace.is_empty() { "" } else { "," };
+        trace += &format!("{comma}{label}{}:{took}ms", ctx.answer.status);
+    }
+    trace
 }
 
 /// `HIT` for every answer that this request did not ask the provider for. Absent where caching

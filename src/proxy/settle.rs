@@ -149,7 +149,13 @@ fn record(asked: Asked, sent: Sent, ctx: &mut Context) -> RequestRecord {
         status: sent.status,
         streamed: ctx.answer.streamed,
         failure: ctx.failure.take(),
+        route: ctx
+            .planned
+            .as_ref()
+            .map(|planned| planned.plan.name.clone()),
+        step: ctx.step(),
         attempts: ctx.attempt.count,
+        asked_before: std::mem::take(&mut ctx.asked_before),
         tried: std::mem::take(&mut ctx.tried),
         reused: ctx.attempt.reused,
         request_bytes: sent.request_bytes,

@@ -1,10 +1,11 @@
 //! What happens when a provider fails: what its failure means ([`verdict`]), how long it asks
-//! for patience ([`patience`]), how often and when it is tried again ([`retry`]), and how long
-//! anything may take ([`timeouts`]).
+//! for patience ([`patience`]), how often and when it is tried again ([`retry`]), who is asked
+//! instead ([`plan`]), and how long anything may take ([`timeouts`]).
 //!
 //! Pure: takes statuses, headers, time and chance. What it leads to is done in `proxy`.
 
 pub mod patience;
+pub mod plan;
 pub mod retry;
 pub mod timeouts;
 pub mod verdict;

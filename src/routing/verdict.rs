@@ -65,6 +65,7 @@ const fn name_of(status: u16) -> &'static str {
     match status {
         100..=399 => "none",
         401..=403 => "key",
+        404 | 410 => "unknown",
         408 | 409 | 425 => "busy",
         429 => "rate_limited",
         400..=499 => "request",
@@ -79,6 +80,8 @@ const fn verdict_of(status: u16) -> Verdict {
         401..=403 => Verdict::Next,
         // The provider itself asks for another try: it was too slow, locked, early, or limited.
         408 | 409 | 425 | 429 => Verdict::Retry,
+        // This provider does not have the model, or no more; another one may.
+        404 | 410 => Verdict::Next,
         // The request is at fault, and is so everywhere. What a content filter refuses, and what
         // is too long for the model, comes as 400 too.
         100..=499 => Verdict::Pass,
@@ -129,9 +132,11 @@ mod tests {
             (100..=399, "none", Pass),
             (one(400), "request", Pass),
             (401..=403, "key", Next),
-            (404..=407, "request", Pass),
+            (one(404), "unknown", Next),
+            (405..=407, "request", Pass),
             (408..=409, "busy", Retry),
-            (410..=424, "request", Pass),
+            (one(410), "unknown", Next),
+            (411..=424, "request", Pass),
             (one(425), "busy", Retry),
             (426..=428, "request", Pass),
             (one(429), "rate_limited", Retry),

@@ -61,6 +61,13 @@ pub struct Metrics {
     upgrades: IntCounterVec,
     log_dropped: Gauge,
     cache: CacheMetrics,
+    routes: RouteMetrics,
+}
+
+/// The metrics of routes and their targets.
+#[derive(Debug)]
+struct RouteMetrics {
+    requests: IntCounterVec,
 }
 
 /// The metrics of the cache.
@@ -201,6 +208,7 @@ impl Metrics {
             )?,
             log_dropped,
             cache: CacheMetrics::new(&register)?,
+            routes: RouteMetrics::new(&register)?,
             registry,
         })
     }
@@ -234,10 +242,7 @@ impl Metrics {
             }
         };
         series.observe(record);
-        for tried in &record.tried {
-            let labels = [gateway, provider, tried.cause.name()];
-            self.failed_attempts.with_label_values(&labels).inc();
-        }
+        self.observe_attempts(record);
         self.observe_cache(record);
         if record.status == 200 {
             series.ok.inc();
@@ -252,6 +257,26 @@ impl Metrics {
             self.errors
                 .with_label_values(&[gateway, provider, source.name(), kind])
                 .inc();
+        }
+    }
+
+    /// Attempts count where they were made, not where the answer came from.
+    fn observe_attempts(&self, record: &RequestRecord) {
+        let gateway = record.gateway_label();
+        for (mounted, attempts) in &record.asked_before {
+            let labels = [gateway, &mounted.provider.slug];
+            let series = self.attempts.with_label_values(&labels);
+            series.inc_by((*attempts).into());
+        }
+        for tried in &record.tried {
+            let asked = tried.provider.as_ref();
+            let asked = asked.map_or("", |mounted| &mounted.provider.slug);
+            let labels = [gateway, asked, tried.cause.name()];
+            self.failed_attempts.with_label_values(&labels).inc();
+        }
+        if let Some(route) = &record.route {
+            let labels = [gateway, route, &record.step.to_string()];
+            self.routes.requests.with_label_values(&labels).inc();
         }
     }
 
@@ -348,6 +373,18 @@ impl Metrics {
             log::error!("cannot render the metrics: {error}");
         }
         String::from_utf8(text).unwrap_or_default()
+    }
+}
+
+impl RouteMetrics {
+    fn new(register: &Register<'_>) -> prometheus::Result<Self> {
+        Ok(Self {
+            requests: register.counter(
+                "tollgate_route_requests_total",
+                "Requests that a route served, by the target that answered, or was asked last: its place in the route",
+                &["gateway", "route", "step"],
+            )?,
+        })
     }
 }
 
@@ -448,7 +485,10 @@ impl Series {
         }
         self.request_bytes.inc_by(record.request_bytes);
         self.response_bytes.inc_by(record.response_bytes);
-        self.attempts.inc_by(record.attempts.into());
+        let before = record.asked_before.iter().map(|(_, attempts)| attempts);
+        let before: u32 = before.sum();
+        let own = record.attempts.saturating_sub(before);
+        self.attempts.inc_by(own.into());
     }
 }
 

@@ -21,6 +21,7 @@ mod limits;
 mod mappings;
 mod observability;
 mod retries;
+mod routes;
 mod routing;
 mod safety;
 mod smuggling;

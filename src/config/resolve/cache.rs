@@ -40,7 +40,7 @@ pub(super) fn policy(
         replay,
         stale_while_revalidate,
         stale_if_error,
-        store_fallback: _, // a route's targets are tried one after the other from part 3 on
+        store_fallback,
     } = cache.cloned().unwrap_or_default();
     let ttl = ttl.map_or(DEFAULT_TTL, |ttl| ttl.0);
     if !ttl.is_zero() && !TTL.contains(&ttl) {
@@ -72,6 +72,7 @@ pub(super) fn policy(
         replay,
         stale_while_revalidate: window(stale_while_revalidate),
         stale_if_error: window(stale_if_error),
+        store_fallback,
         when_alone: match on_client_disconnect {
             OnClientDisconnect::Cancel => WhenAlone::Cancel,
             OnClientDisconnect::Drain(patience) => WhenAlone::Drain(patience.0),

@@ -3,34 +3,33 @@
 use super::Problems;
 use crate::config::schema;
 use crate::config::units::Duration;
-use crate::routing::retry::{DEFAULT_DELAY, LONGEST_DELAY, MAX_ATTEMPTS, Retry};
+use crate::routing::retry::{LONGEST_DELAY, MAX_ATTEMPTS, Wishes};
 use crate::routing::timeouts::Timeouts;
 
-/// What a gateway says of tries; `path` is where it says so.
-pub(super) fn retry(path: &str, retry: &schema::Retry, problems: &mut Problems) -> Retry {
+/// What a gateway or a target says of tries; `path` is where it says so.
+pub(super) fn retry(path: &str, retry: &schema::Retry, problems: &mut Problems) -> Wishes {
     let schema::Retry {
         max_attempts,
         delay,
         backoff,
     } = *retry;
-    let max_attempts = max_attempts.map_or(Retry::default().max_attempts, |number| {
-        u32::try_from(number).unwrap_or(0) // none, and so out of range
-    });
-    if !MAX_ATTEMPTS.contains(&max_attempts) {
+    // What is no such number is out of range as well.
+    let max_attempts = max_attempts.map(|number| u32::try_from(number).unwrap_or(0));
+    if max_attempts.is_some_and(|number| !MAX_ATTEMPTS.contains(&number)) {
         problems.add(format!("{path}.max_attempts"), "must be 1 to 5");
     }
-    let delay = delay.map_or(DEFAULT_DELAY, |delay| delay.0);
-    if delay > LONGEST_DELAY {
+    let delay = delay.map(|delay| delay.0);
+    if delay.is_some_and(|delay| delay > LONGEST_DELAY) {
         problems.add(format!("{path}.delay"), "must be 0s to 60s");
     }
-    Retry {
+    Wishes {
         max_attempts,
         delay,
         backoff,
     }
 }
 
-/// What a gateway or a provider says of time; `path` is where it says so.
+/// What a gateway, a provider or a target says of time; `path` is where it says so.
 pub(super) fn timeouts(
     path: &str,
     timeouts: &schema::Timeouts,
@@ -64,7 +63,7 @@ mod tests {
     use super::*;
     use crate::config::resolve::{Resolved, resolve};
     use crate::gateway::Gateway;
-    use crate::routing::retry::Backoff;
+    use crate::routing::retry::{Backoff, DEFAULT_DELAY, Retry};
     use std::sync::Arc;
 
     /// A gateway that says `gateway`, and a provider that says `provider`.

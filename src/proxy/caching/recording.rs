@@ -9,10 +9,10 @@ use pingora_cache::{CacheMeta, NoCacheReason, RespCacheable};
 use pingora_http::ResponseHeader;
 use pingora_proxy::Session;
 
-use super::{Role, chance, is_leading, policy, take_lead};
+use super::{Role, chance, is_leading, policy, request_key, take_lead};
 use crate::cache::entry::Facts;
 use crate::cache::flight::{Bounds, Lead};
-use crate::cache::key::accepts;
+use crate::cache::key::{Key, accepts};
 use crate::cache::policy::{self as rules, Verdict};
 use crate::cache::store::Made;
 use crate::error::{Failure, Kind};
@@ -132,7 +132,7 @@ fn record(
         whole: policy(ctx).max_body,
         process: ctx.snapshot.limits.max_buffered,
     };
-    let made = keep.then(|| made(ctx)).flatten();
+    let made = keep.then(|| made(session, ctx)).flatten();
     let recording = lead.open(
         serve::head_for_others(response, keep),
         bounds,
@@ -154,12 +154,29 @@ fn record(
     Ok(RespCacheable::Cacheable(meta))
 }
 
-fn made(ctx: &Context) -> Option<Made> {
+/// The keys under which the answer is stored. A fallback's is another model's: it is stored under
+/// its own target's key, and under that of the one that was asked for only where the gateway says
+/// so.
+fn keys(session: &Session, ctx: &Context) -> Option<(Key, Option<Key>)> {
+    let asked = ctx.caching.as_ref()?.key;
+    if ctx.step() == 0 {
+        return Some((asked, None));
+    }
+    let own = request_key::of_fallback(session, ctx);
+    match policy(ctx).store_fallback {
+        true => Some((asked, own)),
+        false => Some((own?, None)),
+    }
+}
+
+fn made(session: &Session, ctx: &Context) -> Option<Made> {
+    let (key, also) = keys(session, ctx)?;
     let caching = ctx.caching.as_ref()?;
     let gateway = ctx.gateway.as_ref()?;
     Some(Made {
+        also,
         facts: Facts {
-            key: *caching.key.as_bytes(),
+            key: *key.as_bytes(),
             scope: gateway.label.clone(),
             provider: ctx.provider.as_ref()?.provider.slug.clone(),
             model: ctx.model().map(Into::into),

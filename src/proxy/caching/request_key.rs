@@ -42,6 +42,17 @@ pub async fn digest(ctx: &Context) -> Option<canonical::Body> {
     tokio::task::spawn_blocking(digest).await.ok()
 }
 
+/// The key of a request whose body has been changed for another target than the first. `None`
+/// where making it would take too long here.
+pub fn of_fallback(session: &Session, ctx: &Context) -> Option<Key> {
+    let (Body::Held { bytes, .. }, Some(gateway)) = (&ctx.body, &ctx.gateway) else {
+        return None;
+    };
+    let small = bytes.len() <= LARGE;
+    let digest = small.then(|| canonical::digest(bytes, &gateway.cache.ignore))?;
+    of(session, ctx, &digest, &ctx.caching.as_ref()?.encodings)
+}
+
 /// The key of a request: everything that may change the answer, and who pays for it.
 pub fn of(
     session: &Session,
@@ -62,7 +73,10 @@ pub fn of(
     };
     let answer_headers = answer_headers(ctx, &head.headers);
     let path_and_query = match gateway.cache.shared {
-        true => Cow::from(without_keys(&route.target.path_and_query, ctx)),
+        true => {
+            let places = &provider.keyring(&route.target).places;
+            places.without_keys(&route.target.path_and_query)
+        }
         false => Cow::from(&route.target.path_and_query),
     };
     let target = &route.target.origin;
@@ -125,21 +139,4 @@ fn answer_headers<'a>(ctx: &'a Context, headers: &'a HeaderMap) -> Vec<(&'a str,
         found.extend(values.map(|value| (name, value.as_bytes())));
     }
     found
-}
-
-/// A path and query without the parameters in which a client may send its key.
-fn without_keys(path_and_query: &str, ctx: &Context) -> String {
-    let (Some(route), Some(mounted)) = (&ctx.route, &ctx.provider) else {
-        return path_and_query.to_owned();
-    };
-    let Some((path, query)) = path_and_query.split_once('?') else {
-        return path_and_query.to_owned();
-    };
-    let places = &mounted.provider.keyring(&route.target).places;
-    let is_key = |pair: &&str| {
-        let name = pair.split('=').next().unwrap_or(pair);
-        places.query().any(|place| place.eq_ignore_ascii_case(name))
-    };
-    let kept: Vec<_> = query.split('&').filter(|pair| !is_key(pair)).collect();
-    format!("{path}?{}", kept.join("&"))
 }

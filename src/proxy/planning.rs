@@ -1,0 +1,385 @@
+//! Which targets may answer a request, and moving on to the next one.
+//!
+//! A request that no route serves has one target: what its URL names. One that a route serves is
+//! turned into a request of its first target here, and of the next one when that fails: the
+//! model's name, the address and the credential change, everything else stays.
+
+use std::borrow::Cow;
+use std::sync::Arc;
+
+use pingora_http::RequestHeader;
+use pingora_proxy::Session;
+
+use crate::call;
+use crate::config::schema::{Auth, Format};
+use crate::endpoint::Endpoint;
+use crate::error::{Failure, Kind};
+use crate::gateway::{Gateway, Mounted};
+use crate::provider::{Ask, Provider};
+use crate::routing::plan::{DYNAMIC, Plan, Target};
+use crate::wire;
+
+use super::admission::{self, route};
+use super::attempt;
+use super::context::{Body, Context, Route, Spend};
+
+/// The provider in a URL that stands for whichever the model's name begins with.
+pub const COMPAT: &str = "compat";
+/// The only path under it.
+const COMPAT_PATH: &str = "chat/completions";
+
+/// A request that a route serves.
+#[derive(Clone)]
+pub struct Planned {
+    /// The route.
+    pub plan: Arc<Plan>,
+    /// The target that is asked, or answered: its place in the route.
+    pub at: usize,
+    asked: Asked,
+}
+
+/// What the client asked for, to ask it of another target.
+#[derive(Clone)]
+struct Asked {
+    /// The provider that it named: its key is for no other.
+    provider: Option<Arc<Mounted>>,
+    /// The path after the provider, and the raw query.
+    path: Box<str>,
+    query: Option<Box<str>>,
+}
+
+impl Planned {
+    /// The target that is asked.
+    pub fn target(&self) -> Option<&Target> {
+        self.plan.targets.get(self.at)
+    }
+
+    /// Another one is left to ask.
+    pub fn has_another(&self) -> bool {
+        self.at + 1 < self.plan.targets.len()
+    }
+
+    /// The target is not of the provider that the client named, and whose key it may have sent.
+    fn is_foreign(&self) -> bool {
+        match (self.target(), &self.asked.provider) {
+            (Some(target), Some(asked)) => !Arc::ptr_eq(&target.mounted, asked),
+            _ => true,
+        }
+    }
+}
+
+/// Whether the body says where a request goes, and so must be held.
+pub fn reads_body(ctx: &Context) -> bool {
+    let routes = ctx.gateway.as_ref().map(|gateway| &gateway.routes);
+    routes.is_some_and(|routes| !routes.is_empty())
+}
+
+/// Who is asked.
+pub enum Choice {
+    /// Whom the URL names.
+    AsNamed,
+    /// Somebody else, or for something else.
+    Chosen,
+}
+
+/// Decides who is asked, now that the body is there.
+pub fn choose(
+    session: &Session,
+    ctx: &mut Context,
+    endpoint: &Endpoint<'_>,
+) -> Result<Choice, Failure> {
+    let Some(gateway) = ctx.gateway.clone() else {
+        return Ok(Choice::AsNamed);
+    };
+    let is_compat = endpoint.provider == COMPAT;
+    if !is_compat && (gateway.routes.is_empty() || !may_be_planned(session)) {
+        return Ok(Choice::AsNamed);
+    }
+    let in_body = match &ctx.body {
+        Body::Held { bytes, .. } => call::model_places(bytes).map(|(model, _)| model),
+        _ => None,
+    };
+    let named = in_body
+        .as_deref()
+        .and_then(|model| model.strip_prefix(DYNAMIC));
+    let plan = match named {
+        Some(name) => Some(dynamic(&gateway, name, is_compat)?),
+        None if is_compat => {
+            compat(session, ctx, &gateway, endpoint, in_body.as_deref())?;
+            return Ok(Choice::Chosen);
+        }
+        None => matching(&gateway, ctx, in_body.as_deref()),
+    };
+    let Some(plan) = plan else {
+        return Ok(Choice::AsNamed);
+    };
+    begin(session, ctx, plan, endpoint)?;
+    Ok(Choice::Chosen)
+}
+
+fn may_be_planned(session: &Session) -> bool {
+    session.req_header().method == http::Method::POST && !attempt::is_websocket(session)
+}
+
+/// The route that a call names itself.
+fn dynamic(gateway: &Gateway, name: &str, is_compat: bool) -> Result<Arc<Plan>, Failure> {
+    let plan = gateway.routes.named(name).cloned().ok_or_else(|| {
+        Failure::because(
+            Kind::UnknownRoute,
+            format!("No route is called `{}`; routes are configured under accounts.<account>.gateways.<gateway>.routes", shown(name)),
+        )
+    })?;
+    let speaks = |target: &Target| target.mounted.provider.format == Format::OpenaiChat;
+    match !is_compat || plan.targets.iter().all(speaks) {
+        true => Ok(plan),
+        false => Err(not_translated("A target of this route")),
+    }
+}
+
+fn not_translated(who: &str) -> Failure {
+    Failure::because(
+        Kind::BadRequest,
+        format!(
+            "{who} does not speak OpenAI's chat format, and calls to compat are not translated by this version; call the provider's own path"
+        ),
+    )
+}
+
+/// What of a client's word may stand in an answer.
+fn shown(word: &str) -> String {
+    word.chars()
+        .filter(char::is_ascii_graphic)
+        .take(64)
+        .collect()
+}
+
+/// The route that a call takes without asking for it.
+fn matching(gateway: &Gateway, ctx: &Context, in_body: Option<&str>) -> Option<Arc<Plan>> {
+    let provider = &ctx.provider.as_ref()?.provider.slug;
+    let in_path = ctx.route.as_ref().and_then(|route| route.model.as_deref());
+    gateway
+        .routes
+        .matching(provider, in_path.or(in_body)?)
+        .cloned()
+}
+
+/// A call whose model names its provider: `{provider}/{model}`. It goes on as if the URL had.
+fn compat(
+    session: &Session,
+    ctx: &mut Context,
+    gateway: &Gateway,
+    endpoint: &Endpoint<'_>,
+    model: Option<&str>,
+) -> Result<(), Failure> {
+    check_compat_path(endpoint)?;
+    let wrong = || {
+        Failure::because(
+            Kind::ModelWithoutProvider,
+            "The body of a call to compat must be JSON whose model is `{provider}/{model}` or `dynamic/{route}`, for example openai/gpt-5-mini",
+        )
+    };
+    let (slug, model) = model
+        .and_then(|model| model.split_once('/'))
+        .ok_or_else(wrong)?;
+    let mounted = gateway.providers.get(slug).cloned();
+    let mounted = mounted.ok_or_else(|| admission::no_provider(slug))?;
+    if mounted.provider.format != Format::OpenaiChat {
+        return Err(not_translated("This provider"));
+    }
+    let native = Endpoint {
+        provider: slug,
+        ..*endpoint
+    };
+    ctx.route = Some(route(session, ctx, gateway, &mounted.provider, &native)?);
+    ctx.provider = Some(mounted);
+    ask_for(ctx, model);
+    match matching(gateway, ctx, Some(model)) {
+        Some(plan) => begin(session, ctx, plan, endpoint),
+        None => Ok(()),
+    }
+}
+
+fn check_compat_path(endpoint: &Endpoint<'_>) -> Result<(), Failure> {
+    let path = endpoint.path.trim_end_matches('/');
+    match path.strip_prefix("v1/").unwrap_or(path) == COMPAT_PATH {
+        true => Ok(()),
+        false => Err(Failure::because(
+            Kind::BadPath,
+            "Under compat only chat/completions is served",
+        )),
+    }
+}
+
+/// Turns the request into one of its route's first target.
+fn begin(
+    session: &Session,
+    ctx: &mut Context,
+    plan: Arc<Plan>,
+    endpoint: &Endpoint<'_>,
+) -> Result<(), Failure> {
+    if endpoint.provider == COMPAT {
+        check_compat_path(endpoint)?;
+    }
+    let asked = Asked {
+        // Who asks compat for a route by its name has named none.
+        provider: ctx.provider.clone(),
+        path: endpoint.path.into(),
+        query: endpoint.query.map(Into::into),
+    };
+    ctx.planned = Some(Box::new(Planned { plan, at: 0, asked }));
+    match ask(session, ctx) {
+        Ok(()) => Ok(()),
+        Err(failure) => match next(session, ctx) {
+            true => Ok(()),
+            false => Err(failure),
+        },
+    }
+}
+
+/// Moves on to the next target that can be asked; false when there is none.
+pub fn next(session: &Session, ctx: &mut Context) -> bool {
+    let Some(stood) = ctx.planned.as_ref().map(|planned| planned.at) else {
+        return false;
+    };
+    note_attempts(ctx);
+    while let Some(planned) = ctx.planned.as_mut().filter(|planned| planned.has_another()) {
+        planned.at += 1;
+        match ask(session, ctx) {
+            Ok(()) => return true,
+            Err(failure) => log::warn!("a route's target is passed over: {failure}"),
+        }
+    }
+    if let Some(planned) = &mut ctx.planned {
+        planned.at = stood;
+    }
+    false
+}
+
+/// The attempts so far were made where the request goes no more.
+fn note_attempts(ctx: &mut Context) {
+    let before = ctx.asked_before.iter().map(|(_, attempts)| attempts);
+    let attempts = ctx.attempt.count - before.sum::<u32>();
+    if attempts > 0
+        && let Some(mounted) = &ctx.provider
+    {
+        ctx.asked_before.push((Arc::clone(mounted), attempts));
+    }
+}
+
+/// Turns the request into one of the target that its plan stands at.
+fn ask(session: &Session, ctx: &mut Context) -> Result<(), Failure> {
+    let (Some(planned), Some(gateway)) = (&ctx.planned, &ctx.gateway) else {
+        return Ok(());
+    };
+    let (plan, gateway, at) = (Arc::clone(&planned.plan), Arc::clone(gateway), planned.at);
+    let Some(target) = plan.targets.get(at) else {
+        return Ok(());
+    };
+    let route = route_to(session, ctx, &gateway, planned, target)?;
+    ctx.provider = Some(Arc::clone(&target.mounted));
+    let in_path = route.model.is_some();
+    ctx.route = Some(route);
+    if !in_path {
+        ask_for(ctx, &target.model);
+    }
+    Ok(())
+}
+
+fn route_to(
+    session: &Session,
+    ctx: &Context,
+    gateway: &Gateway,
+    planned: &Planned,
+    target: &Target,
+) -> Result<Route, Failure> {
+    let (provider, asked) = (&target.mounted.provider, &planned.asked);
+    let endpoint = Endpoint {
+        account: &gateway.account,
+        gateway: &gateway.id,
+        provider: &provider.slug,
+        path: &asked.path,
+        query: asked.query.as_deref(),
+    };
+    let foreign = planned.is_foreign();
+    let mut route = match foreign || target.key.is_some() {
+        true => stored(provider, &endpoint, target.key.as_deref())?,
+        false => route(session, ctx, gateway, provider, &endpoint)?,
+    };
+    if foreign {
+        withhold_query(&mut route.target.path_and_query, asked);
+    }
+    put_model(&mut route, &target.model);
+    Ok(route)
+}
+
+/// A stored key pays, or nothing, where the provider takes none.
+fn stored(
+    provider: &Provider,
+    endpoint: &Endpoint<'_>,
+    alias: Option<&str>,
+) -> Result<Route, Failure> {
+    let target = provider.target(&Ask {
+        account: endpoint.account,
+        path: endpoint.path,
+        query: endpoint.query,
+        upgrade: false,
+        target_header: None,
+    })?;
+    let keyring = provider.keyring(&target);
+    let spend = match keyring.auth {
+        Auth::None => Spend::AsSent,
+        _ => admission::stored_key(keyring, alias.unwrap_or("default"))?,
+    };
+    Ok(Route {
+        format: wire::format_of(&target.path_and_query, provider.format),
+        model: call::model_in_path(&target.path_and_query).map(Into::into),
+        spend,
+        target,
+    })
+}
+
+/// The target's model takes the place of the one in the path, where one stands there.
+fn put_model(route: &mut Route, model: &str) {
+    let path = &mut route.target.path_and_query;
+    let Some(found) = call::model_in_path(path) else {
+        return;
+    };
+    let start = found.as_ptr() as usize - path.as_ptr() as usize;
+    path.replace_range(start..start + found.len(), model);
+    route.model = Some(model.into());
+}
+
+/// `model` takes the place of the one in the held body.
+fn ask_for(ctx: &mut Context, asked: &str) {
+    let Body::Held { bytes, model, .. } = &mut ctx.body else {
+        return;
+    };
+    if let Some((named, places)) = call::model_places(bytes)
+        && *named != *asked
+    {
+        *bytes = call::with_model(bytes, &places, asked);
+    }
+    *model = Some(asked.into());
+}
+
+/// What pays one provider is not shown to another.
+pub fn withhold(request: &mut RequestHeader, ctx: &Context) {
+    let Some(planned) = ctx.planned.as_ref().filter(|planned| planned.is_foreign()) else {
+        return;
+    };
+    let asked = planned.asked.provider.as_ref();
+    let places = asked.map(|mounted| &mounted.provider.keyring.places);
+    for name in crate::credential::names_who_pays(places, &request.headers) {
+        request.remove_header(&name);
+    }
+}
+
+fn withhold_query(path_and_query: &mut String, asked: &Asked) {
+    let Some(mounted) = &asked.provider else {
+        return;
+    };
+    let places = &mounted.provider.keyring.places;
+    if let Cow::Owned(without) = places.without_keys(path_and_query) {
+        *path_and_query = without;
+    }
+}
