@@ -10,7 +10,8 @@ pub struct Endpoint<'a> {
     pub account: &'a str,
     /// Gateway id.
     pub gateway: &'a str,
-    /// Provider slug, as the client wrote it.
+    /// Provider slug, as the client wrote it; empty for the universal endpoint, which takes an
+    /// array of steps.
     pub provider: &'a str,
     /// What follows the slug, without the leading `/`: raw, percent-encodings untouched.
     pub path: &'a str,
@@ -23,8 +24,6 @@ pub struct Endpoint<'a> {
 pub enum Unserved {
     /// Not of the form `/v1/{account}/{gateway}/{provider}/…`.
     Form,
-    /// The universal endpoint, which takes an array of steps, is not served.
-    Universal,
     /// Not UTF-8.
     Encoding,
 }
@@ -36,15 +35,17 @@ impl Unserved {
             Self::Form => {
                 "Nothing is served at this path; requests go to /v1/{account}/{gateway}/{provider}/{path}, for example /v1/default/default/openai/chat/completions"
             }
-            Self::Universal => {
-                "A provider is missing: requests go to /v1/{account}/{gateway}/{provider}/{path}; the universal endpoint is not served by this version"
-            }
             Self::Encoding => "The path is not UTF-8; percent-encode it",
         }
     }
 }
 
 impl<'a> Endpoint<'a> {
+    /// It takes an array of steps: `/v1/{account}/{gateway}`.
+    pub fn is_universal(&self) -> bool {
+        self.provider.is_empty()
+    }
+
     /// Splits a raw request target in origin form (`/path?query`).
     pub fn parse(target: &'a [u8]) -> Result<Self, Unserved> {
         let target = std::str::from_utf8(target).map_err(|_| Unserved::Encoding)?;
@@ -58,11 +59,8 @@ impl<'a> Endpoint<'a> {
         if account.is_empty() || gateway.is_empty() {
             return Err(Unserved::Form);
         }
-        if rest.is_empty() {
-            return Err(Unserved::Universal);
-        }
         let (provider, path) = rest.split_once('/').unwrap_or((rest, ""));
-        if provider.is_empty() {
+        if provider.is_empty() && !path.is_empty() {
             return Err(Unserved::Form);
         }
         Ok(Self {
@@ -73,6 +71,18 @@ impl<'a> Endpoint<'a> {
             query,
         })
     }
+}
+
+/// Whether a raw request target may be the universal endpoint's; cheap, for every request asks.
+pub fn is_universal(target: &[u8]) -> bool {
+    // In absolute form it is not looked into.
+    let in_origin_form = target.starts_with(b"/");
+    let path = target
+        .split(|byte| *byte == b'?')
+        .next()
+        .unwrap_or_default();
+    let slashes = memchr::memchr_iter(b'/', path).take(5).count();
+    !in_origin_form || slashes < 4 || (slashes == 4 && path.ends_with(b"/"))
 }
 
 #[cfg(test)]
@@ -103,6 +113,24 @@ mod tests {
     }
 
     #[test]
+    fn a_gateway_alone_is_the_universal_endpoint() {
+        for target in [
+            &b"/v1/a/g"[..],
+            b"/v1/a/g/",
+            b"/v1/a/g?x=//y",
+            b"/v1/a/g/?x",
+        ] {
+            let endpoint = Endpoint::parse(target).unwrap();
+            assert!(endpoint.is_universal() && is_universal(target));
+            assert_eq!((endpoint.account, endpoint.gateway), ("a", "g"));
+        }
+        for target in [&b"/v1/a/g/openai"[..], b"/v1/a/g/openai/", b"/v1/a/g/x/y/z"] {
+            assert!(!Endpoint::parse(target).unwrap().is_universal());
+            assert!(!is_universal(target));
+        }
+    }
+
+    #[test]
     fn other_paths_are_refused_with_their_reason() {
         let cases: [(&[u8], Unserved); 9] = [
             (b"/", Unserved::Form),
@@ -111,8 +139,8 @@ mod tests {
             (b"/v1//g/openai/x", Unserved::Form),
             (b"/v1/a//openai/x", Unserved::Form),
             (b"/v1/a/g//x", Unserved::Form),
-            (b"/v1/a/g", Unserved::Universal),
-            (b"/v1/a/g/", Unserved::Universal),
+            (b"/v1/a/g//x", Unserved::Form),
+            (b"/v2/a/g", Unserved::Form),
             (b"/v1/a/g/op\xffenai/x", Unserved::Encoding),
         ];
         for (target, reason) in cases {

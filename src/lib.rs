@@ -5,7 +5,8 @@
 //! 1. [`config`]: YAML to an immutable [`gateway::Snapshot`], swapped on reload.
 //! 2. [`proxy`]: Pingora's phases, the only place that knows Pingora's proxy. It calls
 //! 3. [`endpoint`]: the path to a gateway, a provider and the provider's path;
-//! 4. [`directives`] and [`call`]: what the client asks of the gateway and of the provider;
+//! 4. [`directives`], [`universal`] and [`call`]: what the client asks of the gateway and of
+//!    providers;
 //! 5. [`provider`]: where the request goes; [`dns`]: at which address;
 //! 6. [`credential`]: how it pays;
 //! 7. [`cache`]: whether it was answered before, or is being answered right now;
@@ -36,5 +37,6 @@ pub mod proxy;
 pub mod record;
 pub mod routing;
 pub mod telemetry;
+pub mod universal;
 pub mod usage;
 pub mod wire;

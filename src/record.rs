@@ -183,7 +183,8 @@ pub struct RequestRecord {
     pub failure: Option<Failure>,
     /// The route that served it.
     pub route: Option<Box<str>>,
-    /// Which of its targets answered, or was asked last: its place, from 0.
+    /// Which of its targets, or of the steps of the universal endpoint, answered or was asked
+    /// last: its place, from 0.
     pub step: u32,
     /// Attempts, at whatever provider.
     pub attempts: u32,
@@ -386,10 +387,12 @@ impl RequestRecord {
             .inspect(|status| write("provider_status", Value::Number((*status).into())));
         self.any_failure()
             .inspect(|failure| write("detail", Value::Text(failure.to_string().into())));
-        route.as_deref().inspect(|route| {
-            write("route", text(route));
+        route
+            .as_deref()
+            .inspect(|route| write("route", text(route)));
+        if route.is_some() || *step > 0 {
             write("step", Value::Number((*step).into()));
-        });
+        }
         write("attempts", Value::Number((*attempts).into()));
         if !tried.is_empty() {
             write("tried", Value::Text(trace(tried).into()));

@@ -21,7 +21,7 @@ use crate::wire;
 
 use super::context::{Context, Route, Spend};
 use super::planning::{COMPAT, Choice};
-use super::{Door, attempt, body, caching, planning, subrequest, timed};
+use super::{Door, attempt, body, caching, planning, steps, subrequest, timed};
 
 /// What happens after admission.
 pub enum Next {
@@ -51,24 +51,35 @@ pub fn prepare(session: &mut Session, ctx: &Context, phase: &Phase) {
 /// Decides what happens to a request.
 pub async fn admit(door: &Door, session: &mut Session, ctx: &mut Context) -> Result<Next, Failure> {
     if ctx.is_subrequest {
-        return body::read_placeholder(session)
-            .await
-            .map(|()| Next::Forward);
+        body::read_placeholder(session).await?;
+        if ctx.step.is_none() {
+            return Ok(Next::Forward);
+        }
+    } else {
+        no_tunnel(session)?;
+        head_size(session, ctx.snapshot.limits.max_header)?;
+        unambiguous(session)?;
     }
-    no_tunnel(session)?;
-    head_size(session, ctx.snapshot.limits.max_header)?;
-    unambiguous(session)?;
     let target = request_target(session)?;
-    ctx.path = target.split('?').next().unwrap_or("").into();
+    if ctx.step.is_none() {
+        ctx.path = target.split('?').next().unwrap_or("").into();
+    }
     let endpoint = Endpoint::parse(target.as_bytes()).map_err(unserved)?;
     let gateway = gateway(ctx, &endpoint)?;
     ctx.gateway = Some(Arc::clone(&gateway));
+    if endpoint.is_universal() {
+        let answered = Box::pin(steps::run(door, session, ctx)).await;
+        return answered.map(|()| Next::Answered);
+    }
     ctx.directives = Directives::parse(&session.req_header().headers)?;
     if endpoint.provider != COMPAT {
         native(session, ctx, &gateway, &endpoint)?;
     }
     let terms = caching::terms(session, ctx);
-    body::admit(door, session, ctx, matches!(terms, Terms::On { .. })).await?;
+    match ctx.step {
+        Some(_) => body::adopt(ctx),
+        None => body::admit(door, session, ctx, matches!(terms, Terms::On { .. })).await?,
+    }
     let terms = match planning::choose(session, ctx, &endpoint)? {
         Choice::AsNamed => terms,
         Choice::Chosen => caching::terms(session, ctx),

@@ -50,11 +50,6 @@ fn target(ctx: &Context) -> Option<&Target> {
     ctx.planned.as_ref()?.target()
 }
 
-fn has_another(ctx: &Context) -> bool {
-    let planned = ctx.planned.as_ref();
-    planned.is_some_and(|planned| planned.has_another())
-}
-
 /// An attempt has failed, and nothing of an answer has reached the client: whether another one
 /// follows, at the same target or at the next. Then its wait is set. `asked`: the patience that
 /// the provider asks for.
@@ -67,7 +62,7 @@ pub fn is_worth_it(
     note(ctx, cause);
     let verdict = cause.verdict();
     if verdict == Verdict::Pass
-        || ctx.attempt.count >= MAX_TRIES
+        || ctx.attempt.count - ctx.attempt.earlier >= MAX_TRIES
         || left(ctx).is_some_and(|left| left.is_zero())
         || !can_be_sent_again(session, ctx)
     {
@@ -98,7 +93,7 @@ fn wait_at_same(ctx: &Context, asked: Option<Duration>) -> Option<Duration> {
     }
     let own = retry.wait(ctx.attempt.tries, caching::chance());
     let wait = own.max(asked.unwrap_or_default());
-    let longest = match has_another(ctx) {
+    let longest = match ctx.has_another() {
         true => LONGEST_BEFORE_ANOTHER.max(own),
         false => LONGEST_DELAY,
     };
@@ -198,8 +193,8 @@ pub fn bound(peer: &mut HttpPeer, ctx: &Context) -> Result<(), Failure> {
 fn first_byte(ctx: &Context) -> Option<Duration> {
     let configured = timeouts(ctx).first_byte;
     let most = retry(ctx).max_attempts;
-    let several = most > 1 || ctx.planned.is_some();
-    let is_last = several && ctx.attempt.tries >= most && !has_another(ctx);
+    let several = most > 1 || ctx.planned.is_some() || ctx.step.is_some();
+    let is_last = several && ctx.attempt.tries >= most && !ctx.has_another();
     let wished = ctx.directives.first_byte.filter(|_| !is_last);
     match (configured, wished) {
         (Some(one), Some(other)) => Some(one.min(other)),

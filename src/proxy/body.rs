@@ -111,6 +111,33 @@ fn too_large(bytes: u64, key: &str) -> Failure {
     )
 }
 
+/// Holds the body of a request to the universal endpoint.
+pub async fn hold_for_steps(
+    door: &Door,
+    session: &mut Session,
+    ctx: &mut Context,
+) -> Result<Bytes, Failure> {
+    // Without a provider every body is held.
+    admit(door, session, ctx, false).await?;
+    match &ctx.body {
+        Body::Held { bytes, .. } => Ok(bytes.clone()),
+        Body::Unread | Body::Streaming { .. } => Ok(Bytes::new()),
+    }
+}
+
+/// The body of a step is there already; what it asks for is looked up.
+pub fn adopt(ctx: &mut Context) {
+    let in_path = ctx
+        .route
+        .as_ref()
+        .is_some_and(|route| route.model.is_some());
+    if let Body::Held { bytes, model, .. } = &mut ctx.body
+        && !in_path
+    {
+        *model = ModelScan::default().of(bytes);
+    }
+}
+
 /// Reads the body whole, within the memory of all held bodies.
 async fn hold(
     door: &Door,

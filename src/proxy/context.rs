@@ -23,6 +23,7 @@ use super::caching::Caching;
 use super::cancel::Switch;
 use super::planning::Planned;
 use super::settle::Unsettled;
+use super::steps::Running;
 
 /// The state of one request.
 pub struct Context {
@@ -46,6 +47,8 @@ pub struct Context {
     pub route: Option<Route>,
     /// The targets that may answer it, where a route serves it.
     pub planned: Option<Box<Planned>>,
+    /// The step of a request to the universal endpoint that it is.
+    pub step: Option<Running>,
     /// Its body.
     pub body: Body,
     /// The current try.
@@ -124,10 +127,21 @@ pub enum Body {
     },
 }
 
+impl Body {
+    /// Other bytes take the place of those that are held, in the memory reserved for them.
+    pub fn replace(&mut self, other: Bytes) {
+        if let Self::Held { bytes, model, .. } = self {
+            (*bytes, *model) = (other, None);
+        }
+    }
+}
+
 /// The current try at the provider.
 pub struct Attempt {
     /// Connections asked for so far, this one included, for whatever reason.
     pub count: u32,
+    /// Those of them that were made for earlier steps of the request.
+    pub earlier: u32,
     /// Tries at the target, this one included: what `retry` counts.
     pub tries: u32,
     /// How long to wait before this one.
@@ -156,6 +170,7 @@ impl Default for Attempt {
     fn default() -> Self {
         Self {
             count: 0,
+            earlier: 0,
             tries: 1,
             wait: Duration::ZERO,
             began: None,
@@ -206,6 +221,7 @@ impl Context {
             directives: Directives::default(),
             route: None,
             planned: None,
+            step: None,
             body: Body::Unread,
             attempt: Attempt::default(),
             tried: Vec::new(),
@@ -269,9 +285,49 @@ impl Context {
     }
 
     /// Which of several targets is asked, or answered: its place, from 0 (`cf-aig-step`).
-    pub fn step(&self) -> u32 {
+    pub fn place(&self) -> u32 {
+        if let Some(step) = &self.step {
+            return step.index;
+        }
         let at = self.planned.as_ref().map_or(0, |planned| planned.at);
         u32::try_from(at).unwrap_or(u32::MAX)
+    }
+
+    /// Another target may be asked, when this one fails.
+    pub fn has_another(&self) -> bool {
+        let planned = self.planned.as_ref();
+        planned.is_some_and(|planned| planned.has_another())
+            || self.step.as_ref().is_some_and(|step| !step.is_last)
+    }
+
+    /// What is known of the request, for its next step.
+    pub fn for_next_step(&mut self) -> Self {
+        self.leave_provider();
+        let mut next = Self::new(Arc::clone(&self.snapshot));
+        (next.clock, next.started, next.id) = (self.clock, self.started, self.id);
+        next.path = std::mem::take(&mut self.path);
+        next.gateway = self.gateway.clone();
+        next.body = std::mem::replace(&mut self.body, Body::Unread);
+        next.tried = std::mem::take(&mut self.tried);
+        next.asked_before = std::mem::take(&mut self.asked_before);
+        next.reading = self.reading;
+        next.client_version = self.client_version;
+        next.attempt.count = self.attempt.count;
+        next.attempt.earlier = self.attempt.count;
+        next.attempt.began = self.attempt.began;
+        next.unsettled = self.unsettled.take();
+        next
+    }
+
+    /// The attempts so far were made where the request goes no more.
+    pub fn leave_provider(&mut self) {
+        let before = self.asked_before.iter().map(|(_, attempts)| attempts);
+        let attempts = self.attempt.count - before.sum::<u32>();
+        if attempts > 0
+            && let Some(mounted) = &self.provider
+        {
+            self.asked_before.push((Arc::clone(mounted), attempts));
+        }
     }
 
     /// The stored credential that the request goes with.

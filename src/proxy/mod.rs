@@ -33,6 +33,7 @@ mod reset;
 mod response;
 mod serve;
 mod settle;
+mod steps;
 mod subrequest;
 mod timed;
 mod unchunked;

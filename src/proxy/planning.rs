@@ -241,7 +241,7 @@ pub fn next(session: &Session, ctx: &mut Context) -> bool {
     let Some(stood) = ctx.planned.as_ref().map(|planned| planned.at) else {
         return false;
     };
-    note_attempts(ctx);
+    ctx.leave_provider();
     while let Some(planned) = ctx.planned.as_mut().filter(|planned| planned.has_another()) {
         planned.at += 1;
         match ask(session, ctx) {
@@ -253,17 +253,6 @@ pub fn next(session: &Session, ctx: &mut Context) -> bool {
         planned.at = stood;
     }
     false
-}
-
-/// The attempts so far were made where the request goes no more.
-fn note_attempts(ctx: &mut Context) {
-    let before = ctx.asked_before.iter().map(|(_, attempts)| attempts);
-    let attempts = ctx.attempt.count - before.sum::<u32>();
-    if attempts > 0
-        && let Some(mounted) = &ctx.provider
-    {
-        ctx.asked_before.push((Arc::clone(mounted), attempts));
-    }
 }
 
 /// Turns the request into one of the target that its plan stands at.

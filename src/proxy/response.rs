@@ -215,7 +215,7 @@ pub fn own_headers(response: &mut ResponseHeader, ctx: &Context) -> pingora_core
     response.insert_header(EVENT_ID, event_id.clone())?;
     response.insert_header(REQUEST_ID, id.clone())?;
     response.insert_header(LOG_ID, id)?;
-    let step = match ctx.step() {
+    let step = match ctx.place() {
         0 => HeaderValue::from_static("0"), // nearly always
         step => HeaderValue::from(step),
     };

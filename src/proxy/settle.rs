@@ -15,7 +15,7 @@ use crate::telemetry::access;
 use crate::telemetry::metrics::Metrics;
 
 use super::context::{Body, Context};
-use super::{Door, caching};
+use super::{Door, caching, steps};
 
 /// Longest header value that goes into the record, in bytes.
 const MAX_HEADER: usize = 256;
@@ -105,7 +105,7 @@ impl Unsettled {
 
 /// Publishes the record; a subrequest that took the request over does it instead.
 pub fn publish(door: &Door, session: &mut Session, error: Option<&Error>, ctx: &mut Context) {
-    if ctx.handed_over {
+    if ctx.handed_over || steps::hand_back(session, ctx) {
         return;
     }
     let asked = match ctx.unsettled.take() {
@@ -153,7 +153,7 @@ fn record(asked: Asked, sent: Sent, ctx: &mut Context) -> RequestRecord {
             .planned
             .as_ref()
             .map(|planned| planned.plan.name.clone()),
-        step: ctx.step(),
+        step: ctx.place(),
         attempts: ctx.attempt.count,
         asked_before: std::mem::take(&mut ctx.asked_before),
         tried: std::mem::take(&mut ctx.tried),

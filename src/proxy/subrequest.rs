@@ -1,10 +1,11 @@
-//! Re-entry for one case: a body that must be held, of a length that was not declared, and
-//! longer than Pingora's replay buffer.
+//! Requests that enter Pingora once more.
 //!
-//! Pingora can send a body that was read before the provider was chosen only out of that
-//! buffer. So the request enters Pingora once more as a subrequest with a body of one byte,
-//! which is replaced by the held one on its way out. The whole state of the request goes
-//! with it; the outer request only carries bytes.
+//! One whose body must be held, is of a length that was not declared, and longer than Pingora's
+//! replay buffer: Pingora can send a body that was read before the provider was chosen only out of
+//! that buffer. So it runs as a subrequest with a body of one byte, which is replaced by the held
+//! one on its way out. The whole state of the request goes with it; the outer request only carries
+//! bytes. The same way run the steps of the universal endpoint ([`super::steps`]), and requests
+//! that fetch a stored answer anew.
 
 use std::sync::{Arc, Mutex};
 
@@ -17,19 +18,26 @@ use pingora_http::RequestHeader;
 use pingora_proxy::subrequest::{BodyMode, Ctx};
 use pingora_proxy::{Session, SubrequestSpawner};
 
+use crate::endpoint;
 use crate::error::{Failure, Kind};
 
 use super::admission::content_length;
 use super::context::Context;
+use super::steps::Running;
 use super::{Door, caching, cancel};
 
 /// The state that moves into the subrequest. `Sync` is asked for by Pingora.
 type Handover = Mutex<Option<Context>>;
 
-/// Whether a request may have to run as a subrequest, its body being of undeclared length, or
-/// may begin one, to fetch a stored answer anew.
+/// Whether a request may have to run as a subrequest, its body being of undeclared length or
+/// made of steps, or may begin one, to fetch a stored answer anew.
 pub fn may_be_needed(session: &Session, ctx: &Context) -> bool {
-    !ctx.is_subrequest && (content_length(session).is_none() || ctx.snapshot.revalidates)
+    if ctx.is_subrequest {
+        return ctx.step.is_some() && ctx.snapshot.revalidates;
+    }
+    content_length(session).is_none()
+        || ctx.snapshot.revalidates
+        || endpoint::is_universal(session.req_header().raw_path())
 }
 
 /// In a subrequest: takes the state of the request over.
@@ -45,7 +53,10 @@ pub fn take_over(session: &mut Session, ctx: &mut Context) {
         *ctx = state;
         ctx.is_subrequest = true;
         // Pingora copies the bytes of an HTTP/1 head as they came from the client.
-        framed_as_placeholder(session.req_header_mut());
+        match ctx.step.as_mut().and_then(Running::take_head) {
+            Some(head) => *session.req_header_mut() = *head,
+            None => framed_as_placeholder(session.req_header_mut()),
+        }
         caching::watch_over(ctx);
     }
 }
@@ -65,7 +76,7 @@ pub async fn run(door: &Door, session: &mut Session, ctx: &mut Context) -> Resul
     let handle = start(door, session, &spawner, state);
     // A client that leaves ends the carrying; the subrequest finds its channel closed, cancels
     // the call and settles the request.
-    carry(session, handle).await
+    carry(session, handle, |_| false).await.map(|_| ())
 }
 
 /// Runs a request that no client waits for, on the head of one that has come: `state` says what
@@ -91,7 +102,7 @@ pub fn run_in_background(door: &Door, session: &mut Session, state: Context) {
 
 /// Starts a subrequest on the head of `session` that takes `state` over. The process does not
 /// end before it has: its client may have left while its answer goes on being recorded.
-fn start(
+pub fn start(
     door: &Door,
     session: &Session,
     spawner: &SubrequestSpawner,
@@ -135,8 +146,21 @@ fn stand_in(session: &mut Session) -> pingora_core::Result<()> {
     Ok(())
 }
 
-/// Carries the subrequest's answer to the client, watching whether it is still there.
-async fn carry(session: &mut Session, handle: SubrequestHandle) -> Result<(), Failure> {
+/// How the carrying of an answer ended.
+pub enum Carried {
+    /// The client has all of it.
+    Whole,
+    /// Its status was one with which it goes no further.
+    GivenUp,
+}
+
+/// Carries the subrequest's answer to the client, watching whether it is still there. An answer
+/// of a status that is `given_up` is left where it is.
+pub async fn carry(
+    session: &mut Session,
+    handle: SubrequestHandle,
+    given_up: impl Fn(u16) -> bool,
+) -> Result<Carried, Failure> {
     let SubrequestHandle { tx, mut rx, .. } = handle;
     let gone = |error: Box<pingora_core::Error>| {
         Failure::new(Kind::ClientGone).with_detail(error.to_string())
@@ -149,9 +173,12 @@ async fn carry(session: &mut Session, handle: SubrequestHandle) -> Result<(), Fa
     loop {
         tokio::select! {
             task = rx.recv() => match task {
+                Some(HttpTask::Header(head, _)) if given_up(head.status.as_u16()) => {
+                    return Ok(Carried::GivenUp);
+                }
                 Some(task) => {
                     if session.write_response_tasks(vec![task]).await.map_err(gone)? {
-                        return Ok(());
+                        return Ok(Carried::Whole);
                     }
                 }
                 None => return Err(cut()),

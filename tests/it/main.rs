@@ -27,6 +27,7 @@ mod safety;
 mod smuggling;
 mod smuggling_h2;
 mod stalled_bodies;
+mod steps;
 mod streams;
 mod support;
 mod tls;
