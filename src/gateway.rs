@@ -9,7 +9,9 @@ use std::time::Duration;
 use ahash::AHashMap;
 
 use crate::cache::policy::Policy;
-use crate::provider::Provider;
+use crate::provider::{Provider, StoredKey};
+use crate::routing::health;
+use crate::routing::known::{Known, OfKey, OfProvider};
 use crate::routing::plan::Routes;
 use crate::routing::retry::Retry;
 use crate::routing::timeouts::Timeouts;
@@ -66,6 +68,8 @@ pub struct Gateway {
     pub retry: Retry,
     /// How long providers may take that do not say it themselves.
     pub timeouts: Timeouts,
+    /// When targets of routes, and their providers, are left alone.
+    pub health: health::Settings,
     /// Calls that more than one target may answer.
     pub routes: Routes,
     /// Providers by slug; aliases lead to the same one.
@@ -79,6 +83,41 @@ pub struct Mounted {
     pub provider: Arc<Provider>,
     /// Its metric series in this gateway, registered with the first request.
     pub series: OnceLock<Series>,
+    /// Whether it can be reached, looked up with the first call that matters.
+    pub known: OnceLock<Arc<OfProvider>>,
+}
+
+impl Gateway {
+    fn look_up(&self, known: &Known) {
+        for mounted in self.providers.values() {
+            let pooled = mounted.provider.keyring.pool.is_some();
+            if pooled || !self.routes.is_empty() {
+                mounted.known(known, self);
+            }
+        }
+        for plan in self.routes.all() {
+            plan.known(known, &self.label);
+        }
+    }
+}
+
+impl Mounted {
+    /// What is known of it in its gateway.
+    pub fn known(&self, known: &Known, gateway: &Gateway) -> &Arc<OfProvider> {
+        self.known.get_or_init(|| {
+            for stored in &self.provider.keyring.keys {
+                self.key(known, stored);
+            }
+            known.provider(&gateway.label, &self.provider.slug)
+        })
+    }
+
+    /// What is known of one of its stored keys.
+    pub fn key<'a>(&self, known: &Known, stored: &'a StoredKey) -> &'a Arc<OfKey> {
+        let slug = &self.provider.slug;
+        let look_up = || known.key(slug, &stored.alias, &stored.identity);
+        stored.known.get_or_init(look_up)
+    }
 }
 
 impl Snapshot {
@@ -86,6 +125,13 @@ impl Snapshot {
     pub fn caches(&self) -> bool {
         let mut gateways = self.accounts.values().flat_map(|account| account.values());
         gateways.any(|gateway| gateway.cache.ttl.is_some())
+    }
+
+    /// Looks up what is known of everybody that calls may choose between, so that it is held from
+    /// now on: what nobody holds is forgotten.
+    pub fn look_up(&self, known: &Known) {
+        let gateways = self.accounts.values().flat_map(|account| account.values());
+        gateways.for_each(|gateway| gateway.look_up(known));
     }
 
     /// The gateway a URL names.

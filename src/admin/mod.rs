@@ -10,7 +10,7 @@ mod management;
 
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
 use http::{Method, Response, StatusCode, header};
@@ -24,6 +24,7 @@ use crate::lifecycle::entrance::HeadLimits;
 use crate::lifecycle::phase::{Phase, State};
 use crate::lifecycle::reload::Live;
 use crate::lifecycle::upgrade::{NotUpgraded, Upgrader};
+use crate::routing::known::Known;
 use crate::telemetry::metrics::Metrics;
 
 /// No endpoint reads a body; clients that send one all the same may send this much.
@@ -93,6 +94,7 @@ pub struct Admin {
     upgrader: Arc<Upgrader>,
     metrics: Arc<Metrics>,
     cache: Arc<Cache>,
+    known: Arc<Known>,
 }
 
 impl Admin {
@@ -104,6 +106,7 @@ impl Admin {
         upgrader: Arc<Upgrader>,
         metrics: Arc<Metrics>,
         cache: Arc<Cache>,
+        known: Arc<Known>,
     ) -> Self {
         Self {
             address,
@@ -112,6 +115,7 @@ impl Admin {
             upgrader,
             metrics,
             cache,
+            known,
         }
     }
 
@@ -133,6 +137,7 @@ impl Admin {
             Endpoint::Ready => ready(self.phase.state()),
             Endpoint::Metrics => {
                 self.cache.gauge();
+                self.metrics.standings(&self.known, Instant::now());
                 let text = self.metrics.render(self.phase.requests());
                 response(
                     StatusCode::OK,

@@ -369,6 +369,7 @@ fn resolve_gateway(
         on_client_disconnect,
         retry,
         timeouts,
+        health,
         routes,
     } = gateway;
     let at = |key| format!("accounts.{account}.gateways.{id}.{key}");
@@ -380,6 +381,7 @@ fn resolve_gateway(
     );
     let retry = Retry::default().with(&routing::retry(&at("retry"), retry, problems));
     let timeouts = routing::timeouts(&at("timeouts"), timeouts, problems);
+    let health = routing::health(&at("health"), health, problems);
     let providers = mount(providers);
     let terms = routes::Terms {
         path: &at("routes"),
@@ -396,6 +398,7 @@ fn resolve_gateway(
         cache,
         retry,
         timeouts,
+        health,
         routes,
         providers,
     }
@@ -409,6 +412,7 @@ fn mount(providers: &AHashMap<Box<str>, Arc<Provider>>) -> AHashMap<Box<str>, Ar
             Arc::new(Mounted {
                 provider: Arc::clone(provider),
                 series: OnceLock::new(),
+                known: OnceLock::new(),
             })
         });
         Arc::clone(mounted)

@@ -13,6 +13,7 @@ use super::secret::Secret;
 use super::units::{ByteSize, Duration};
 use crate::cache::policy::Replay;
 use crate::routing::retry::Backoff;
+use crate::routing::strategy::Strategy;
 
 /// The whole file.
 #[derive(Debug, Clone, Default, Deserialize)]
@@ -256,6 +257,9 @@ pub enum Auth {
 pub struct Key {
     /// The name that `cf-aig-byok-alias` chooses it by. Default `default`.
     pub alias: Option<String>,
+    /// Makes it one of the provider's pool: requests that name no key are spread over all keys
+    /// that have a weight, by these. 1 to 1000000.
+    pub weight: Option<i64>,
     /// The key itself, usually `${ENV}`.
     pub value: Option<Secret>,
     /// A file that holds it; surrounding white space is ignored.
@@ -379,6 +383,8 @@ pub struct Gateway {
     pub retry: Retry,
     /// How long providers may take that do not say it themselves.
     pub timeouts: Timeouts,
+    /// When the targets of routes, and their providers, are left alone.
+    pub health: Health,
     /// Routes by name: several targets for the same calls, the next one where one fails. A call
     /// takes a route by its `match`, or by asking for the model `dynamic/<name>`.
     pub routes: BTreeMap<String, Route>,
@@ -391,8 +397,39 @@ pub struct Route {
     /// Calls that take this route without asking for it. Without it only `dynamic/<name>` does.
     #[serde(rename = "match")]
     pub matches: Option<RouteMatch>,
-    /// Where they go, in order: 1 to 16 targets whose providers speak the same format.
+    /// In which order the targets are asked: `priority` (default: as they stand), `weighted`,
+    /// `least_in_flight` or `latency`. Whoever is cooled comes last, whatever the order.
+    pub strategy: Strategy,
+    /// What ties a session to its targets, whatever the strategy: `prompt` (the beginning of the
+    /// conversation), or `{ header: x-session-id }`. Without it nothing does.
+    pub affinity: Option<Affinity>,
+    /// Where they go: 1 to 16 targets whose providers speak the same format.
     pub targets: Vec<RouteTarget>,
+}
+
+/// What ties a session to its targets.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Affinity {
+    /// The beginning of the conversation.
+    Prompt,
+    /// The value of this request header.
+    Header(String),
+}
+
+/// When a target or a provider that fails is left alone.
+#[derive(Debug, Clone, Copy, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Health {
+    /// Failures within `window` that are at least half of all calls. Default 5, at least 1.
+    pub failures: Option<u32>,
+    /// Default `30s`; `1s` to `1h`.
+    pub window: Option<Duration>,
+    /// How long it is left alone then; doubles each time that the first call after it fails.
+    /// Default `10s`; at least `100ms`.
+    pub open_for: Option<Duration>,
+    /// The longest that it is left alone. Default `5m`; at most `24h`.
+    pub longest: Option<Duration>,
 }
 
 /// Calls that take a route unchanged.
@@ -414,8 +451,10 @@ pub struct RouteTarget {
     /// The model that it is asked for: stands in the place of the client's.
     pub model: String,
     /// Alias of the stored key that pays. Without it the client's own key does, where the client
-    /// named this provider and brought one, and otherwise `default`.
+    /// named this provider and brought one, and otherwise one of the provider's pool, or `default`.
     pub key: Option<String>,
+    /// Its share under the strategies that have shares: 0 to 1000000, default 1; 0 comes last.
+    pub weight: Option<i64>,
     /// How often it is tried, where the gateway says otherwise.
     pub retry: Retry,
     /// As `timeouts.connect`.

@@ -19,6 +19,7 @@ use crate::config::load::parse;
 use crate::config::resolve::{MOCK, Resolved, Settings, resolve};
 use crate::config::{Problem, schema};
 use crate::gateway::Snapshot;
+use crate::routing::known::Known;
 use crate::telemetry::metrics::{Metrics, Outcome};
 
 /// A changed file must be the same for this long before it is believed.
@@ -84,6 +85,7 @@ pub struct Live {
     certificate: Option<Arc<Certificate>>,
     mock: OwnMock,
     metrics: Arc<Metrics>,
+    known: Arc<Known>,
     /// Serialises reloads; holds the fingerprint of the files at the last attempt.
     attempt: Mutex<u64>,
 }
@@ -98,10 +100,12 @@ impl Live {
         resolved: Resolved,
         mock: OwnMock,
         metrics: Arc<Metrics>,
+        known: Arc<Known>,
     ) -> Result<Self, Problem> {
         let settings = resolved.settings;
         let certificate = settings.tls.as_ref().map(Certificate::read).transpose()?;
         let attempt = Mutex::new(fingerprint(&files(&path, &settings)));
+        resolved.snapshot.look_up(&known);
         Ok(Self {
             path,
             snapshot: Arc::new(ArcSwap::from_pointee(resolved.snapshot)),
@@ -110,6 +114,7 @@ impl Live {
             certificate,
             mock,
             metrics,
+            known,
             attempt,
         })
     }
@@ -200,6 +205,8 @@ impl Live {
             served.replace(key);
         }
         let restart_required = self.started_with.restart_required(&resolved.settings);
+        // While the old one still holds what is known of those that both name.
+        resolved.snapshot.look_up(&self.known);
         self.snapshot.store(Arc::new(resolved.snapshot));
         self.settings.store(Arc::new(resolved.settings));
         Ok(Applied { restart_required })

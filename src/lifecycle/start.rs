@@ -28,6 +28,7 @@ use crate::dns::Dns;
 use crate::proxy::Door;
 use crate::proxy::cancel::Cancellable;
 use crate::record::RequestRecord;
+use crate::routing::known::Known;
 use crate::telemetry::access;
 use crate::telemetry::log as log_setup;
 use crate::telemetry::metrics::Metrics;
@@ -81,6 +82,7 @@ struct Shell {
     metrics: Arc<Metrics>,
     dns: Arc<Dns>,
     cache: Arc<Cache>,
+    known: Arc<Known>,
     upgrader: Arc<Upgrader>,
     settings: Settings,
     greeting: String,
@@ -112,7 +114,14 @@ impl Shell {
             .map_err(|error| {
                 Problem::new("", format!("cannot find the running program: {error}"))
             })?;
-        let live = Live::new(path.to_owned(), loaded.resolved, mock, metrics.clone())?;
+        let known: Arc<Known> = Arc::default();
+        let live = Live::new(
+            path.to_owned(),
+            loaded.resolved,
+            mock,
+            metrics.clone(),
+            known.clone(),
+        )?;
         let (dns, live, upgrader) = (Arc::new(dns), Arc::new(live), Arc::new(upgrader));
         Ok(Self {
             phase,
@@ -120,6 +129,7 @@ impl Shell {
             metrics,
             dns,
             cache: Arc::new(cache),
+            known,
             upgrader,
             settings,
             greeting,
@@ -199,6 +209,7 @@ impl Shell {
             self.phase.clone(),
             self.dns.clone(),
             self.cache.clone(),
+            self.known.clone(),
             self.settings.access_log,
         );
         let mut proxy = pingora_proxy::http_proxy(&server.configuration, door);
@@ -244,6 +255,7 @@ impl Shell {
             self.upgrader.clone(),
             self.metrics.clone(),
             self.cache.clone(),
+            self.known.clone(),
         );
         let entrance = Entrance::new(
             admin,

@@ -8,7 +8,7 @@ pub mod join;
 pub mod template;
 
 use std::borrow::Cow;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use http::header::{HeaderName, HeaderValue};
 use pingora_core::protocols::tls::CaType;
@@ -16,6 +16,7 @@ use pingora_core::protocols::tls::CaType;
 use crate::config::schema::{Auth, Format, HttpVersion, Shape};
 use crate::credential::{Credential, KeyPlaces};
 use crate::error::{Failure, Kind};
+use crate::routing::known::OfKey;
 use crate::routing::timeouts::Timeouts;
 
 use join::Version;
@@ -57,6 +58,8 @@ pub struct Keyring {
     pub places: KeyPlaces,
     /// Stored keys by alias.
     pub keys: Vec<StoredKey>,
+    /// Which accounts pay when any key of the pool may; `None` when no key has a weight.
+    pub pool: Option<Box<str>>,
 }
 
 /// A stored key.
@@ -68,6 +71,10 @@ pub struct StoredKey {
     pub identity: Box<str>,
     /// How it goes onto a request.
     pub credential: Credential,
+    /// Its share of the pool's requests; 0 when it is not in the pool.
+    pub weight: u32,
+    /// Whether the provider takes it, looked up with the first call.
+    pub known: OnceLock<Arc<OfKey>>,
 }
 
 /// How to connect to a provider.

@@ -80,7 +80,7 @@ pub async fn admit(door: &Door, session: &mut Session, ctx: &mut Context) -> Res
         Some(_) => body::adopt(ctx),
         None => body::admit(door, session, ctx, matches!(terms, Terms::On { .. })).await?,
     }
-    let terms = match planning::choose(session, ctx, &endpoint)? {
+    let terms = match planning::choose(door, session, ctx, &endpoint)? {
         Choice::AsNamed => terms,
         Choice::Chosen => caching::terms(session, ctx),
     };
@@ -295,12 +295,18 @@ fn spend(
     if keyring.keys.is_empty() || !gateway.anyone_may_spend_stored_keys {
         return Ok(Spend::AsSent);
     }
-    let alias = ctx.directives.key_alias.as_deref();
-    stored_key(keyring, alias.unwrap_or("default"))
+    default_key(keyring, ctx.directives.key_alias.as_deref())
 }
 
-/// The stored key of this alias.
-pub fn stored_key(keyring: &Keyring, alias: &str) -> Result<Spend, Failure> {
+/// The stored key of this alias; without one a key of the pool, or `default`.
+pub fn default_key(keyring: &Keyring, alias: Option<&str>) -> Result<Spend, Failure> {
+    match alias {
+        None if keyring.pool.is_some() => Ok(Spend::Pool),
+        alias => stored_key(keyring, alias.unwrap_or("default")),
+    }
+}
+
+fn stored_key(keyring: &Keyring, alias: &str) -> Result<Spend, Failure> {
     let index = keyring.keys.iter().position(|key| *key.alias == *alias);
     index.map(Spend::Stored).ok_or_else(|| {
         Failure::because(Kind::UnknownKey, "No key of this alias is stored for this provider; see cf-aig-byok-alias and providers.<slug>.keys")

@@ -19,7 +19,7 @@ use crate::routing::verdict::{Cause, Verdict};
 
 use super::cancel::{self, Socket};
 use super::context::{Body, Context};
-use super::{caching, failure, planning, reset, serve};
+use super::{Door, blame, caching, failure, keys, planning, reset, serve};
 
 /// The longest that a target is waited for while another one could be asked.
 const LONGEST_BEFORE_ANOTHER: Duration = Duration::from_secs(5);
@@ -54,12 +54,17 @@ fn target(ctx: &Context) -> Option<&Target> {
 /// follows, at the same target or at the next. Then its wait is set. `asked`: the patience that
 /// the provider asks for.
 pub fn is_worth_it(
+    door: &Door,
     session: &Session,
     ctx: &mut Context,
     cause: Cause,
     asked: Option<Duration>,
 ) -> bool {
     note(ctx, cause);
+    blame::failed(door, ctx, cause, asked);
+    if cause == Cause::Timeout {
+        blame::was_late(ctx);
+    }
     let verdict = cause.verdict();
     if verdict == Verdict::Pass
         || ctx.attempt.count - ctx.attempt.earlier >= MAX_TRIES
@@ -68,6 +73,9 @@ pub fn is_worth_it(
     {
         return false;
     }
+    if keys::next(door, ctx, cause.blame()) {
+        return true;
+    }
     let wait = match verdict {
         Verdict::Retry => wait_at_same(ctx, asked),
         _ => None,
@@ -75,7 +83,7 @@ pub fn is_worth_it(
     if let Some(wait) = wait {
         ctx.attempt.tries += 1;
         ctx.attempt.wait = wait;
-    } else if planning::next(session, ctx) {
+    } else if planning::next(door, session, ctx) {
         ctx.attempt.tries = 1;
     } else {
         return false;

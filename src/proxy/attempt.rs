@@ -23,7 +23,7 @@ use crate::error::{Failure, Kind};
 use crate::provider::{Connection, Provider, Target};
 
 use super::context::{Body, Context, Spend};
-use super::{Door, again, body, planning};
+use super::{Door, again, body, keys, planning};
 
 /// Subprotocols that a WebSocket client offers, or its server selects.
 pub const SUBPROTOCOL: http::HeaderName = http::header::SEC_WEBSOCKET_PROTOCOL;
@@ -44,6 +44,8 @@ pub async fn peer(door: &Door, ctx: &mut Context) -> Result<Box<HttpPeer>, Failu
     ctx.attempt.started = Some(now);
     body::rewind(ctx);
     again::begins(ctx);
+    planning::enter(door, ctx);
+    keys::choose(door, ctx);
     let (Some(route), Some(mounted)) = (&ctx.route, &ctx.provider) else {
         return Err(Failure::new(Kind::Internal)
             .with_detail("a request without a route reached the provider phase"));

@@ -15,7 +15,7 @@ use crate::gateway::Limits;
 use crate::memory::Reservation;
 
 use super::admission::content_length;
-use super::context::{Body, Context};
+use super::context::{Body, Context, Spend};
 use super::{Door, again, planning};
 
 /// Pingora replays a body it has read out of a buffer of this size, in bytes. The last read
@@ -74,7 +74,12 @@ pub async fn admit(
 fn must_be_held(ctx: &Context, json: bool) -> bool {
     ctx.provider.is_none()
         || matches!(ctx.stored_credential(), Some(Credential::Aws { .. }))
-        || (json && (planning::reads_body(ctx) || again::retry(ctx).max_attempts > 1))
+        || (json && (planning::reads_body(ctx) || may_be_sent_again(ctx)))
+}
+
+fn may_be_sent_again(ctx: &Context) -> bool {
+    let spend = ctx.route.as_ref().map(|route| &route.spend);
+    again::retry(ctx).max_attempts > 1 || matches!(spend, Some(Spend::Pool))
 }
 
 /// The most bytes a body may have, and the key that says so.

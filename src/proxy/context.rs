@@ -16,6 +16,7 @@ use crate::gateway::{Gateway, Mounted, Snapshot};
 use crate::memory::Reservation;
 use crate::provider::{StoredKey, Target};
 use crate::record::{CacheFacts, Tried};
+use crate::routing::load::InFlight;
 use crate::wire::{Framing, Watch};
 
 use super::Door;
@@ -99,6 +100,8 @@ pub enum Spend {
     AsSent,
     /// A stored key: its index in the provider's list.
     Stored(usize),
+    /// One of the provider's pool, chosen with each attempt.
+    Pool,
     /// A service account that the client sent, to be exchanged for a token.
     Account(Arc<ServiceAccount>),
 }
@@ -164,6 +167,12 @@ pub struct Attempt {
     pub body_sent: bool,
     /// A token exchanged for this attempt.
     pub token: Option<Arc<str>>,
+    /// The key of the pool that it spends: its index in the provider's list.
+    pub key: Option<usize>,
+    /// Keys of the pool with which this target was tried, a bit for each.
+    pub keys_tried: u64,
+    /// Counts as in flight at its target.
+    pub in_flight: Option<InFlight>,
 }
 
 impl Default for Attempt {
@@ -182,6 +191,9 @@ impl Default for Attempt {
             reused: false,
             body_sent: false,
             token: None,
+            key: None,
+            keys_tried: 0,
+            in_flight: None,
         }
     }
 }
@@ -289,7 +301,7 @@ impl Context {
         if let Some(step) = &self.step {
             return step.index;
         }
-        let at = self.planned.as_ref().map_or(0, |planned| planned.at);
+        let at = self.planned.as_ref().map_or(0, |planned| planned.at());
         u32::try_from(at).unwrap_or(u32::MAX)
     }
 
@@ -338,10 +350,23 @@ impl Context {
     /// The stored key that the request spends.
     pub fn stored_key(&self) -> Option<&StoredKey> {
         let (route, mounted) = (self.route.as_ref()?, self.provider.as_ref()?);
+        let keys = &mounted.provider.keyring(&route.target).keys;
         match route.spend {
-            Spend::Stored(index) => mounted.provider.keyring(&route.target).keys.get(index),
+            Spend::Stored(index) => keys.get(index),
+            // Before one is chosen any tells how they go onto a request: all alike.
+            Spend::Pool => match self.attempt.key {
+                Some(index) => keys.get(index),
+                None => keys.iter().find(|key| key.weight > 0),
+            },
             Spend::AsSent | Spend::Account(_) => None,
         }
+    }
+
+    /// The stored key that was spent, if it is known which.
+    pub fn spent_key(&self) -> Option<&StoredKey> {
+        let spend = self.route.as_ref().map(|route| &route.spend);
+        let undecided = matches!(spend, Some(Spend::Pool)) && self.attempt.key.is_none();
+        self.stored_key().filter(|_| !undecided)
     }
 
     /// The framing of the answer, to know how a break can be told.

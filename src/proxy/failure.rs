@@ -17,7 +17,7 @@ use super::admission::content_length;
 use super::context::Context;
 use super::reset;
 use super::response::{ERROR_SOURCE, own_headers};
-use super::{Door, again, caching};
+use super::{Door, again, blame, caching};
 
 /// Connections tried per request at most, each to another address of the provider's name.
 const MAX_CONNECTIONS: u32 = 3;
@@ -33,9 +33,14 @@ const DRAINED: u64 = 256 << 10;
 const BEFORE_RESET: Duration = Duration::from_millis(50);
 
 /// Nobody to connect to: the name may resolve at another try.
-pub fn has_no_peer(session: &Session, ctx: &mut Context, failure: Failure) -> Box<Error> {
+pub fn has_no_peer(
+    door: &Door,
+    session: &Session,
+    ctx: &mut Context,
+    failure: Failure,
+) -> Box<Error> {
     let unresolved = failure.kind == Kind::UpstreamUnreachable;
-    match unresolved && again::is_worth_it(session, ctx, Cause::Connect, None) {
+    match unresolved && again::is_worth_it(door, session, ctx, Cause::Connect, None) {
         true => again::again(),
         false => ctx.fail(failure),
     }
@@ -43,6 +48,7 @@ pub fn has_no_peer(session: &Session, ctx: &mut Context, failure: Failure) -> Bo
 
 /// The connection could not be made: another address of the same name may do.
 pub fn could_not_connect(
+    door: &Door,
     session: &Session,
     ctx: &mut Context,
     mut error: Box<Error>,
@@ -53,8 +59,8 @@ pub fn could_not_connect(
         Cause::Reset => Cause::Connect,
         other => other,
     };
-    let again =
-        ctx.attempt.failed_connections < others || again::is_worth_it(session, ctx, cause, None);
+    let again = ctx.attempt.failed_connections < others
+        || again::is_worth_it(door, session, ctx, cause, None);
     error.set_retry(again);
     error
 }
@@ -63,6 +69,7 @@ pub fn could_not_connect(
 /// provider had closed meanwhile, and otherwise as `retry` says: as long as nothing of an answer
 /// has been seen, and the body can be sent again.
 pub fn broke(
+    door: &Door,
     session: &Session,
     ctx: &mut Context,
     mut error: Box<Error>,
@@ -82,7 +89,7 @@ pub fn broke(
         again::can_be_sent_again(session, ctx)
     } else {
         let cause = again::cause(&error, ctx);
-        again::is_worth_it(session, ctx, cause, None)
+        again::is_worth_it(door, session, ctx, cause, None)
     };
     error.set_retry(again);
     error
@@ -144,6 +151,9 @@ pub async fn give_up(
     }
     caching::failed(ctx, &failure);
     ctx.failure = Some(failure.clone());
+    if begun && kind.source() == Source::Provider {
+        blame::broke_off(door, ctx);
+    }
     if kind == Kind::ClientGone {
         return nothing;
     }

@@ -22,12 +22,14 @@
 mod admission;
 mod again;
 mod attempt;
+mod blame;
 mod body;
 mod caching;
 pub mod cancel;
 mod context;
 mod failure;
 mod fill;
+mod keys;
 mod planning;
 mod reset;
 mod response;
@@ -58,6 +60,7 @@ use crate::dns::Dns;
 use crate::gateway::Snapshot;
 use crate::lifecycle::phase::Phase;
 use crate::memory::Memory;
+use crate::routing::known::Known;
 use crate::telemetry::metrics::Metrics;
 
 use context::Context;
@@ -72,6 +75,8 @@ pub struct Door {
     tokens: TokenCache,
     memory: Arc<Memory>,
     cache: Arc<Cache>,
+    known: Arc<Known>,
+    metrics: Arc<Metrics>,
 }
 
 impl Door {
@@ -82,11 +87,12 @@ impl Door {
         phase: Arc<Phase>,
         dns: Arc<Dns>,
         cache: Arc<Cache>,
+        known: Arc<Known>,
         access_log: AccessLog,
     ) -> Self {
         let tokens = TokenCache::new(attempt::token_endpoint(&dns, None));
         let memory = Arc::new(Memory::new(Arc::clone(&metrics)));
-        let publisher = Arc::new(Publisher::new(metrics, access_log));
+        let publisher = Arc::new(Publisher::new(Arc::clone(&metrics), access_log));
         Self {
             live,
             publisher,
@@ -95,6 +101,8 @@ impl Door {
             tokens,
             memory,
             cache,
+            known,
+            metrics,
         }
     }
 }
@@ -179,7 +187,7 @@ impl ProxyHttp for Door {
             Ok(()) => again::in_time(again::left(ctx), attempt::peer(self, ctx)).await,
             Err(gone) => Err(gone),
         };
-        peer.map_err(|failure| failure::has_no_peer(session, ctx, failure))
+        peer.map_err(|failure| failure::has_no_peer(self, session, ctx, failure))
     }
 
     async fn connected_to_upstream(
@@ -263,7 +271,7 @@ impl ProxyHttp for Door {
         ctx: &mut Context,
         error: Box<Error>,
     ) -> Box<Error> {
-        failure::could_not_connect(session, ctx, error)
+        failure::could_not_connect(self, session, ctx, error)
     }
 
     fn error_while_proxy(
@@ -274,7 +282,7 @@ impl ProxyHttp for Door {
         ctx: &mut Context,
         reused: bool,
     ) -> Box<Error> {
-        failure::broke(session, ctx, error, reused)
+        failure::broke(self, session, ctx, error, reused)
     }
 
     async fn fail_to_proxy(

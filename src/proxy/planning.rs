@@ -6,7 +6,9 @@
 
 use std::borrow::Cow;
 use std::sync::Arc;
+use std::time::Instant;
 
+use bytes::Bytes;
 use pingora_http::RequestHeader;
 use pingora_proxy::Session;
 
@@ -17,11 +19,12 @@ use crate::error::{Failure, Kind};
 use crate::gateway::{Gateway, Mounted};
 use crate::provider::{Ask, Provider};
 use crate::routing::plan::{DYNAMIC, Plan, Target};
+use crate::routing::strategy::{self, Order};
 use crate::wire;
 
 use super::admission::{self, route};
-use super::attempt;
 use super::context::{Body, Context, Route, Spend};
+use super::{Door, attempt, blame, caching, keys};
 
 /// The provider in a URL that stands for whichever the model's name begins with.
 pub const COMPAT: &str = "compat";
@@ -33,8 +36,10 @@ const COMPAT_PATH: &str = "chat/completions";
 pub struct Planned {
     /// The route.
     pub plan: Arc<Plan>,
-    /// The target that is asked, or answered: its place in the route.
-    pub at: usize,
+    /// In which order its targets are asked.
+    order: Order,
+    /// How many of them were asked before.
+    pub tried: usize,
     asked: Asked,
 }
 
@@ -49,14 +54,19 @@ struct Asked {
 }
 
 impl Planned {
+    /// The place of the target that is asked, or answered.
+    pub fn at(&self) -> usize {
+        self.order.get(self.tried).unwrap_or_default()
+    }
+
     /// The target that is asked.
     pub fn target(&self) -> Option<&Target> {
-        self.plan.targets.get(self.at)
+        self.plan.targets.get(self.at())
     }
 
     /// Another one is left to ask.
     pub fn has_another(&self) -> bool {
-        self.at + 1 < self.plan.targets.len()
+        self.tried + 1 < self.plan.targets.len()
     }
 
     /// The target is not of the provider that the client named, and whose key it may have sent.
@@ -84,6 +94,7 @@ pub enum Choice {
 
 /// Decides who is asked, now that the body is there.
 pub fn choose(
+    door: &Door,
     session: &Session,
     ctx: &mut Context,
     endpoint: &Endpoint<'_>,
@@ -105,7 +116,7 @@ pub fn choose(
     let plan = match named {
         Some(name) => Some(dynamic(&gateway, name, is_compat)?),
         None if is_compat => {
-            compat(session, ctx, &gateway, endpoint, in_body.as_deref())?;
+            compat(door, session, ctx, &gateway, endpoint, in_body.as_deref())?;
             return Ok(Choice::Chosen);
         }
         None => matching(&gateway, ctx, in_body.as_deref()),
@@ -113,7 +124,7 @@ pub fn choose(
     let Some(plan) = plan else {
         return Ok(Choice::AsNamed);
     };
-    begin(session, ctx, plan, endpoint)?;
+    begin(door, session, ctx, plan, endpoint)?;
     Ok(Choice::Chosen)
 }
 
@@ -165,6 +176,7 @@ fn matching(gateway: &Gateway, ctx: &Context, in_body: Option<&str>) -> Option<A
 
 /// A call whose model names its provider: `{provider}/{model}`. It goes on as if the URL had.
 fn compat(
+    door: &Door,
     session: &Session,
     ctx: &mut Context,
     gateway: &Gateway,
@@ -194,7 +206,7 @@ fn compat(
     ctx.provider = Some(mounted);
     ask_for(ctx, model);
     match matching(gateway, ctx, Some(model)) {
-        Some(plan) => begin(session, ctx, plan, endpoint),
+        Some(plan) => begin(door, session, ctx, plan, endpoint),
         None => Ok(()),
     }
 }
@@ -212,6 +224,7 @@ fn check_compat_path(endpoint: &Endpoint<'_>) -> Result<(), Failure> {
 
 /// Turns the request into one of its route's first target.
 fn begin(
+    door: &Door,
     session: &Session,
     ctx: &mut Context,
     plan: Arc<Plan>,
@@ -226,31 +239,70 @@ fn begin(
         path: endpoint.path.into(),
         query: endpoint.query.map(Into::into),
     };
-    ctx.planned = Some(Box::new(Planned { plan, at: 0, asked }));
-    match ask(session, ctx) {
+    let order = order(door, session, ctx, &plan);
+    ctx.planned = Some(Box::new(Planned {
+        plan,
+        order,
+        tried: 0,
+        asked,
+    }));
+    let first = match is_its_turn(door, ctx) {
+        true => ask(session, ctx),
+        false => Err(Failure::new(Kind::UpstreamUnreachable)),
+    };
+    match first {
         Ok(()) => Ok(()),
-        Err(failure) => match next(session, ctx) {
-            true => Ok(()),
-            false => Err(failure),
-        },
+        Err(_) if next(door, session, ctx) => Ok(()),
+        Err(_) => ask(session, ctx),
     }
 }
 
+/// In which order the targets are asked: by the strategy, but those that are left alone last.
+fn order(door: &Door, session: &Session, ctx: &Context, plan: &Plan) -> Order {
+    let now = Instant::now();
+    let Some(gateway) = &ctx.gateway else {
+        return strategy::order(plan.strategy, &[], None, || 0.0, now);
+    };
+    let session = plan.affinity.as_ref().and_then(|affinity| {
+        let body = match &ctx.body {
+            Body::Held { bytes, .. } => bytes,
+            Body::Unread | Body::Streaming { .. } => &Bytes::new(),
+        };
+        affinity.session(&session.req_header().headers, body)
+    });
+    let candidates = &plan.known(&door.known, &gateway.label).candidates;
+    strategy::order(plan.strategy, candidates, session, caching::chance, now)
+        .well_first(|place| blame::cooled_until(door, gateway, plan, place, now))
+}
+
+/// Whether the target that the plan stands at may be asked. One that was left alone is tried by
+/// one request first; one that still is comes when nobody else is left.
+fn is_its_turn(door: &Door, ctx: &Context) -> bool {
+    let (Some(planned), Some(gateway)) = (&ctx.planned, &ctx.gateway) else {
+        return true;
+    };
+    !planned.has_another()
+        || blame::may_ask(door, gateway, &planned.plan, planned.at(), Instant::now())
+}
+
 /// Moves on to the next target that can be asked; false when there is none.
-pub fn next(session: &Session, ctx: &mut Context) -> bool {
-    let Some(stood) = ctx.planned.as_ref().map(|planned| planned.at) else {
+pub fn next(door: &Door, session: &Session, ctx: &mut Context) -> bool {
+    let Some(stood) = ctx.planned.as_ref().map(|planned| planned.tried) else {
         return false;
     };
     ctx.leave_provider();
     while let Some(planned) = ctx.planned.as_mut().filter(|planned| planned.has_another()) {
-        planned.at += 1;
+        planned.tried += 1;
+        if !is_its_turn(door, ctx) {
+            continue;
+        }
         match ask(session, ctx) {
             Ok(()) => return true,
             Err(failure) => log::warn!("a route's target is passed over: {failure}"),
         }
     }
     if let Some(planned) = &mut ctx.planned {
-        planned.at = stood;
+        planned.tried = stood;
     }
     false
 }
@@ -260,11 +312,12 @@ fn ask(session: &Session, ctx: &mut Context) -> Result<(), Failure> {
     let (Some(planned), Some(gateway)) = (&ctx.planned, &ctx.gateway) else {
         return Ok(());
     };
-    let (plan, gateway, at) = (Arc::clone(&planned.plan), Arc::clone(gateway), planned.at);
+    let (plan, gateway, at) = (Arc::clone(&planned.plan), Arc::clone(gateway), planned.at());
     let Some(target) = plan.targets.get(at) else {
         return Ok(());
     };
     let route = route_to(session, ctx, &gateway, planned, target)?;
+    keys::forget(ctx);
     ctx.provider = Some(Arc::clone(&target.mounted));
     let in_path = route.model.is_some();
     ctx.route = Some(route);
@@ -317,7 +370,7 @@ fn stored(
     let keyring = provider.keyring(&target);
     let spend = match keyring.auth {
         Auth::None => Spend::AsSent,
-        _ => admission::stored_key(keyring, alias.unwrap_or("default"))?,
+        _ => admission::default_key(keyring, alias)?,
     };
     Ok(Route {
         format: wire::format_of(&target.path_and_query, provider.format),
@@ -349,6 +402,16 @@ fn ask_for(ctx: &mut Context, asked: &str) {
         *bytes = call::with_model(bytes, &places, asked);
     }
     *model = Some(asked.into());
+}
+
+/// The attempt counts as in flight at its target.
+pub fn enter(door: &Door, ctx: &mut Context) {
+    let (Some(planned), Some(gateway)) = (&ctx.planned, &ctx.gateway) else {
+        return;
+    };
+    let known = planned.plan.known(&door.known, &gateway.label);
+    let target = known.targets.get(planned.at());
+    ctx.attempt.in_flight = target.map(|target| target.load.enter());
 }
 
 /// What pays one provider is not shown to another.

@@ -19,7 +19,7 @@ use crate::routing::verdict::Cause;
 use crate::wire::{Framing, Watch};
 
 use super::context::Context;
-use super::{Door, again, attempt, caching};
+use super::{Door, again, attempt, blame, caching};
 
 /// Who made an error, for every answer that is one.
 pub const ERROR_SOURCE: HeaderName = HeaderName::from_static("tollgate-error-source");
@@ -58,7 +58,7 @@ pub fn head_arrived(
     let status = response.status.as_u16();
     if status >= 400 {
         let asked = patience::asked(status, &response.headers, SystemTime::now());
-        if again::is_worth_it(session, ctx, Cause::Status(status), asked) {
+        if again::is_worth_it(door, session, ctx, Cause::Status(status), asked) {
             ctx.attempt.given_up = true;
             return Ok(Head::IsGivenUp);
         }
@@ -71,6 +71,9 @@ pub fn head_arrived(
         ctx.cache.stood_in_for = Some(Fault::Status(status));
         return Err(Failure::new(Kind::UpstreamInvalid)
             .with_detail(format!("the provider answered {status}")));
+    }
+    if status < 400 {
+        blame::answered(door, ctx);
     }
     ctx.answer.head = Some(Instant::now());
     ctx.answer.status = status;

@@ -137,7 +137,7 @@ fn record(asked: Asked, sent: Sent, ctx: &mut Context) -> RequestRecord {
         started: ctx.started,
         gateway: ctx.gateway.clone(),
         model: ctx.model().map(Into::into),
-        key_alias: ctx.stored_key().map(|key| key.alias.clone()),
+        key_alias: ctx.spent_key().map(|key| key.alias.clone()),
         provider: ctx.provider.clone(),
         method: asked.method,
         path: cut(&ctx.path, MAX_PATH).into(),

@@ -1,12 +1,15 @@
 //! Routes: several targets for the same calls, in the order in which they are asked.
 
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use ahash::AHashMap;
 
 use crate::gateway::Mounted;
 
+use super::affinity::Affinity;
+use super::known::{Known, OfTarget};
 use super::retry;
+use super::strategy::{Candidate, Strategy};
 use super::timeouts::Timeouts;
 
 /// What a model's name begins with that names a route.
@@ -29,8 +32,23 @@ pub struct Routes {
 pub struct Plan {
     /// The route's name.
     pub name: Box<str>,
-    /// In the order in which they are asked; 1 to [`MAX_TARGETS`].
+    /// What the order goes by in which they are asked.
+    pub strategy: Strategy,
+    /// What ties a session to its targets.
+    pub affinity: Option<Affinity>,
+    /// As they are configured; 1 to [`MAX_TARGETS`].
     pub targets: Vec<Target>,
+    /// What is known of them, looked up with the first call.
+    pub known: OnceLock<OfPlan>,
+}
+
+/// What is known of a route's targets, in the order in which they are configured.
+#[derive(Debug)]
+pub struct OfPlan {
+    /// For the strategy.
+    pub candidates: Vec<Candidate>,
+    /// The rest.
+    pub targets: Vec<Arc<OfTarget>>,
 }
 
 /// One target of a route.
@@ -40,8 +58,11 @@ pub struct Target {
     pub mounted: Arc<Mounted>,
     /// For which model.
     pub model: Box<str>,
-    /// Alias of the stored key that pays; the client's own or the default one when `None`.
+    /// Alias of the stored key that pays; the client's own, the pool's or the default one when
+    /// `None`.
     pub key: Option<Box<str>>,
+    /// Its share, relative to the others'; with 0 it comes last.
+    pub weight: u32,
     /// What it says of tries.
     pub retry: retry::Wishes,
     /// What it says of time.
@@ -63,6 +84,11 @@ impl Routes {
         self.named.is_empty()
     }
 
+    /// All of them.
+    pub fn all(&self) -> impl Iterator<Item = &Plan> {
+        self.named.values().map(|plan| &**plan)
+    }
+
     /// The route of this name.
     pub fn named(&self, name: &str) -> Option<&Arc<Plan>> {
         self.named.get(name)
@@ -74,7 +100,40 @@ impl Routes {
     }
 }
 
+impl Plan {
+    /// What is known of its targets in `gateway` (`account/id`).
+    pub fn known(&self, known: &Known, gateway: &str) -> &OfPlan {
+        self.known.get_or_init(|| {
+            let targets = self.targets.iter();
+            let targets: Vec<_> = targets.map(|target| target.known(known, gateway)).collect();
+            let both = self.targets.iter().zip(&targets);
+            let candidates = both.map(|(target, known)| Candidate {
+                id: target.id(),
+                weight: target.weight,
+                load: Arc::clone(&known.load),
+            });
+            OfPlan {
+                candidates: candidates.collect(),
+                targets,
+            }
+        })
+    }
+}
+
 impl Target {
+    fn known(&self, known: &Known, gateway: &str) -> Arc<OfTarget> {
+        let provider = &self.mounted.provider.slug;
+        known.target(gateway, provider, &self.model, self.key.as_deref())
+    }
+
+    /// The same in every process for as long as provider, model and key are: sessions are tied
+    /// to it.
+    fn id(&self) -> u64 {
+        let key = self.key.as_deref().unwrap_or_default();
+        let name = format!("{}\n{}\n{key}", self.mounted.provider.slug, self.model);
+        super::affinity::digest(name.as_bytes())
+    }
+
     /// `provider/model`, in traces.
     pub fn label(&self) -> String {
         format!("{}/{}", self.mounted.provider.slug, self.model)

@@ -34,6 +34,23 @@ pub enum Verdict {
     Next,
 }
 
+/// Who is left alone for a while because of it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Blame {
+    /// Nobody.
+    Nobody,
+    /// The provider: all its targets.
+    Provider,
+    /// The target: this provider with this model.
+    Target,
+    /// The stored key that was spent.
+    Key,
+    /// That key, for this model.
+    KeyForModel,
+    /// That key, for this model, until its limit refills.
+    Limit,
+}
+
 impl Cause {
     /// Its name in metrics and logs: a closed vocabulary.
     pub const fn name(self) -> &'static str {
@@ -57,6 +74,25 @@ impl Cause {
             // Certificates, and what listens on a port, do not change within seconds.
             Self::Tls | Self::Invalid => Verdict::Next,
             Self::Status(status) => verdict_of(status),
+        }
+    }
+
+    /// Who is to blame.
+    pub const fn blame(self) -> Blame {
+        match self {
+            Self::Connect | Self::Tls | Self::Invalid => Blame::Provider,
+            Self::Reset | Self::Timeout => Blame::Target,
+            Self::Status(status) => match status {
+                401 | 402 => Blame::Key,
+                // A key may be without the right to one model, or be refused for what one
+                // prompt says: that must not cost everybody the others.
+                403 => Blame::KeyForModel,
+                429 => Blame::Limit,
+                // A timeout of the client's, a conflict, and what came too early.
+                100..=499 => Blame::Nobody,
+                525 | 526 => Blame::Provider,
+                _ => Blame::Target,
+            },
         }
     }
 }
@@ -188,19 +224,21 @@ mod tests {
         for cause in statuses.chain(others) {
             let row = row_of(&rows, cause);
             used[row] += 1;
-            let said = (rows[row].name, rows[row].verdict);
-            assert_eq!(said, (cause.name(), cause.verdict()), "{cause:?}");
+            let said = (rows[row].name, rows[row].verdict, rows[row].blame);
+            let done = (cause.name(), cause.verdict(), cause.blame());
+            assert_eq!(said, done, "{cause:?}");
         }
         for (row, used) in rows.iter().zip(used) {
             assert!(used > 0, "no cause is in the row {:?}", row.what);
         }
     }
 
-    /// A row of the manual's table: `| what | counted as | what follows | why |`.
+    /// A row of the manual's table: `| what | counted as | what follows | to blame | why |`.
     struct Row {
         what: &'static str,
         name: &'static str,
         verdict: Verdict,
+        blame: Blame,
     }
 
     fn manual() -> Vec<Row> {
@@ -211,12 +249,21 @@ mod tests {
 
     fn row(line: &'static str) -> Row {
         let cells: Vec<_> = line.trim_matches('|').split('|').map(str::trim).collect();
-        assert_eq!(cells.len(), 4, "{line}");
+        assert_eq!(cells.len(), 5, "{line}");
         let words = BTreeMap::from([("pass", Pass), ("retry", Retry), ("next", Next)]);
+        let blamed = BTreeMap::from([
+            ("nobody", Blame::Nobody),
+            ("provider", Blame::Provider),
+            ("target", Blame::Target),
+            ("key", Blame::Key),
+            ("key for the model", Blame::KeyForModel),
+            ("key for the model, until its limit refills", Blame::Limit),
+        ]);
         Row {
             what: cells[0],
             name: cells[1].trim_matches('`'),
             verdict: words[cells[2]],
+            blame: blamed[cells[3]],
         }
     }
 

@@ -1,8 +1,11 @@
 //! The only file that names a Prometheus metric.
 //!
-//! Label sets are bounded: `gateway` and `provider` are configured names (or empty), `status`
-//! is an HTTP status, `kind`, `source`, `result` and `key` come from closed vocabularies.
-//! Nothing that a client chooses freely becomes a label.
+//! Label sets are bounded: `gateway`, `provider`, `route`, a target's `model` and a stored key's
+//! alias are configured names (or empty), `status` is an HTTP status, `kind`, `source`, `cause`,
+//! `result` and a configuration's `key` come from closed vocabularies. Nothing that a client
+//! chooses freely becomes a label.
+
+use std::time::Instant;
 
 use prometheus::{
     Encoder, Gauge, Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge,
@@ -11,6 +14,7 @@ use prometheus::{
 
 use crate::cache::tiers::Tier;
 use crate::record::RequestRecord;
+use crate::routing::known::Known;
 
 /// Seconds; a model answers between a tenth of a second and ten minutes.
 const DURATIONS: [f64; 16] = [
@@ -68,6 +72,10 @@ pub struct Metrics {
 #[derive(Debug)]
 struct RouteMetrics {
     requests: IntCounterVec,
+    breaker_opened: IntCounterVec,
+    breaker_open: IntGaugeVec,
+    key_cooled: IntCounterVec,
+    key_cooling: IntGaugeVec,
 }
 
 /// The metrics of the cache.
@@ -280,6 +288,42 @@ impl Metrics {
         }
     }
 
+    /// Counts a target, or (without a model) a provider, that is left alone from now on.
+    pub fn breaker_opened(&self, gateway: &str, provider: &str, model: &str) {
+        let labels = [gateway, provider, model];
+        self.routes.breaker_opened.with_label_values(&labels).inc();
+    }
+
+    /// Counts a stored key that is left alone from now on.
+    pub fn key_cooled(&self, provider: &str, key: &str, cause: &str) {
+        let labels = [provider, key, cause];
+        self.routes.key_cooled.with_label_values(&labels).inc();
+    }
+
+    /// Who is left alone right now. What no configuration names any more is shown no longer.
+    pub fn standings(&self, known: &Known, now: Instant) {
+        let (breakers, keys) = (&self.routes.breaker_open, &self.routes.key_cooling);
+        breakers.reset();
+        for provider in known.providers() {
+            let labels = [&*provider.gateway, &provider.provider, ""];
+            let open = provider.breaker.standing(now).until().is_some();
+            breakers.with_label_values(&labels).set(open.into());
+        }
+        for target in known.targets() {
+            let open = target.breaker.standing(now).until().is_some();
+            let labels = [&*target.gateway, &target.provider, &target.model];
+            // Targets that differ in their keys are one series: open if one of them is.
+            let gauge = breakers.with_label_values(&labels);
+            gauge.set(gauge.get().max(open.into()));
+        }
+        keys.reset();
+        for key in known.keys() {
+            let labels = [&*key.provider, &key.alias];
+            let cooling = key.health.standing("", now).is_some();
+            keys.with_label_values(&labels).set(cooling.into());
+        }
+    }
+
     fn observe_cache(&self, record: &RequestRecord) {
         let Some(status) = record.cache.status else {
             return;
@@ -383,6 +427,26 @@ impl RouteMetrics {
                 "tollgate_route_requests_total",
                 "Requests that a route served, by the target that answered, or was asked last: its place in the route",
                 &["gateway", "route", "step"],
+            )?,
+            breaker_opened: register.counter(
+                "tollgate_breaker_opened_total",
+                "Times that a target, or (without a model) a provider, failed so often that it is left alone",
+                &["gateway", "provider", "model"],
+            )?,
+            breaker_open: register.gauges(
+                "tollgate_breaker_open",
+                "1 while a target, or (without a model) a provider, is left alone",
+                &["gateway", "provider", "model"],
+            )?,
+            key_cooled: register.counter(
+                "tollgate_key_cooled_total",
+                "Times that a stored key was refused or limited and is left alone, by cause",
+                &["provider", "key", "cause"],
+            )?,
+            key_cooling: register.gauges(
+                "tollgate_key_cooling",
+                "1 while a stored key is left alone for every model",
+                &["provider", "key"],
             )?,
         })
     }

@@ -11,6 +11,7 @@ mod examples;
 mod failures;
 mod harness;
 mod headers;
+mod health;
 mod held_of_unknown_length;
 mod lifecycle;
 mod lifecycle_connections;

@@ -261,7 +261,8 @@ async fn every_cause_that_another_target_may_mend_moves_on_and_others_do_not() {
                 false => Upstream::h1().await,
             }
         };
-        let pair = Pair::with(upstream().await, upstream().await, version, "").await;
+        let never = "health: { failures: 1000 }";
+        let pair = Pair::with(upstream().await, upstream().await, version, never).await;
         let mending = [
             401, 402, 403, 404, 408, 409, 425, 429, 500, 501, 502, 503, 504, 529,
         ];
@@ -274,6 +275,8 @@ async fn every_cause_that_another_target_may_mend_moves_on_and_others_do_not() {
             pair.groq.script(Reply::Digest);
             let protocol = [Protocol::H1, Protocol::H2][number % 2];
             let request = Request::post(CHAT, &content).header("content-type", "application/json");
+            // A key of its own: a stored one would be left alone.
+            let request = request.header("authorization", "Bearer own");
             let answer = request.over(protocol).send(&pair.gateway).await;
             assert_eq!(answer.status, 200, "{number} {version}: {}", answer.text());
             let text = String::from_utf8(content).unwrap();
@@ -444,6 +447,7 @@ async fn a_fallbacks_answer_is_stored_as_its_own_unless_the_gateway_says_so() {
         (first.status, first.header("cf-aig-step")),
         (200, Some("1"))
     );
+    crate::cache::stored(&pair.gateway).await;
     // Not the first target's: it is asked again.
     pair.openai.script(Answer::json(
         r#"{"id":"2","object":"chat.completion","choices":[]}"#,
@@ -470,6 +474,7 @@ async fn a_fallbacks_answer_is_stored_as_its_own_unless_the_gateway_says_so() {
         r#"{"id":"1","object":"chat.completion","choices":[]}"#,
     ));
     assert_eq!(pair.ask("gpt-5-mini").await.status, 200);
+    crate::cache::stored(&pair.gateway).await;
     for (path, model) in [(CHAT, "gpt-5-mini"), (path, "llama-3.3-70b-versatile")] {
         let again = chat(path, model).send(&pair.gateway).await;
         assert_eq!(again.header("cf-aig-cache-status"), Some("HIT"), "{model}");

@@ -309,6 +309,7 @@ async fn each_step_meets_the_cache_on_its_own_terms() {
     let steps = json!([openai(), groq()]);
     let first = three.ask(&steps).await;
     assert_eq!(first.header("cf-aig-cache-status"), Some("MISS"));
+    crate::cache::stored(&three.gateway).await;
     // The first step is asked again, the second has its answer.
     let second = three.ask(&steps).await;
     assert_eq!(second.header("cf-aig-cache-status"), Some("HIT"));

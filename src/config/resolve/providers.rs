@@ -5,7 +5,7 @@ mod merge;
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use ahash::AHashMap;
 use http::header::{HeaderName, HeaderValue};
@@ -191,16 +191,24 @@ impl Builder<'_> {
     fn keyring(&mut self, auth: Auth, keys: &[schema::Key]) -> Keyring {
         let places = KeyPlaces::new(&auth);
         let places = self.ok("auth", places).unwrap_or_default();
+        let keys = self.keys(&auth, keys);
         Keyring {
             places,
-            keys: self.keys(&auth, keys),
+            pool: pool(&keys),
+            keys,
             auth,
         }
     }
 
     fn keys(&mut self, auth: &Auth, keys: &[schema::Key]) -> Vec<StoredKey> {
         let mut stored: Vec<StoredKey> = Vec::new();
-        for (index, schema::Key { alias, value, file }) in keys.iter().enumerate() {
+        for (index, key) in keys.iter().enumerate() {
+            let schema::Key {
+                alias,
+                weight,
+                value,
+                file,
+            } = key;
             let field = format!("keys[{index}]");
             let alias: Box<str> = alias.as_deref().unwrap_or("default").into();
             if stored.iter().any(|key| key.alias == alias) {
@@ -222,10 +230,20 @@ impl Builder<'_> {
                     alias,
                     identity,
                     credential,
+                    weight: weight.map_or(0, |weight| self.key_weight(&field, weight)),
+                    known: OnceLock::new(),
                 });
             }
         }
         stored
+    }
+
+    fn key_weight(&mut self, field: &str, weight: i64) -> u32 {
+        let good = u32::try_from(weight)
+            .ok()
+            .filter(|weight| (1..=1_000_000).contains(weight));
+        let good = good.ok_or_else(|| "must be 1 to 1000000".to_owned());
+        self.ok(&format!("{field}.weight"), good).unwrap_or(0)
     }
 
     fn headers(&mut self, headers: &BTreeMap<String, Secret>) -> Vec<(HeaderName, HeaderValue)> {
@@ -404,6 +422,13 @@ impl Builder<'_> {
                 .collect(),
         })
     }
+}
+
+/// Which accounts pay, when any key of the pool may.
+fn pool(keys: &[StoredKey]) -> Option<Box<str>> {
+    let pooled = keys.iter().filter(|key| key.weight > 0);
+    let identities: Vec<_> = pooled.map(|key| &*key.identity).collect();
+    (!identities.is_empty()).then(|| identities.join(" ").into())
 }
 
 /// Who pays with a stored key. The digest is short: it tells keys apart and nothing about them.

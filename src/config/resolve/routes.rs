@@ -1,7 +1,7 @@
 //! Routes as requests need them: every target's provider, key and tries checked.
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use ahash::AHashMap;
 
@@ -9,6 +9,7 @@ use super::{Problems, check_id, routing};
 use crate::config::schema::{self, Auth};
 use crate::gateway::Mounted;
 use crate::provider::Provider;
+use crate::routing::affinity::Affinity;
 use crate::routing::plan::{DYNAMIC, MAX_TARGETS, MAX_TRIES, Plan, Routes, Target};
 use crate::routing::retry::Retry;
 use crate::routing::timeouts::Timeouts;
@@ -32,7 +33,13 @@ pub(super) fn resolve(
     problems: &mut Problems,
 ) -> Routes {
     let mut resolved = Routes::default();
-    for (name, schema::Route { matches, targets }) in routes {
+    for (name, route) in routes {
+        let schema::Route {
+            matches,
+            strategy,
+            affinity,
+            targets,
+        } = route;
         let path = format!("{}.{name}", terms.path);
         check_id(&path, name, problems);
         let matches = matches
@@ -41,7 +48,12 @@ pub(super) fn resolve(
         let asked = matches.map(|(provider, _)| provider);
         let plan = Plan {
             name: name.as_str().into(),
+            strategy: *strategy,
+            affinity: affinity
+                .as_ref()
+                .and_then(|named| self::affinity(&path, named, problems)),
             targets: targets_of(&path, targets, asked, terms, problems),
+            known: OnceLock::new(),
         };
         let matches = matches.map(|(provider, model)| (&*provider.slug, model));
         if let Some((provider, model)) = matches
@@ -56,6 +68,17 @@ pub(super) fn resolve(
         resolved.add(Arc::new(plan), matches);
     }
     resolved
+}
+
+fn affinity(path: &str, affinity: &schema::Affinity, problems: &mut Problems) -> Option<Affinity> {
+    match affinity {
+        schema::Affinity::Prompt => Some(Affinity::Prompt),
+        schema::Affinity::Header(name) => {
+            let parsed = name.parse().map(Affinity::Header);
+            let parsed = parsed.map_err(|_| format!("`{name}` is not a header name"));
+            problems.ok(&format!("{path}.affinity.header"), parsed)
+        }
+    }
 }
 
 /// The provider and the model whose calls take a route.
@@ -141,6 +164,7 @@ fn target(
         provider,
         model,
         key,
+        weight,
         retry,
         connect,
         first_byte,
@@ -156,6 +180,12 @@ fn target(
     };
     let timeouts: Timeouts = routing::timeouts(path, &timeouts, problems);
     let retry = routing::retry(&format!("{path}.retry"), retry, problems);
+    let weight = weight
+        .map_or(Ok(1), u32::try_from)
+        .ok()
+        .filter(|weight| *weight <= 1_000_000);
+    let weight = weight.ok_or_else(|| "must be 0 to 1000000".to_owned());
+    let weight = problems.ok(&format!("{path}.weight"), weight).unwrap_or(1);
     let mounted = mounted(path, provider, terms, problems)?;
     let clients_pay = asked.is_some_and(|asked| std::ptr::eq(asked, &*mounted.provider));
     check_key(
@@ -170,6 +200,7 @@ fn target(
         mounted: Arc::clone(mounted),
         model: model.as_str().into(),
         key: key.as_deref().map(Into::into),
+        weight,
         retry,
         timeouts,
     })
@@ -189,7 +220,8 @@ fn check_key(
     }
     let alias = key.unwrap_or("default");
     let slug = &provider.slug;
-    if !provider.keyring.keys.iter().any(|key| *key.alias == *alias) {
+    let pooled = key.is_none() && provider.keyring.pool.is_some();
+    if !pooled && !provider.keyring.keys.iter().any(|key| *key.alias == *alias) {
         let message = format!(
             "no key `{alias}` of {slug} is stored, and clients' keys are not for it; see providers.{slug}.keys"
         );
@@ -319,6 +351,14 @@ mod tests {
             (
                 targets("{ provider: custom-local, model: m }, { provider: mock, model: m, idle: 0s }"),
                 "r.targets[1].idle: must be more than 0s and at most 24h",
+            ),
+            (
+                targets("{ provider: mock, model: m, weight: -1 }"),
+                "r.targets[0].weight: must be 0 to 1000000",
+            ),
+            (
+                "routes: { r: { affinity: { header: \"a b\" }, targets: [ { provider: mock, model: m } ] } }".to_owned(),
+                "r.affinity.header: `a b` is not a header name",
             ),
             (
                 targets("{ provider: mock, model: m, retry: { max_attempts: 9 } }"),

@@ -1,8 +1,11 @@
 //! How often a target is tried and how long it may take, as gateways and providers say it.
 
+use std::time;
+
 use super::Problems;
 use crate::config::schema;
 use crate::config::units::Duration;
+use crate::routing::health::Settings;
 use crate::routing::retry::{LONGEST_DELAY, MAX_ATTEMPTS, Wishes};
 use crate::routing::timeouts::Timeouts;
 
@@ -55,6 +58,43 @@ pub(super) fn timeouts(
         idle: checked("idle", idle),
         total: checked("total", total),
     }
+}
+
+/// What a gateway says of who is left alone; `path` is where it says so.
+pub(super) fn health(path: &str, health: &schema::Health, problems: &mut Problems) -> Settings {
+    let schema::Health {
+        failures,
+        window,
+        open_for,
+        longest,
+    } = *health;
+    const SECOND: time::Duration = time::Duration::from_secs(1);
+    let defaults = Settings::default();
+    let mut within = |key, said: Option<Duration>, default, least, most| {
+        let time = said.map_or(default, |said| said.0);
+        if time < least || time > most {
+            let [least, most] = [least, most].map(humantime::format_duration);
+            problems.add(
+                format!("{path}.{key}"),
+                format!("must be {least} to {most}"),
+            );
+        }
+        time
+    };
+    let day = 24 * 3600 * SECOND;
+    let settings = Settings {
+        window: within("window", window, defaults.window, SECOND, 3600 * SECOND),
+        open_for: within("open_for", open_for, defaults.open_for, SECOND / 10, day),
+        longest: within("longest", longest, defaults.longest, SECOND / 10, day),
+        failures: failures.unwrap_or(defaults.failures),
+    };
+    if settings.failures == 0 {
+        problems.add(format!("{path}.failures"), "must be at least 1");
+    }
+    if settings.longest < settings.open_for {
+        problems.add(format!("{path}.longest"), "must be at least open_for");
+    }
+    settings
 }
 
 #[cfg(test)]
@@ -124,6 +164,50 @@ mod tests {
         let openai = gateway.providers["openai"].provider.connection.timeouts;
         assert_eq!((openai.first_byte, openai.connect), (seconds(300), None));
         assert_eq!((openai.idle, openai.total), (seconds(86_400), None));
+    }
+
+    #[test]
+    fn a_gateway_says_when_who_fails_is_left_alone() {
+        let said = gateway("{ health: { failures: 2, open_for: 1s } }", "{}").health;
+        assert_eq!((said.failures, Some(said.open_for)), (2, seconds(1)));
+        let defaults = Settings::default();
+        assert_eq!(
+            (said.window, said.longest),
+            (defaults.window, defaults.longest)
+        );
+        let wrong = "{ health: { failures: 0, window: 100ms, open_for: 25h, longest: 10ms } }";
+        let path = "accounts.a.gateways.g.health";
+        assert_eq!(
+            resolved(wrong, "{}").unwrap_err(),
+            [
+                format!("{path}.window: must be 1s to 1h"),
+                format!("{path}.open_for: must be 100ms to 1day"),
+                format!("{path}.longest: must be 100ms to 1day"),
+                format!("{path}.failures: must be at least 1"),
+                format!("{path}.longest: must be at least open_for"),
+            ]
+        );
+    }
+
+    #[test]
+    fn keys_with_a_weight_are_a_pool() {
+        let keys = |keys: &str| gateway("{}", &format!("{{ keys: [ {keys} ] }}"));
+        let pooled = keys("{ alias: a, value: s, weight: 2 }, { alias: b, value: t }");
+        let keyring = &pooled.providers["openai"].provider.keyring;
+        assert!(
+            keyring
+                .pool
+                .as_ref()
+                .is_some_and(|pool| pool.starts_with("a "))
+        );
+        assert_eq!((keyring.keys[0].weight, keyring.keys[1].weight), (2, 0));
+        let alone = keys("{ value: s }");
+        assert_eq!(alone.providers["openai"].provider.keyring.pool, None);
+        let wrong = resolved("{}", "{ keys: [ { value: s, weight: 0 } ] }").unwrap_err();
+        assert_eq!(
+            wrong,
+            ["providers.openai.keys[0].weight: must be 1 to 1000000"]
+        );
     }
 
     #[test]

@@ -159,7 +159,11 @@ fn record(
 /// so.
 fn keys(session: &Session, ctx: &Context) -> Option<(Key, Option<Key>)> {
     let asked = ctx.caching.as_ref()?.key;
-    if ctx.planned.as_ref().is_none_or(|planned| planned.at == 0) {
+    if ctx
+        .planned
+        .as_ref()
+        .is_none_or(|planned| planned.tried == 0)
+    {
         return Some((asked, None));
     }
     let own = request_key::of_fallback(session, ctx);

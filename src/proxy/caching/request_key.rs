@@ -11,7 +11,7 @@ use super::policy;
 use crate::cache::canonical;
 use crate::cache::key::{Content, Identity, Key, KeyParts};
 use crate::cache::recent::Recent;
-use crate::proxy::context::{Body, Context};
+use crate::proxy::context::{Body, Context, Spend};
 use crate::wire;
 
 /// Bodies over this many bytes are digested on another thread.
@@ -107,13 +107,16 @@ fn identity<'a>(ctx: &'a Context, headers: &'a HeaderMap) -> Identity<'a> {
     if policy(ctx).shared {
         return Identity::Shared;
     }
+    let keyring = mounted.provider.keyring(&route.target);
+    if let (Spend::Pool, Some(alias)) = (&route.spend, &keyring.pool) {
+        return Identity::Stored { alias };
+    }
     if let Some(key) = ctx.stored_key() {
         return Identity::Stored {
             alias: &key.identity,
         };
     }
-    let places = &mounted.provider.keyring(&route.target).places;
-    match places.credentials(headers) {
+    match keyring.places.credentials(headers) {
         sent if sent.is_empty() => Identity::Anonymous,
         sent => Identity::Sent(sent),
     }

@@ -91,6 +91,7 @@ async fn read_body(wire: &mut Wire, head: &Head, exchange: &Exchange) -> bool {
 
 async fn answer(mut wire: Wire, exchange: &Exchange, answer: Answer) -> Option<Wire> {
     let framing = answer.framing();
+    tokio::time::sleep(answer.late).await;
     if let Some(gate) = &answer.after
         && !play(&mut wire, &Part::Wait(gate.clone()), framing).await
     {

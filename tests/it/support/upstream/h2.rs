@@ -58,6 +58,7 @@ async fn respond(
         }
         Reply::Upgrade(_) | Reply::Raw(_) => unreachable!("HTTP/1.1 only"),
     };
+    tokio::time::sleep(answer.late).await;
     if let Some(gate) = &answer.after {
         gate.passed().await;
     }

@@ -96,6 +96,7 @@ pub struct Answer {
     pub(super) end: End,
     pub(super) before_body: bool,
     pub(super) after: Option<Gate>,
+    pub(super) late: Duration,
 }
 
 impl Answer {
@@ -109,6 +110,7 @@ impl Answer {
             end: End::Clean,
             before_body: false,
             after: None,
+            late: Duration::ZERO,
         }
     }
 
@@ -176,6 +178,12 @@ impl Answer {
     /// Holds the head back until the test opens `gate`.
     pub fn after(mut self, gate: &Gate) -> Self {
         self.after = Some(gate.clone());
+        self
+    }
+
+    /// Holds the head back for so long.
+    pub fn late(mut self, by: Duration) -> Self {
+        self.late = by;
         self
     }
 
