@@ -53,6 +53,19 @@ def caching(fake: Fake) -> dict:
     return config
 
 
+def steps(fake: Fake) -> dict:
+    """As `plain`, with stored keys for all of a fallback, and a route whose first target fails."""
+    config = plain(fake)
+    for slug in ("openai", "anthropic"):
+        aliases = ("default", "other")
+        keys = [{"alias": alias, "value": f"sk-stored-{slug}-{alias}"} for alias in aliases]
+        config["providers"][slug]["keys"] = keys
+    models = ("error-500", "gpt-4.1-nano")
+    targets = [{"provider": "openai", "model": model} for model in models]
+    config["accounts"]["default"]["gateways"]["default"]["routes"] = {"sea": {"targets": targets}}
+    return config
+
+
 def tls(fake: Fake, upstream_http: str) -> dict:
     """TLS to the application and to providers, which are spoken to in `upstream_http`."""
     providers = {

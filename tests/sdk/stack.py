@@ -1,7 +1,8 @@
 """Starts and stops what a test needs: the fake providers, and gateways in front of them.
 
-Run as a script it starts both, and then a command with their addresses in
-`FAKE_URL` and `GATEWAY_URL`: `python stack.py node --test node`.
+Run as a script it starts both, the gateway with a configuration of `gateway_config`, and then a
+command with their addresses in `FAKE_URL` and `GATEWAY_URL`:
+`python stack.py plain node --test node/conformance.test.mjs`.
 """
 
 from __future__ import annotations
@@ -152,14 +153,15 @@ def end_orderly_on_sigterm() -> None:
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
 
 
-def main(command: list[str]) -> int:
+def main(config: str, *command: str) -> int:
     end_orderly_on_sigterm()
     for name in foreign_variables():
         del os.environ[name]
-    with fake_providers() as fake, gateway(fake, "plain", gateway_config.plain(fake)) as url:
+    build = getattr(gateway_config, config)
+    with fake_providers() as fake, gateway(fake, config, build(fake)) as url:
         addresses = {"FAKE_URL": fake.url, "GATEWAY_URL": url}
         return subprocess.call(command, env={**os.environ, **addresses})
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    sys.exit(main(*sys.argv[1:]))

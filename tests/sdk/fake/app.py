@@ -56,7 +56,7 @@ class FakeProviders:
         if fixture is None:
             return json_reply(404, {"error": f"no fixture answers {request.path}"})
         refusal = self._guards[fixture.guard](request) if fixture.guard else None
-        return refusal or fixture.reply
+        return refusal or next(fixture.replies)
 
 
 async def _read(scope: dict, receive: Callable) -> Request:
@@ -81,6 +81,7 @@ async def _read(scope: dict, receive: Callable) -> Request:
 
 async def _write(reply: Reply, send: Callable) -> None:
     """Sends the reply; returning without the last message makes the server break off."""
+    await asyncio.sleep(reply.delay)
     named = [DATE, *reply.headers.items()]
     headers = [(name.encode(), value.encode("latin-1")) for name, value in named]
     await send({"type": "http.response.start", "status": reply.status, "headers": headers})

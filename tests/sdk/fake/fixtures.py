@@ -2,14 +2,17 @@
 
 A fixture names the request it answers: the raw path, and the `model` and
 `stream` fields of a JSON body where it has them. `like: <name>` takes
-everything that is not given from another fixture of the same file.
+everything that is not given from another fixture of the same file, and
+`answers: [<name>, …]` gives the answers of earlier ones in turn.
 """
 
 from __future__ import annotations
 
 import re
 import zlib
+from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import cycle
 from pathlib import Path
 
 import yaml
@@ -21,15 +24,15 @@ FIXTURES = Path(__file__).parent.parent / "fixtures"
 GZIP_WINDOW_BITS = 31
 KNOWN_FIELDS = {
     "name", "like", "source", "request", "guard", "status", "headers",
-    "body", "messages", "line_ending", "gzip", "cut_after",
+    "body", "messages", "line_ending", "gzip", "cut_after", "answers", "delay",
 }  # fmt: skip
 
 
 @dataclass(frozen=True)
 class Fixture:
-    """One answer, and the name of the check that guards it, if any."""
+    """Answers without end, and the name of the check that guards them, if any."""
 
-    reply: Reply
+    replies: Iterator[Reply]
     guard: str | None
 
 
@@ -57,14 +60,15 @@ class FixtureSet:
             if unknown or "source" not in spec:
                 raise ValueError(f"{file.name}: {spec['name']}: no source, or unknown {unknown}")
             by_name[spec["name"]] = spec
-            self._add(file, spec)
+            names = spec.get("answers", [spec["name"]])
+            self._add(file, spec, cycle([_reply(by_name[name]) for name in names]))
 
-    def _add(self, file: Path, spec: dict) -> None:
+    def _add(self, file: Path, spec: dict, replies: Iterator[Reply]) -> None:
         match = spec["request"]
         key = (match["path"], match.get("model"), match.get("stream", False))
         if key in self._by_key:
             raise ValueError(f"{file.name}: {spec['name']}: another fixture answers {key}")
-        self._by_key[key] = Fixture(_reply(spec), spec.get("guard"))
+        self._by_key[key] = Fixture(replies, spec.get("guard"))
 
 
 def _reply(spec: dict) -> Reply:
@@ -78,7 +82,7 @@ def _reply(spec: dict) -> Reply:
         return Reply(spec.get("status", 200), headers, frames, complete=False)
     if len(frames) == 1:
         headers["content-length"] = str(len(frames[0]))
-    return Reply(spec.get("status", 200), headers, frames)
+    return Reply(spec.get("status", 200), headers, frames, delay=spec.get("delay", 0))
 
 
 def _frames(spec: dict) -> list[bytes]:

@@ -49,12 +49,13 @@ class Request:
 
 @dataclass(frozen=True)
 class Reply:
-    """An answer: its body leaves chunk by chunk, and breaks off when not `complete`."""
+    """An answer, after `delay` seconds: its body leaves chunk by chunk, cut when not `complete`."""
 
     status: int
     headers: dict[str, str]
     chunks: list[bytes] = field(default_factory=list)
     complete: bool = True
+    delay: float = 0
 
 
 def json_reply(status: int, value: object, **headers: str) -> Reply:

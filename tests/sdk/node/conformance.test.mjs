@@ -1,5 +1,5 @@
 // Every case directly and through the gateway: nothing an application sees differs.
-// FAKE_URL and GATEWAY_URL say where the two are; `../stack.py` starts them.
+// FAKE_URL and GATEWAY_URL say where the two are; `../stack.py plain` starts them.
 
 import assert from "node:assert/strict";
 import { describe, test } from "node:test";

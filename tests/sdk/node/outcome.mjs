@@ -70,7 +70,7 @@ const describe = (error) => ({
 const filtered = (headers, keep) =>
   Object.fromEntries(Object.entries(headers).filter(([name]) => keep(name)));
 
-async function takeRecords(fakeUrl) {
+export async function takeRecords(fakeUrl) {
   const answer = await fetch(`${fakeUrl}/_control/records`);
   return answer.json();
 }
