@@ -28,6 +28,8 @@ pub struct Snapshot {
     pub drain_timeout: Duration,
     /// Some gateway gives answers that are past their time while it fetches new ones.
     pub revalidates: bool,
+    /// Some route asks two targets at the same time.
+    pub hedges: bool,
     /// Gateways by account, then by id.
     pub accounts: AHashMap<Box<str>, AHashMap<Box<str>, Arc<Gateway>>>,
 }

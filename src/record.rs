@@ -135,6 +135,25 @@ pub struct CacheFacts {
     pub stood_in_for: Option<Fault>,
 }
 
+/// Which of two targets that were asked at the same time gave the answer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Hedged {
+    /// The one that was asked first, late as it was.
+    First,
+    /// The one that was asked because the first was late.
+    Second,
+}
+
+impl Hedged {
+    /// The label in metrics and the access log.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::First => "first",
+            Self::Second => "second",
+        }
+    }
+}
+
 /// One attempt at a provider that failed before its answer reached the client.
 #[derive(Debug, Clone)]
 pub struct Tried {
@@ -186,6 +205,8 @@ pub struct RequestRecord {
     /// Which of its targets, or of the steps of the universal endpoint, answered or was asked
     /// last: its place, from 0.
     pub step: u32,
+    /// Which of two targets gave the answer, where two were asked at the same time.
+    pub hedged: Option<Hedged>,
     /// Attempts, at whatever provider.
     pub attempts: u32,
     /// Those of them that were made at providers which another one was asked in place of.
@@ -257,6 +278,7 @@ impl RequestRecord {
             failure: Some(Failure::new(kind)),
             route: None,
             step: 0,
+            hedged: None,
             attempts: 0,
             asked_before: Vec::new(),
             tried: Vec::new(),
@@ -340,6 +362,7 @@ impl RequestRecord {
             failure: _, // written as the error and its detail
             route,
             step,
+            hedged,
             attempts,
             asked_before: _, // told apart in metrics; the log has them in `tried`
             tried,
@@ -393,6 +416,7 @@ impl RequestRecord {
         if route.is_some() || *step > 0 {
             write("step", Value::Number((*step).into()));
         }
+        hedged.inspect(|hedged| write("hedged", text(hedged.name())));
         write("attempts", Value::Number((*attempts).into()));
         if !tried.is_empty() {
             write("tried", Value::Text(trace(tried).into()));

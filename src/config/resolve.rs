@@ -150,13 +150,20 @@ pub fn resolve(config: &schema::Config, mock: SocketAddr) -> Result<Resolved, Ve
         limits,
         grace_period: seconds(&server.grace_period, 30),
         drain_timeout: seconds(&server.drain_timeout, 15 * 60),
-        revalidates: accounts
-            .values()
-            .flat_map(|account| account.values())
-            .any(|gateway| !gateway.cache.stale_while_revalidate.is_zero()),
+        revalidates: any(&accounts, |gateway| {
+            !gateway.cache.stale_while_revalidate.is_zero()
+        }),
+        hedges: any(&accounts, |gateway| {
+            gateway.routes.all().any(|plan| plan.hedge.is_some())
+        }),
         accounts,
     };
     Ok(Resolved { settings, snapshot })
+}
+
+fn any(accounts: &Accounts, is: impl Fn(&Gateway) -> bool) -> bool {
+    let mut gateways = accounts.values().flat_map(|account| account.values());
+    gateways.any(|gateway| is(gateway))
 }
 
 fn settings(

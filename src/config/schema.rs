@@ -403,8 +403,21 @@ pub struct Route {
     /// What ties a session to its targets, whatever the strategy: `prompt` (the beginning of the
     /// conversation), or `{ header: x-session-id }`. Without it nothing does.
     pub affinity: Option<Affinity>,
+    /// Ask the next target too when the first one is late. Without it nobody is asked twice.
+    pub hedge: Option<Hedge>,
     /// Where they go: 1 to 16 targets whose providers speak the same format.
     pub targets: Vec<RouteTarget>,
+}
+
+/// When the next target is asked too.
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Hedge {
+    /// When the first byte is later than this: a share of the target's own answers of late
+    /// (`p95`, the default; `p50` to `p99`), or a time (`800ms`).
+    pub after: Option<String>,
+    /// At most for so many of all requests: `5%` (default); `0.01%` to `100%`.
+    pub budget: Option<String>,
 }
 
 /// What ties a session to its targets.

@@ -21,7 +21,7 @@ use crate::wire;
 
 use super::context::{Context, Route, Spend};
 use super::planning::{COMPAT, Choice};
-use super::{Door, attempt, body, caching, planning, steps, subrequest, timed};
+use super::{Door, attempt, body, caching, hedge, planning, steps, subrequest, timed};
 
 /// What happens after admission.
 pub enum Next {
@@ -89,6 +89,12 @@ pub async fn admit(door: &Door, session: &mut Session, ctx: &mut Context) -> Res
         && let caching::Next::Answered = Box::pin(caching::meet(door, session, ctx, terms)).await?
     {
         return Ok(Next::Answered);
+    }
+    if let Some(planned) = &ctx.planned
+        && planned.plan.hedge.is_some()
+        && let Some(answered) = Box::pin(hedge::run(door, session, ctx)).await
+    {
+        return answered.map(|()| Next::Answered);
     }
     if body::needs_subrequest(session, ctx) {
         let answered = Box::pin(subrequest::run(door, session, ctx)).await;

@@ -15,13 +15,14 @@ use crate::error::Failure;
 use crate::gateway::{Gateway, Mounted, Snapshot};
 use crate::memory::Reservation;
 use crate::provider::{StoredKey, Target};
-use crate::record::{CacheFacts, Tried};
+use crate::record::{CacheFacts, Hedged, Tried};
 use crate::routing::load::InFlight;
 use crate::wire::{Framing, Watch};
 
 use super::Door;
 use super::caching::Caching;
 use super::cancel::Switch;
+use super::hedge::{self, Racer};
 use super::planning::Planned;
 use super::settle::Unsettled;
 use super::steps::Running;
@@ -50,6 +51,10 @@ pub struct Context {
     pub planned: Option<Box<Planned>>,
     /// The step of a request to the universal endpoint that it is.
     pub step: Option<Running>,
+    /// One of two that are asked for the answer of a request.
+    pub racer: Option<Racer>,
+    /// Which of the two gave it.
+    pub hedged: Option<Hedged>,
     /// Its body.
     pub body: Body,
     /// The current try.
@@ -234,6 +239,8 @@ impl Context {
             route: None,
             planned: None,
             step: None,
+            racer: None,
+            hedged: None,
             body: Body::Unread,
             attempt: Attempt::default(),
             tried: Vec::new(),
@@ -274,6 +281,41 @@ impl Context {
             _memory: memory,
         };
         Some(again)
+    }
+
+    /// The same request, for another target to be asked at the same time. `None` when its body is
+    /// not held. What its body takes is to be reserved before it is asked
+    /// ([`Self::reserves_its_body`]).
+    pub fn twin(&self, door: &Door) -> Option<Self> {
+        let Body::Held { bytes, model, .. } = &self.body else {
+            return None;
+        };
+        let mut twin = Self::new(Arc::clone(&self.snapshot));
+        (twin.clock, twin.started, twin.id) = (self.clock, self.started, self.id);
+        twin.path = self.path.clone();
+        twin.gateway = self.gateway.clone();
+        twin.provider = self.provider.clone();
+        twin.directives = self.directives.clone();
+        twin.route = self.route.clone();
+        twin.planned = self.planned.clone();
+        twin.reading = self.reading;
+        twin.client_version = self.client_version;
+        twin.cache = self.cache.clone();
+        twin.body = Body::Held {
+            bytes: bytes.clone(),
+            model: model.clone(),
+            _memory: door.memory.reserve_nothing(),
+        };
+        Some(twin)
+    }
+
+    /// Reserves memory for the held body; false when there is none.
+    pub fn reserves_its_body(&mut self) -> bool {
+        let limit = self.snapshot.limits.max_buffered;
+        match &mut self.body {
+            Body::Held { bytes, _memory, .. } => _memory.grow(bytes.len() as u64, limit),
+            Body::Unread | Body::Streaming { .. } => true,
+        }
     }
 
     /// Remembers why, and gives Pingora an error to carry.
@@ -382,7 +424,10 @@ impl Context {
 
 impl Drop for Context {
     fn drop(&mut self) {
-        if let Some(unsettled) = self.unsettled.take() {
+        if self.unsettled.is_some()
+            && hedge::is_last(self)
+            && let Some(unsettled) = self.unsettled.take()
+        {
             unsettled.settle(self);
         }
     }

@@ -17,7 +17,7 @@ use super::admission::content_length;
 use super::context::Context;
 use super::reset;
 use super::response::{ERROR_SOURCE, own_headers};
-use super::{Door, again, blame, caching};
+use super::{Door, again, blame, caching, hedge};
 
 /// Connections tried per request at most, each to another address of the provider's name.
 const MAX_CONNECTIONS: u32 = 3;
@@ -142,6 +142,9 @@ pub async fn give_up(
         .take()
         .unwrap_or_else(|| classify(error, begun, ctx));
     let kind = failure.kind;
+    if !begun && !hedge::is_last(ctx) {
+        return nothing;
+    }
     // The connection ends with this answer, and the client is to know.
     session.set_keepalive(None);
     if !begun && let Some(given) = caching::stand_in(door, session, ctx, &failure).await {

@@ -29,6 +29,7 @@ pub mod cancel;
 mod context;
 mod failure;
 mod fill;
+mod hedge;
 mod keys;
 mod planning;
 mod reset;

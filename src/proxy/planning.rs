@@ -18,6 +18,7 @@ use crate::endpoint::Endpoint;
 use crate::error::{Failure, Kind};
 use crate::gateway::{Gateway, Mounted};
 use crate::provider::{Ask, Provider};
+use crate::routing::known::OfTarget;
 use crate::routing::plan::{DYNAMIC, Plan, Target};
 use crate::routing::strategy::{self, Order};
 use crate::wire;
@@ -62,6 +63,12 @@ impl Planned {
     /// The target that is asked.
     pub fn target(&self) -> Option<&Target> {
         self.plan.targets.get(self.at())
+    }
+
+    /// What is known of the target that is asked.
+    pub fn known(&self) -> Option<&OfTarget> {
+        let known = self.plan.known.get()?;
+        known.targets.get(self.at()).map(|target| &**target)
     }
 
     /// Another one is left to ask.
@@ -293,7 +300,9 @@ pub fn next(door: &Door, session: &Session, ctx: &mut Context) -> bool {
     ctx.leave_provider();
     while let Some(planned) = ctx.planned.as_mut().filter(|planned| planned.has_another()) {
         planned.tried += 1;
-        if !is_its_turn(door, ctx) {
+        let place = planned.at();
+        let free = ctx.racer.as_ref().is_none_or(|racer| racer.takes(place));
+        if !free || !is_its_turn(door, ctx) {
             continue;
         }
         match ask(session, ctx) {

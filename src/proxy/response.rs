@@ -19,7 +19,7 @@ use crate::routing::verdict::Cause;
 use crate::wire::{Framing, Watch};
 
 use super::context::Context;
-use super::{Door, again, attempt, blame, caching};
+use super::{Door, again, attempt, blame, caching, hedge};
 
 /// Who made an error, for every answer that is one.
 pub const ERROR_SOURCE: HeaderName = HeaderName::from_static("tollgate-error-source");
@@ -62,6 +62,13 @@ pub fn head_arrived(
             ctx.attempt.given_up = true;
             return Ok(Head::IsGivenUp);
         }
+    }
+    let goes_on = match status {
+        400.. => hedge::is_last(ctx),
+        _ => hedge::wins(ctx),
+    };
+    if !goes_on {
+        return Err(Failure::new(Kind::ClientGone).with_detail("another target answered"));
     }
     match upgraded {
         true => again::ended(ctx),

@@ -15,7 +15,7 @@ use crate::telemetry::access;
 use crate::telemetry::metrics::Metrics;
 
 use super::context::{Body, Context};
-use super::{Door, caching, steps};
+use super::{Door, caching, hedge, steps};
 
 /// Longest header value that goes into the record, in bytes.
 const MAX_HEADER: usize = 256;
@@ -35,6 +35,11 @@ impl Publisher {
             metrics,
             access_log,
         }
+    }
+
+    /// Where they are counted.
+    pub fn metrics(&self) -> &Metrics {
+        &self.metrics
     }
 
     fn publish(&self, record: &RequestRecord) {
@@ -108,6 +113,7 @@ pub fn publish(door: &Door, session: &mut Session, error: Option<&Error>, ctx: &
     if ctx.handed_over || steps::hand_back(session, ctx) {
         return;
     }
+    hedge::settle(door, ctx);
     let asked = match ctx.unsettled.take() {
         Some(unsettled) => unsettled.asked,
         None => Asked::of(session, ctx),
@@ -154,6 +160,7 @@ fn record(asked: Asked, sent: Sent, ctx: &mut Context) -> RequestRecord {
             .as_ref()
             .map(|planned| planned.plan.name.clone()),
         step: ctx.place(),
+        hedged: ctx.hedged,
         attempts: ctx.attempt.count,
         asked_before: std::mem::take(&mut ctx.asked_before),
         tried: std::mem::take(&mut ctx.tried),

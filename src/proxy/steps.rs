@@ -81,6 +81,7 @@ async fn run_all(
         let state = begin(door, session, ctx, running, step.body);
         *session.req_header_mut() = head;
         let handle = subrequest::start(door, session, spawner, state);
+        subrequest::give_placeholder(&handle)?;
         *session.req_header_mut() = outer.clone();
         let given_up = |status| !is_last && is_failure(status);
         match subrequest::carry(session, handle, given_up).await? {

@@ -37,6 +37,7 @@ pub fn may_be_needed(session: &Session, ctx: &Context) -> bool {
     }
     content_length(session).is_none()
         || ctx.snapshot.revalidates
+        || ctx.snapshot.hedges
         || endpoint::is_universal(session.req_header().raw_path())
 }
 
@@ -74,6 +75,7 @@ pub async fn run(door: &Door, session: &mut Session, ctx: &mut Context) -> Resul
     let state = std::mem::replace(ctx, outer);
     ctx.handed_over = true;
     let handle = start(door, session, &spawner, state);
+    give_placeholder(&handle)?;
     // A client that leaves ends the carrying; the subrequest finds its channel closed, cancels
     // the call and settles the request.
     carry(session, handle, |_| false).await.map(|_| ())
@@ -85,19 +87,30 @@ pub fn run_in_background(door: &Door, session: &mut Session, state: Context) {
     let Some(spawner) = session.subrequest_spawner.take() else {
         return;
     };
-    let head = session.req_header().clone();
-    if let Err(error) = stand_in(session) {
-        log::error!("a stored answer is not fetched anew: {error}");
-        return;
+    match start_on_stand_in(door, session, &spawner, state) {
+        Ok(mut handle) => {
+            tokio::spawn(async move { while handle.rx.recv().await.is_some() {} });
+        }
+        Err(failure) => log::error!("a stored answer is not fetched anew: {failure}"),
     }
-    let handle = start(door, session, &spawner, state);
+}
+
+/// Starts a subrequest whose body is held, and leaves the head of `session` as it is.
+pub fn start_on_stand_in(
+    door: &Door,
+    session: &mut Session,
+    spawner: &SubrequestSpawner,
+    state: Context,
+) -> Result<SubrequestHandle, Failure> {
+    let head = session.req_header().clone();
+    let internal = |error: Box<pingora_core::Error>| {
+        Failure::new(Kind::Internal).with_detail(error.to_string())
+    };
+    stand_in(session).map_err(internal)?;
+    let handle = start(door, session, spawner, state);
     *session.req_header_mut() = head;
-    tokio::spawn(async move {
-        let SubrequestHandle { tx, mut rx, .. } = handle;
-        // It has ended already if this fails.
-        let _ = tx.send(placeholder()).await;
-        while rx.recv().await.is_some() {}
-    });
+    give_placeholder(&handle)?;
+    Ok(handle)
 }
 
 /// Starts a subrequest on the head of `session` that takes `state` over. The process does not
@@ -128,9 +141,12 @@ fn framed_as_placeholder(head: &mut RequestHeader) {
     let _ = head.insert_header(CONTENT_LENGTH, 1);
 }
 
-/// Stands for a held body.
-fn placeholder() -> HttpTask {
-    HttpTask::Body(Some(Bytes::from_static(b"-")), true)
+/// Gives a subrequest the byte that stands for a held body. There is room for it.
+pub fn give_placeholder(handle: &SubrequestHandle) -> Result<(), Failure> {
+    let placeholder = HttpTask::Body(Some(Bytes::from_static(b"-")), true);
+    handle.tx.try_send(placeholder).map_err(|_| {
+        Failure::new(Kind::Internal).with_detail("the subrequest ended before it began")
+    })
 }
 
 /// The head that the subrequest reads: HTTP/1.1, with a body of one byte.
@@ -158,21 +174,15 @@ pub enum Carried {
 /// of a status that is `given_up` is left where it is.
 pub async fn carry(
     session: &mut Session,
-    handle: SubrequestHandle,
+    mut handle: SubrequestHandle,
     given_up: impl Fn(u16) -> bool,
 ) -> Result<Carried, Failure> {
-    let SubrequestHandle { tx, mut rx, .. } = handle;
     let gone = |error: Box<pingora_core::Error>| {
         Failure::new(Kind::ClientGone).with_detail(error.to_string())
     };
-    if tx.send(placeholder()).await.is_err() {
-        return Err(
-            Failure::new(Kind::Internal).with_detail("the subrequest ended before it began")
-        );
-    }
     loop {
         tokio::select! {
-            task = rx.recv() => match task {
+            task = handle.rx.recv() => match task {
                 Some(HttpTask::Header(head, _)) if given_up(head.status.as_u16()) => {
                     return Ok(Carried::GivenUp);
                 }
@@ -191,6 +201,6 @@ pub async fn carry(
 }
 
 /// The subrequest ended without ending its answer: so must this one.
-fn cut() -> Failure {
+pub fn cut() -> Failure {
     Failure::new(Kind::UpstreamCut)
 }

@@ -7,6 +7,7 @@ use ahash::AHashMap;
 use crate::gateway::Mounted;
 
 use super::affinity::Affinity;
+use super::hedge::{Budget, Hedge};
 use super::known::{Known, OfTarget};
 use super::retry;
 use super::strategy::{Candidate, Strategy};
@@ -36,6 +37,8 @@ pub struct Plan {
     pub strategy: Strategy,
     /// What ties a session to its targets.
     pub affinity: Option<Affinity>,
+    /// When a second one is asked because the first is late.
+    pub hedge: Option<Hedge>,
     /// As they are configured; 1 to [`MAX_TARGETS`].
     pub targets: Vec<Target>,
     /// What is known of them, looked up with the first call.
@@ -49,6 +52,8 @@ pub struct OfPlan {
     pub candidates: Vec<Candidate>,
     /// The rest.
     pub targets: Vec<Arc<OfTarget>>,
+    /// What is left of the route's budget for hedges.
+    pub hedges: Budget,
 }
 
 /// One target of a route.
@@ -115,6 +120,7 @@ impl Plan {
             OfPlan {
                 candidates: candidates.collect(),
                 targets,
+                hedges: Budget::default(),
             }
         })
     }

@@ -99,6 +99,7 @@ pub(crate) mod tests {
             failure: None,
             route: None,
             step: 0,
+            hedged: None,
             attempts: 1,
             asked_before: Vec::new(),
             tried: Vec::new(),

@@ -5,6 +5,7 @@
 //! `result` and a configuration's `key` come from closed vocabularies. Nothing that a client
 //! chooses freely becomes a label.
 
+use std::sync::Arc;
 use std::time::Instant;
 
 use prometheus::{
@@ -13,7 +14,8 @@ use prometheus::{
 };
 
 use crate::cache::tiers::Tier;
-use crate::record::RequestRecord;
+use crate::gateway::Mounted;
+use crate::record::{RequestRecord, Tried};
 use crate::routing::known::Known;
 
 /// Seconds; a model answers between a tenth of a second and ten minutes.
@@ -76,6 +78,7 @@ struct RouteMetrics {
     breaker_open: IntGaugeVec,
     key_cooled: IntCounterVec,
     key_cooling: IntGaugeVec,
+    hedges: IntCounterVec,
 }
 
 /// The metrics of the cache.
@@ -250,7 +253,8 @@ impl Metrics {
             }
         };
         series.observe(record);
-        self.observe_attempts(record);
+        self.observe_attempts(gateway, &record.asked_before, &record.tried);
+        self.observe_route(record);
         self.observe_cache(record);
         if record.status == 200 {
             series.ok.inc();
@@ -268,22 +272,37 @@ impl Metrics {
         }
     }
 
-    /// Attempts count where they were made, not where the answer came from.
-    fn observe_attempts(&self, record: &RequestRecord) {
-        let gateway = record.gateway_label();
-        for (mounted, attempts) in &record.asked_before {
+    /// Counts attempts where they were made, not where the answer came from: those of providers in
+    /// whose place another one was asked, and all that failed.
+    pub fn observe_attempts(
+        &self,
+        gateway: &str,
+        asked_before: &[(Arc<Mounted>, u32)],
+        tried: &[Tried],
+    ) {
+        for (mounted, attempts) in asked_before {
             let labels = [gateway, &mounted.provider.slug];
             let series = self.attempts.with_label_values(&labels);
             series.inc_by((*attempts).into());
         }
-        for tried in &record.tried {
+        for tried in tried {
             let asked = tried.provider.as_ref();
             let asked = asked.map_or("", |mounted| &mounted.provider.slug);
             let labels = [gateway, asked, tried.cause.name()];
             self.failed_attempts.with_label_values(&labels).inc();
         }
+    }
+
+    /// Counts two targets that were asked at the same time, by the one that gave the answer, and
+    /// those that were late but over their route's budget.
+    pub fn hedge(&self, gateway: &str, route: &str, result: &str) {
+        let labels = [gateway, route, result];
+        self.routes.hedges.with_label_values(&labels).inc();
+    }
+
+    fn observe_route(&self, record: &RequestRecord) {
         if let Some(route) = &record.route {
-            let labels = [gateway, route, &record.step.to_string()];
+            let labels = [record.gateway_label(), route, &record.step.to_string()];
             self.routes.requests.with_label_values(&labels).inc();
         }
     }
@@ -427,6 +446,11 @@ impl RouteMetrics {
                 "tollgate_route_requests_total",
                 "Requests that a route served, by the target that answered, or was asked last: its place in the route",
                 &["gateway", "route", "step"],
+            )?,
+            hedges: register.counter(
+                "tollgate_hedges_total",
+                "Requests for which a second target was asked because the first was late, by the one that answered; over_budget: it was not",
+                &["gateway", "route", "result"],
             )?,
             breaker_opened: register.counter(
                 "tollgate_breaker_opened_total",

@@ -12,6 +12,7 @@ mod failures;
 mod harness;
 mod headers;
 mod health;
+mod hedges;
 mod held_of_unknown_length;
 mod lifecycle;
 mod lifecycle_connections;

@@ -7,9 +7,11 @@ use ahash::AHashMap;
 
 use super::{Problems, check_id, routing};
 use crate::config::schema::{self, Auth};
+use crate::config::units::Duration;
 use crate::gateway::Mounted;
 use crate::provider::Provider;
 use crate::routing::affinity::Affinity;
+use crate::routing::hedge::{After, Hedge};
 use crate::routing::plan::{DYNAMIC, MAX_TARGETS, MAX_TRIES, Plan, Routes, Target};
 use crate::routing::retry::Retry;
 use crate::routing::timeouts::Timeouts;
@@ -38,6 +40,7 @@ pub(super) fn resolve(
             matches,
             strategy,
             affinity,
+            hedge,
             targets,
         } = route;
         let path = format!("{}.{name}", terms.path);
@@ -53,6 +56,9 @@ pub(super) fn resolve(
                 .as_ref()
                 .and_then(|named| self::affinity(&path, named, problems)),
             targets: targets_of(&path, targets, asked, terms, problems),
+            hedge: hedge
+                .as_ref()
+                .and_then(|named| self::hedge(&path, named, problems)),
             known: OnceLock::new(),
         };
         let matches = matches.map(|(provider, model)| (&*provider.slug, model));
@@ -79,6 +85,44 @@ fn affinity(path: &str, affinity: &schema::Affinity, problems: &mut Problems) ->
             problems.ok(&format!("{path}.affinity.header"), parsed)
         }
     }
+}
+
+fn hedge(path: &str, hedge: &schema::Hedge, problems: &mut Problems) -> Option<Hedge> {
+    let schema::Hedge { after, budget } = hedge;
+    let after = after.as_deref().unwrap_or("p95");
+    let after = problems.ok(&format!("{path}.hedge.after"), lateness(after));
+    let budget = budget.as_deref().unwrap_or("5%");
+    let budget = problems.ok(&format!("{path}.hedge.budget"), share(budget));
+    Some(Hedge {
+        after: after?,
+        budget: budget?,
+    })
+}
+
+fn lateness(text: &str) -> Result<After, String> {
+    let share = text
+        .strip_prefix('p')
+        .and_then(|digits| digits.parse::<u8>().ok());
+    if let Some(share) = share.filter(|share| (50..=99).contains(share)) {
+        return Ok(After::Share(f64::from(share) / 100.0));
+    }
+    let time = text.parse::<Duration>().ok().map(|time| time.0);
+    let time = time.filter(|time| !time.is_zero() && *time <= Timeouts::LONGEST);
+    time.map(After::Time).ok_or_else(|| {
+        format!("`{text}` is neither `p50` to `p99` nor a time such as `800ms`, at most 24h")
+    })
+}
+
+/// A share in ten-thousandths.
+fn share(text: &str) -> Result<u64, String> {
+    let percent = text
+        .strip_suffix('%')
+        .and_then(|number| number.trim().parse::<f64>().ok());
+    percent
+        .map(|percent| (percent * 100.0).round())
+        .filter(|share| (1.0..=10_000.0).contains(share))
+        .map(|share| share as u64)
+        .ok_or_else(|| format!("`{text}` is not a share from `0.01%` to `100%`"))
 }
 
 /// The provider and the model whose calls take a route.
@@ -317,6 +361,23 @@ mod tests {
     }
 
     #[test]
+    fn a_route_says_when_it_asks_the_next_target_too() {
+        let hedge = |says: &str| {
+            let targets = "targets: [ { provider: mock, model: m } ]";
+            let routes = routes(&format!("routes: {{ r: {{ {says}{targets} }} }}")).unwrap();
+            routes.named("r").unwrap().hedge
+        };
+        assert_eq!(hedge(""), None);
+        let said = |after, budget| Some(Hedge { after, budget });
+        assert_eq!(hedge("hedge: {}, "), said(After::Share(0.95), 500));
+        let time = After::Time(std::time::Duration::from_millis(1500));
+        assert_eq!(
+            hedge("hedge: { after: 1s500ms, budget: 0.5% }, "),
+            said(time, 50)
+        );
+    }
+
+    #[test]
     fn every_mistake_is_told_by_its_path() {
         let targets = |targets: &str| format!("routes: {{ r: {{ targets: [ {targets} ] }} }}");
         let five = "{ provider: custom-local, model: m },".repeat(4);
@@ -351,6 +412,18 @@ mod tests {
             (
                 targets("{ provider: custom-local, model: m }, { provider: mock, model: m, idle: 0s }"),
                 "r.targets[1].idle: must be more than 0s and at most 24h",
+            ),
+            (
+                "routes: { r: { hedge: { after: p100 }, targets: [ { provider: mock, model: m } ] } }".to_owned(),
+                "r.hedge.after: `p100` is neither `p50` to `p99` nor a time",
+            ),
+            (
+                "routes: { r: { hedge: { after: 0s }, targets: [ { provider: mock, model: m } ] } }".to_owned(),
+                "r.hedge.after: `0s` is neither",
+            ),
+            (
+                "routes: { r: { hedge: { budget: 101% }, targets: [ { provider: mock, model: m } ] } }".to_owned(),
+                "r.hedge.budget: `101%` is not a share from `0.01%` to `100%`",
             ),
             (
                 targets("{ provider: mock, model: m, weight: -1 }"),
