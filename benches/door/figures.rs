@@ -51,6 +51,10 @@ pub enum Cell {
     HundredStreams,
     /// A thousand streams.
     ThousandStreams,
+    /// Closed loop with bodies of so many bytes, on a gateway that tries again and has routes.
+    Resilient(usize),
+    /// 500 requests a second to that one.
+    ResilientOpen(usize),
     /// Closed loop on a gateway that has all answers, with bodies of so many bytes.
     Hits(Tier, usize),
     /// Closed loop on a gateway with a cache that has none of the answers.
@@ -71,6 +75,12 @@ impl std::fmt::Display for Cell {
             Self::OneStream => f.write_str("one stream"),
             Self::HundredStreams => f.write_str("100 streams, 10,000 events/s"),
             Self::ThousandStreams => f.write_str("1,000 streams, 10,000 events/s"),
+            Self::Resilient(size) => {
+                write!(f, "retries and routes, {} bodies", size_text(size))
+            }
+            Self::ResilientOpen(size) => {
+                write!(f, "retries and routes, {} bodies at 500/s", size_text(size))
+            }
             Self::Hits(Tier::Memory, size) => write!(f, "cache hits, {} bodies", size_text(size)),
             Self::Hits(Tier::Disk, size) => {
                 write!(f, "cache hits from disk, {} bodies", size_text(size))

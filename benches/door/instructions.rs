@@ -27,6 +27,9 @@ pub struct Options {
     /// Give the gateway a cache that has every answer, or none of them.
     #[arg(long, value_enum)]
     cache: Option<Cached>,
+    /// Give the gateway retries, timeouts and a route.
+    #[arg(long, conflicts_with = "cache")]
+    resilient: bool,
     /// Requests of the shorter run.
     #[arg(long, default_value_t = 2000)]
     requests: u64,
@@ -46,6 +49,7 @@ impl Options {
     fn setup(&self) -> legs::Setup {
         match self.cache {
             Some(_) => legs::CACHING,
+            None if self.resilient => legs::RESILIENT,
             None => legs::PLAIN,
         }
     }

@@ -20,22 +20,50 @@ pub struct Setup {
     name: &'static str,
     /// The sizes of its cache; none when nothing is cached.
     cache: Option<&'static str>,
+    /// What its gateway says.
+    gateway: &'static str,
 }
+
+/// Longer than any run: what is cached stays so.
+const CACHE: &str = "
+        cache: { ttl: 1d }
+";
 
 /// Nothing switched on.
 pub const PLAIN: Setup = Setup {
     name: "gateway",
     cache: None,
+    gateway: "",
+};
+/// All that is for the day on which a provider fails, on a day on which none does.
+pub const RESILIENT: Setup = Setup {
+    name: "resilient-gateway",
+    cache: None,
+    gateway: r#"
+        authentication: { anyone_may_spend_stored_keys: true }
+        retry: { max_attempts: 3, delay: 200ms, backoff: exponential }
+        timeouts: { connect: 5s, first_byte: 60s, idle: 60s, total: 10m }
+        health: { failures: 5, window: 30s }
+        routes:
+          chat:
+            match: { provider: openai, model: gpt-4o-mini }
+            strategy: latency
+            targets:
+              - { provider: openai, model: gpt-4o-mini, first_byte: 10s, retry: { max_attempts: 2 } }
+              - { provider: groq, model: llama-3.3-70b-versatile, weight: 0 }
+"#,
 };
 /// A cache whose answers lie in memory, on disk too.
 pub const CACHING: Setup = Setup {
     name: "caching-gateway",
     cache: Some("memory: 64MiB, disk: 1GiB"),
+    gateway: CACHE,
 };
 /// A cache with the least memory there may be: its answers lie on disk.
 const DISK_CACHING: Setup = Setup {
     name: "disk-caching-gateway",
     cache: Some("memory: 1MiB, disk: 1GiB"),
+    gateway: CACHE,
 };
 
 /// Everything that is measured.
@@ -44,6 +72,7 @@ pub struct Legs {
     direct: Leg,
     bare: Leg,
     gateway: Leg,
+    resilient: Leg,
     caching: Leg,
     disk_caching: Leg,
 }
@@ -62,6 +91,7 @@ impl Legs {
             direct: direct(upstream),
             bare: bare("bare", upstream, cores, scratch, &unchanged)?,
             gateway: start(PLAIN)?,
+            resilient: start(RESILIENT)?,
             caching: start(CACHING)?,
             disk_caching: start(DISK_CACHING)?,
         })
@@ -72,6 +102,7 @@ impl Legs {
         let gateway = match cell {
             Cell::Hits(Tier::Disk, _) => &self.disk_caching,
             Cell::Hits(Tier::Memory, _) | Cell::Misses(_) | Cell::CachingProcess => &self.caching,
+            Cell::Resilient(_) | Cell::ResilientOpen(_) => &self.resilient,
             _ => &self.gateway,
         };
         [&self.direct, &self.bare, gateway]
@@ -79,7 +110,12 @@ impl Legs {
 
     /// The processes under test.
     pub fn processes(&self) -> impl Iterator<Item = &Process> {
-        let gateways = [&self.gateway, &self.caching, &self.disk_caching];
+        let gateways = [
+            &self.gateway,
+            &self.resilient,
+            &self.caching,
+            &self.disk_caching,
+        ];
         let all = [&self.direct, &self.bare].into_iter().chain(gateways);
         all.filter_map(|leg| leg.process.as_ref())
     }
@@ -221,8 +257,10 @@ fn configuration(
 ) -> String {
     let directory = directory.display();
     let sizes = setup.cache.unwrap_or_default();
-    // Longer than any run: what is cached stays so.
-    let gateway = setup.cache.map_or("", |_| "cache: { ttl: 1d }");
+    let gateway = match setup.gateway {
+        "" => " {}",
+        says => says,
+    };
     format!(
         r#"server:
   listen: ["{listen}"]
@@ -235,10 +273,11 @@ cache: {{ {sizes} }}
 log: {{ access: "off", level: warn }}
 providers:
   openai: {{ base_url: "http://{upstream}/v1", allow_insecure: true }}
+  groq: {{ base_url: "http://{upstream}/v1", allow_insecure: true, keys: [{{ value: none }}] }}
 accounts:
   default:
     gateways:
-      default: {{ {gateway} }}
+      default:{gateway}
 "#
     )
 }

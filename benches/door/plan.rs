@@ -115,14 +115,18 @@ impl Run<'_> {
         self.memory(Cell::Process, Measure::IdleMemory)?;
         self.memory(Cell::CachingProcess, Measure::IdleMemory)?;
         for (size, connections) in [(KIB, 32), (KIB, 512), (32 * KIB, 32), (MIB, 8)] {
-            self.closed(size, connections)?;
+            self.closed(Cell::Closed(size, connections), size, connections)?;
         }
-        self.open(KIB)?;
-        self.open(32 * KIB)?;
+        self.open(Cell::Open(KIB), KIB)?;
+        self.open(Cell::Open(32 * KIB), 32 * KIB)?;
         self.one_stream()?;
         self.hundred_streams()?;
         self.thousand_streams()?;
         self.memory(Cell::Process, Measure::PeakMemory)?;
+        for size in [KIB, 32 * KIB] {
+            self.closed(Cell::Resilient(size), size, 32)?;
+            self.open(Cell::ResilientOpen(size), size)?;
+        }
         for (tier, size) in [
             (Tier::Memory, KIB),
             (Tier::Memory, 32 * KIB),
@@ -178,19 +182,19 @@ impl Run<'_> {
         }
     }
 
-    fn closed(&mut self, size: usize, connections: usize) -> Outcome<()> {
+    fn closed(&mut self, cell: Cell, size: usize, connections: usize) -> Outcome<()> {
         let load = self.load(connections);
         let measures = [Measure::Rate, Measure::CpuPerRequest];
-        self.rounds(Cell::Closed(size, connections), measures, |leg| {
+        self.rounds(cell, measures, |leg| {
             let (shown, _) = closed::measure(leg, Questions::same(leg, size), load)?;
             Ok([Some(shown.per_second), shown.cpu_micros])
         })
     }
 
-    fn open(&mut self, size: usize) -> Outcome<()> {
+    fn open(&mut self, cell: Cell, size: usize) -> Outcome<()> {
         let window = self.effort.open_window;
         let measures = [Measure::LatencyP50, Measure::LatencyP99];
-        self.rounds(Cell::Open(size), measures, |leg| {
+        self.rounds(cell, measures, |leg| {
             let latency = open::measure(leg, &request::plain(leg, size), window)?;
             Ok([Some(latency.p50), Some(latency.p99)])
         })

@@ -40,7 +40,7 @@ const fn goal(what: &'static str, cell: Cell, measure: Measure, bound: Bound) ->
 
 /// The latency goals are those of a gateway with everything switched on: the bare one
 /// must be well inside. Those of misses are, too: here the cache alone is on.
-const GOALS: [Goal; 17] = [
+const GOALS: [Goal; 21] = [
     goal(
         "CPU per request, 1 KB",
         Cell::Closed(KIB, 32),
@@ -108,6 +108,30 @@ const GOALS: [Goal; 17] = [
         Bound::Ratio(1.3),
     ),
     goal(
+        "CPU per request, retries and routes, 1 KB",
+        Cell::Resilient(KIB),
+        Measure::CpuPerRequest,
+        Bound::Ratio(1.0),
+    ),
+    goal(
+        "CPU per request, retries and routes, 32 KB",
+        Cell::Resilient(32 * KIB),
+        Measure::CpuPerRequest,
+        Bound::Ratio(1.0),
+    ),
+    goal(
+        "added p50 at 500/s, retries and routes, 1 KB",
+        Cell::ResilientOpen(KIB),
+        Measure::LatencyP50,
+        Bound::Added(40.0),
+    ),
+    goal(
+        "added p50 at 500/s, retries and routes, 32 KB",
+        Cell::ResilientOpen(32 * KIB),
+        Measure::LatencyP50,
+        Bound::Added(60.0),
+    ),
+    goal(
         "throughput of cache hits, 1 KB",
         Cell::Hits(Tier::Memory, KIB),
         Measure::Rate,
@@ -151,7 +175,7 @@ pub fn render(run: &Finished, effort: &Effort, binaries: &Binaries) -> String {
     out.push_str("Written by `make bench`; `benches/README.md` says how it measures.\n\n");
     let subject = match binaries.same {
         true => "bare Pingora in the gateway's place (how far two equal things differ)",
-        false => "the gateway, passing through, and with nothing but a cache on",
+        false => "the gateway, passing through, with retries and routes, and with nothing but a cache on",
     };
     line(
         &mut out,

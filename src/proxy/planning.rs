@@ -12,7 +12,7 @@ use bytes::Bytes;
 use pingora_http::RequestHeader;
 use pingora_proxy::Session;
 
-use crate::call;
+use crate::call::{self, ModelScan};
 use crate::config::schema::{Auth, Format};
 use crate::endpoint::Endpoint;
 use crate::error::{Failure, Kind};
@@ -113,10 +113,7 @@ pub fn choose(
     if !is_compat && (gateway.routes.is_empty() || !may_be_planned(session)) {
         return Ok(Choice::AsNamed);
     }
-    let in_body = match &ctx.body {
-        Body::Held { bytes, .. } => call::model_places(bytes).map(|(model, _)| model),
-        _ => None,
-    };
+    let in_body = in_body(ctx);
     let named = in_body
         .as_deref()
         .and_then(|model| model.strip_prefix(DYNAMIC));
@@ -133,6 +130,17 @@ pub fn choose(
     };
     begin(door, session, ctx, plan, endpoint)?;
     Ok(Choice::Chosen)
+}
+
+/// The model that a held body names. It is remembered.
+fn in_body(ctx: &mut Context) -> Option<Box<str>> {
+    let Body::Held { bytes, model, .. } = &mut ctx.body else {
+        return None;
+    };
+    if model.is_none() {
+        *model = ModelScan::default().of(bytes);
+    }
+    model.clone()
 }
 
 fn may_be_planned(session: &Session) -> bool {
@@ -405,8 +413,9 @@ fn ask_for(ctx: &mut Context, asked: &str) {
     let Body::Held { bytes, model, .. } = &mut ctx.body else {
         return;
     };
-    if let Some((named, places)) = call::model_places(bytes)
-        && *named != *asked
+    let named = model.take().or_else(|| ModelScan::default().of(bytes));
+    if named.as_deref() != Some(asked)
+        && let Some((_, places)) = call::model_places(bytes)
     {
         *bytes = call::with_model(bytes, &places, asked);
     }

@@ -5,6 +5,9 @@ use http::header::{HeaderMap, HeaderName};
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
+/// Longest body that is read for what it begins with, in bytes: about a millisecond.
+const LONGEST: usize = 2 << 20;
+
 /// What a session is known by.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Affinity {
@@ -22,7 +25,8 @@ impl Affinity {
                 let value = headers.get(name).filter(|value| !value.is_empty());
                 value.map(|value| digest(value.as_bytes()))
             }
-            Self::Prompt => beginning(body),
+            Self::Prompt if body.len() <= LONGEST => beginning(body),
+            Self::Prompt => None,
         }
     }
 }

@@ -34,4 +34,5 @@ mod streams;
 mod support;
 mod tls;
 mod upgrade_storm;
+mod verdicts;
 mod websocket;

@@ -481,3 +481,33 @@ async fn a_fallbacks_answer_is_stored_as_its_own_unless_the_gateway_says_so() {
         assert!(again.text().contains(r#""id":"1""#));
     }
 }
+
+#[tokio::test]
+async fn a_target_has_its_own_bounds_of_time() {
+    let says = |bounds: &str| {
+        format!(
+            "timeouts: {{ idle: 60s }}, routes: {{ r: {{ targets: [ {{ provider: openai, model: a, {bounds} }} ] }} }}"
+        )
+    };
+    for bounds in ["idle: 300ms", "total: 400ms"] {
+        let (openai, groq) = (Upstream::h1().await, Upstream::h1().await);
+        let gateway = gateway(&openai, &groq, "http: h1", &says(bounds)).await;
+        let hanging = Answer::sse()
+            .text("data: {\"choices\":[]}\n\n")
+            .end(End::Hang);
+        openai.script(hanging);
+        let answer = chat(CHAT, "dynamic/r").send(&gateway).await;
+        assert_eq!(answer.status, 200, "{bounds}");
+        assert!(
+            answer.text().contains("error"),
+            "{bounds}: {}",
+            answer.text()
+        );
+        gateway.logged("error=upstream_timeout").await;
+        // Others of the same provider have the gateway's.
+        let late = Answer::json("{}").late(Duration::from_millis(700));
+        openai.script(late);
+        let answer = chat(CHAT, "other").send(&gateway).await;
+        assert_eq!((answer.status, &*answer.text()), (200, "{}"), "{bounds}");
+    }
+}
