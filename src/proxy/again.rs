@@ -83,7 +83,7 @@ pub fn is_worth_it(
     if let Some(wait) = wait {
         ctx.attempt.tries += 1;
         ctx.attempt.wait = wait;
-    } else if planning::next(door, session, ctx) {
+    } else if planning::next(session, ctx) {
         ctx.attempt.tries = 1;
     } else {
         return false;

@@ -168,18 +168,16 @@ pub fn cooled_until(
         .max(super::keys::cooled_until(door, target, now))
 }
 
-/// A target that was left alone is tried with one call first: whether it may be this one.
+/// A target that was left alone is tried with one call first: false where that is another one's.
+/// One that is left alone still comes when nobody better is left.
 pub fn may_ask(door: &Door, gateway: &Gateway, plan: &Plan, place: usize, now: Instant) -> bool {
     let known = plan.known(&door.known, &gateway.label).targets.get(place);
     let (Some(target), Some(known)) = (plan.targets.get(place), known) else {
-        return false;
+        return true;
     };
     let of_provider = target.mounted.known(&door.known, gateway);
     let breakers = [&of_provider.breaker, &known.breaker];
     // All are looked at before any is entered: a turn that is taken and not used is lost.
     let cooled = |breaker: &&Breaker| matches!(breaker.standing(now), Standing::Cooled { .. });
-    if breakers.iter().any(cooled) {
-        return false;
-    }
-    breakers.iter().all(|breaker| breaker.enter(now))
+    breakers.iter().any(cooled) || breakers.iter().all(|breaker| breaker.enter(now))
 }

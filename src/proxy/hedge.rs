@@ -243,7 +243,7 @@ fn start_second(
         race: Arc::clone(race),
         number: 1,
     });
-    if !planning::next(door, session, &mut spare) {
+    if !planning::next(session, &mut spare) {
         spare.racer = None;
         return Ok(None);
     }

@@ -185,7 +185,10 @@ impl ProxyHttp for Door {
         ctx: &mut Context,
     ) -> Result<Box<HttpPeer>> {
         let peer = match again::pause(session, ctx).await {
-            Ok(()) => again::in_time(again::left(ctx), attempt::peer(self, ctx)).await,
+            Ok(()) => {
+                planning::take_turn(self, session, ctx);
+                again::in_time(again::left(ctx), attempt::peer(self, ctx)).await
+            }
             Err(gone) => Err(gone),
         };
         peer.map_err(|failure| failure::has_no_peer(self, session, ctx, failure))

@@ -41,6 +41,8 @@ pub struct Planned {
     order: Order,
     /// How many of them were asked before.
     pub tried: usize,
+    /// The one that is asked now may be.
+    has_turn: bool,
     asked: Asked,
 }
 
@@ -259,16 +261,13 @@ fn begin(
         plan,
         order,
         tried: 0,
+        has_turn: false,
         asked,
     }));
-    let first = match is_its_turn(door, ctx) {
-        true => ask(session, ctx),
-        false => Err(Failure::new(Kind::UpstreamUnreachable)),
-    };
-    match first {
+    match ask(session, ctx) {
         Ok(()) => Ok(()),
-        Err(_) if next(door, session, ctx) => Ok(()),
-        Err(_) => ask(session, ctx),
+        Err(_) if next(session, ctx) => Ok(()),
+        Err(failure) => Err(failure),
     }
 }
 
@@ -290,18 +289,27 @@ fn order(door: &Door, session: &Session, ctx: &Context, plan: &Plan) -> Order {
         .well_first(|place| blame::cooled_until(door, gateway, plan, place, now))
 }
 
-/// Whether the target that the plan stands at may be asked. One that was left alone is tried by
-/// one request first; one that still is comes when nobody else is left.
-fn is_its_turn(door: &Door, ctx: &Context) -> bool {
-    let (Some(planned), Some(gateway)) = (&ctx.planned, &ctx.gateway) else {
-        return true;
-    };
-    !planned.has_another()
-        || blame::may_ask(door, gateway, &planned.plan, planned.at(), Instant::now())
+/// Before an attempt: a target that was left alone is tried with one call first. Where that is
+/// another one's, the next target is asked.
+pub fn take_turn(door: &Door, session: &Session, ctx: &mut Context) {
+    loop {
+        let (Some(planned), Some(gateway)) = (&mut ctx.planned, &ctx.gateway) else {
+            return;
+        };
+        if std::mem::replace(&mut planned.has_turn, true) {
+            return;
+        }
+        let place = planned.at();
+        if blame::may_ask(door, gateway, &planned.plan, place, Instant::now())
+            || !next(session, ctx)
+        {
+            return;
+        }
+    }
 }
 
 /// Moves on to the next target that can be asked; false when there is none.
-pub fn next(door: &Door, session: &Session, ctx: &mut Context) -> bool {
+pub fn next(session: &Session, ctx: &mut Context) -> bool {
     let Some(stood) = ctx.planned.as_ref().map(|planned| planned.tried) else {
         return false;
     };
@@ -309,8 +317,7 @@ pub fn next(door: &Door, session: &Session, ctx: &mut Context) -> bool {
     while let Some(planned) = ctx.planned.as_mut().filter(|planned| planned.has_another()) {
         planned.tried += 1;
         let place = planned.at();
-        let free = ctx.racer.as_ref().is_none_or(|racer| racer.takes(place));
-        if !free || !is_its_turn(door, ctx) {
+        if ctx.racer.as_ref().is_some_and(|racer| !racer.takes(place)) {
             continue;
         }
         match ask(session, ctx) {
@@ -335,6 +342,9 @@ fn ask(session: &Session, ctx: &mut Context) -> Result<(), Failure> {
     };
     let route = route_to(session, ctx, &gateway, planned, target)?;
     keys::forget(ctx);
+    if let Some(planned) = &mut ctx.planned {
+        planned.has_turn = false;
+    }
     ctx.provider = Some(Arc::clone(&target.mounted));
     let in_path = route.model.is_some();
     ctx.route = Some(route);

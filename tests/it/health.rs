@@ -118,12 +118,19 @@ async fn when_all_are_left_alone_the_least_bad_is_asked() {
     for upstream in &fleet.upstreams {
         upstream.always(Answer::new(503).text("down"));
     }
-    for _ in 0..3 {
+    // The first opens first, and so its time ends first: it is asked first from then on.
+    for asked in 1..4 {
         let answer = fleet.ask().await;
         assert_eq!((answer.status, &*answer.text()), (503, "down"));
+        for upstream in &fleet.upstreams {
+            upstream.received(asked).await;
+        }
     }
     fleet.upstreams[1].always(Answer::json(r#"{"from":"b"}"#));
     assert_eq!(from(&fleet.ask().await), "b");
+    fleet.upstreams[0].received(4).await;
+    fleet.upstreams[0].always(Answer::json(r#"{"from":"a"}"#));
+    assert_eq!(from(&fleet.ask().await), "a");
 }
 
 #[tokio::test]
@@ -386,4 +393,29 @@ async fn answers_are_shared_over_a_pool_but_not_beyond() {
         Some("MISS")
     );
     upstream.received(2).await;
+}
+
+#[tokio::test]
+async fn a_cache_hit_does_not_take_the_turn_of_the_call_that_looks() {
+    let gateway = "health: { failures: 1, open_for: 500ms }, cache: { ttl: 5m }, ";
+    let fleet = Fleet::start(&["", ""], "", gateway).await;
+    let [a, b] = &fleet.upstreams[..] else {
+        panic!()
+    };
+    let other = |text: &str| {
+        let body = format!(r#"{{"model":"dynamic/r","messages":[],"n":"{text}"}}"#);
+        Request::post(ROUTE, body).header("content-type", "application/json")
+    };
+    let answer = |from: &str| Answer::json(&format!(r#"{{"from":"{from}","choices":[]}}"#));
+    a.always(answer("a"));
+    b.always(answer("b"));
+    assert_eq!(from(&other("kept").send(&fleet.gateway).await), "a");
+    crate::cache::stored(&fleet.gateway).await;
+    a.script(Answer::new(500));
+    assert_eq!(from(&other("1").send(&fleet.gateway).await), "b");
+    tokio::time::sleep(Duration::from_millis(600)).await;
+    // Due now. What is answered from the cache does not look.
+    let hit = other("kept").send(&fleet.gateway).await;
+    assert_eq!(hit.header("cf-aig-cache-status"), Some("HIT"));
+    assert_eq!(from(&other("2").send(&fleet.gateway).await), "a");
 }
