@@ -25,7 +25,7 @@ use super::cancel::Switch;
 use super::hedge::{self, Racer};
 use super::planning::Planned;
 use super::settle::Unsettled;
-use super::steps::Running;
+use super::steps::{self, Running};
 
 /// The state of one request.
 pub struct Context {
@@ -424,10 +424,10 @@ impl Context {
 
 impl Drop for Context {
     fn drop(&mut self) {
-        if self.unsettled.is_some()
-            && hedge::is_last(self)
-            && let Some(unsettled) = self.unsettled.take()
-        {
+        if self.unsettled.is_none() || steps::hand_back_cancelled(self) || !hedge::is_last(self) {
+            return;
+        }
+        if let Some(unsettled) = self.unsettled.take() {
             unsettled.settle(self);
         }
     }
