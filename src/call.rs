@@ -3,10 +3,12 @@
 //! The model's name is wanted for the record and for `cf-aig-model`, but a body that
 //! streams through is never held for it: [`ModelScan`] finds it while the bytes pass.
 
+use std::borrow::Cow;
 use std::ops::Range;
 
 use bytes::{Bytes, BytesMut};
 use memchr::memchr2;
+use percent_encoding::{AsciiSet, CONTROLS, utf8_percent_encode};
 
 /// Longest model name that is recorded, in bytes; a longer one is cut off the record, not
 /// the request.
@@ -43,6 +45,46 @@ pub fn model_in_path(path: &str) -> Option<&str> {
         }
     }
     None
+}
+
+/// A model's name as it is meant: in a path it may be percent-encoded.
+pub fn decoded(model: &str) -> Cow<'_, str> {
+    percent_encoding::percent_decode_str(model)
+        .decode_utf8()
+        .unwrap_or(Cow::Borrowed(model))
+}
+
+/// The path with `model` in the place of the one in it, encoded as far as a path demands it. A
+/// slash stays one only where the one before had slashes too. `None`: there is none in it.
+pub fn with_model_in_path(path: &str, model: &str) -> Option<String> {
+    const NOT_IN_PATHS: &AsciiSet = &CONTROLS
+        .add(b' ')
+        .add(b'"')
+        .add(b'#')
+        .add(b'%')
+        .add(b'<')
+        .add(b'>')
+        .add(b'?')
+        .add(b'[')
+        .add(b'\\')
+        .add(b']')
+        .add(b'^')
+        .add(b'`')
+        .add(b'{')
+        .add(b'|')
+        .add(b'}');
+    const NOR_SLASHES: &AsciiSet = &NOT_IN_PATHS.add(b'/');
+    let found = model_in_path(path)?;
+    let start = found.as_ptr() as usize - path.as_ptr() as usize;
+    let set = match found.contains('/') {
+        true => NOT_IN_PATHS,
+        false => NOR_SLASHES,
+    };
+    let (before, after) = (&path[..start], &path[start + found.len()..]);
+    Some(format!(
+        "{before}{}{after}",
+        utf8_percent_encode(model, set)
+    ))
 }
 
 /// Gemini's verb follows a colon; Bedrock's version does too, but then a segment follows.
@@ -355,6 +397,28 @@ mod tests {
         for (path, expected) in cases {
             assert_eq!(model_in_path(path), expected, "{path}");
         }
+    }
+
+    #[test]
+    fn another_model_takes_its_place_in_a_path() {
+        for (path, model, changed) in [
+            (
+                "/v1beta/models/gemini-3:generateContent?x=1",
+                "gemini 3/b",
+                "/v1beta/models/gemini%203%2Fb:generateContent?x=1",
+            ),
+            (
+                "/model/c-v1%3A0/converse",
+                "arn:aws:b/c",
+                "/model/arn:aws:b%2Fc/converse",
+            ),
+            ("/ai/run/@cf/meta/a", "@cf/meta/b", "/ai/run/@cf/meta/b"),
+        ] {
+            assert_eq!(with_model_in_path(path, model).as_deref(), Some(changed));
+        }
+        assert_eq!(with_model_in_path("/v1/chat/completions", "m"), None);
+        assert_eq!(decoded("c-v1%3A0"), "c-v1:0");
+        assert_eq!(decoded("a%ff"), "a%ff");
     }
 
     #[test]

@@ -202,7 +202,9 @@ pub struct RequestRecord {
     pub failure: Option<Failure>,
     /// The route that served it.
     pub route: Option<Box<str>>,
-    /// Which of its targets, or of the steps of the universal endpoint, answered or was asked
+    /// Which of its targets answered, or was asked last: its place, from 0.
+    pub target: usize,
+    /// `cf-aig-step`: which of its targets, or of the steps of the universal endpoint, answered or was asked
     /// last: its place, from 0.
     pub step: u32,
     /// Which of two targets gave the answer, where two were asked at the same time.
@@ -277,6 +279,7 @@ impl RequestRecord {
             streamed: false,
             failure: Some(Failure::new(kind)),
             route: None,
+            target: 0,
             step: 0,
             hedged: None,
             attempts: 0,
@@ -361,6 +364,7 @@ impl RequestRecord {
             streamed,
             failure: _, // written as the error and its detail
             route,
+            target: _, // a label in metrics; in the log it is the step, but for a route within a step
             step,
             hedged,
             attempts,

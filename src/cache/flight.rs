@@ -65,6 +65,8 @@ pub struct Head {
     pub status: u16,
     /// Headers, names with their case.
     pub headers: Vec<(Box<str>, HeaderValue)>,
+    /// Provider and model that gave it, where that is not who was asked for.
+    pub answerer: Option<(Box<str>, Option<Box<str>>)>,
 }
 
 /// All calls in flight.

@@ -476,7 +476,7 @@ pub struct RouteTarget {
     pub first_byte: Option<Duration>,
     /// As `timeouts.idle`.
     pub idle: Option<Duration>,
-    /// As `timeouts.total`: from the request's head, whatever was tried before.
+    /// As `timeouts.total`, but from this target's first try.
     pub total: Option<Duration>,
 }
 

@@ -168,20 +168,37 @@ impl KeyPlaces {
 
 /// The headers that say who sends a request and who pays for it: those in which keys are sent to
 /// the provider that it was meant for (`places`), those in which SDKs send keys, and all whose
-/// name sounds like a credential.
+/// name sounds like a credential or an account.
 pub fn names_who_pays(places: Option<&KeyPlaces>, headers: &HeaderMap) -> Vec<HeaderName> {
-    const ACCOUNTS: [&str; 3] = [
-        "openai-organization",
-        "openai-project",
-        "x-goog-user-project",
-    ];
     let tells = |name: &&HeaderName| {
         let own = places.is_some_and(|places| places.headers().any(|own| own == *name));
-        let signature = name.as_str().starts_with("x-amz-");
-        let account = ACCOUNTS.contains(&name.as_str());
-        own || signature || account || sounds_like_a_credential(name.as_str())
+        own || tells_who_pays(name.as_str())
     };
     headers.keys().filter(tells).cloned().collect()
+}
+
+/// A path and query without the parameters that say so.
+pub fn without_who_pays(places: Option<&KeyPlaces>, path_and_query: &str) -> String {
+    let without_keys = match places {
+        Some(places) => places.without_keys(path_and_query),
+        None => Cow::Borrowed(path_and_query),
+    };
+    let Some((path, query)) = without_keys.split_once('?') else {
+        return without_keys.into_owned();
+    };
+    let name = |pair: &&str| pair.split('=').next().unwrap_or(pair).to_ascii_lowercase();
+    let kept = query.split('&').filter(|pair| !tells_who_pays(&name(pair)));
+    let kept: Vec<_> = kept.collect();
+    let mark = if kept.is_empty() { "" } else { "?" };
+    format!("{path}{mark}{}", kept.join("&"))
+}
+
+/// `name`: of a header or a parameter, in lower case. AWS signs with a family of them.
+fn tells_who_pays(name: &str) -> bool {
+    const ACCOUNTS: [&str; 4] = ["organization", "organisation", "project", "account"];
+    sounds_like_a_credential(name)
+        || name.starts_with("x-amz-")
+        || ACCOUNTS.iter().any(|part| name.contains(part))
 }
 
 /// Parses a configured header name.
@@ -379,5 +396,35 @@ mod tests {
             KeyPlaces::new(&auth).unwrap_err(),
             "`a b` is not a header name"
         );
+    }
+
+    #[test]
+    fn what_says_who_pays_is_found() {
+        let places = KeyPlaces::of([AUTHORIZATION], ["sig"]);
+        for (asked, without) in [
+            ("/a?x=1&sig=s&y=2", "/a?x=1&y=2"),
+            ("/a?key=s", "/a"),
+            (
+                "/a?X-Amz-Credential=a&X-Amz-Security-Token=t&X-Amz-Signature=s&b",
+                "/a?b",
+            ),
+            ("/a?api-version=1&access_token=t", "/a?api-version=1"),
+            ("/a", "/a"),
+        ] {
+            assert_eq!(without_who_pays(Some(&places), asked), without);
+        }
+        assert_eq!(without_who_pays(None, "/a?api_key=s&b=1"), "/a?b=1");
+        let mut headers = HeaderMap::new();
+        for name in [
+            "openai-organization",
+            "chatgpt-account-id",
+            "cookie",
+            "x-amz-date",
+            "x-kept",
+        ] {
+            headers.insert(name.parse::<HeaderName>().unwrap(), "v".parse().unwrap());
+        }
+        let found = names_who_pays(None, &headers);
+        assert_eq!(found.len(), 4, "{found:?}");
     }
 }

@@ -61,14 +61,17 @@ pub fn is_worth_it(
     asked: Option<Duration>,
 ) -> bool {
     note(ctx, cause);
-    blame::failed(door, ctx, cause, asked);
+    // Nobody is to blame for being slower than a client's own idea of fast.
+    if cause != Cause::Timeout || !is_as_wished(ctx) {
+        blame::failed(door, ctx, cause, asked);
+    }
     if cause == Cause::Timeout {
         blame::was_late(ctx);
     }
     let verdict = cause.verdict();
     if verdict == Verdict::Pass
         || ctx.attempt.count - ctx.attempt.earlier >= MAX_TRIES
-        || left(ctx).is_some_and(|left| left.is_zero())
+        || left_of_all(ctx).is_some_and(|left| left.is_zero())
         || !can_be_sent_again(session, ctx)
     {
         return false;
@@ -85,6 +88,8 @@ pub fn is_worth_it(
         ctx.attempt.wait = wait;
     } else if planning::next(session, ctx) {
         ctx.attempt.tries = 1;
+        ctx.attempt.stale = 0;
+        ctx.attempt.target_began = None;
     } else {
         return false;
     }
@@ -165,10 +170,35 @@ pub async fn in_time<T>(
     }
 }
 
-/// What is left of the time that a request may take; `None` when that is not limited.
+/// What is left of the time that this target may take; `None` when that is not limited.
 pub fn left(ctx: &Context) -> Option<Duration> {
-    let total = timeouts(ctx).total?;
+    let own = target(ctx).and_then(|target| target.timeouts.total);
+    let began = ctx.attempt.target_began.map(|began| began.elapsed());
+    let own = own.map(|total| total.saturating_sub(began.unwrap_or_default()));
+    match (own, left_of_all(ctx)) {
+        (Some(one), Some(other)) => Some(one.min(other)),
+        (one, other) => one.or(other),
+    }
+}
+
+/// What is left of the time that a request may take, whoever is asked.
+fn left_of_all(ctx: &Context) -> Option<Duration> {
+    let provider = ctx.provider.as_ref();
+    let provider = provider.map(|mounted| mounted.provider.connection.timeouts);
+    let gateway = ctx.gateway.as_ref().map(|gateway| gateway.timeouts);
+    let total = provider
+        .unwrap_or_default()
+        .or(gateway.unwrap_or_default())
+        .total?;
     Some(total.saturating_sub(ctx.clock.elapsed()))
+}
+
+/// Whether the time to the first byte is bounded by what the client asks for, and not by what is
+/// configured.
+fn is_as_wished(ctx: &Context) -> bool {
+    let configured = timeouts(ctx).first_byte;
+    let wished = ctx.directives.first_byte;
+    wished.is_some_and(|wished| configured.is_none_or(|configured| wished < configured))
 }
 
 /// The times of this attempt's connection, as far as Pingora looks after them.

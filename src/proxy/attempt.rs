@@ -42,6 +42,7 @@ pub async fn peer(door: &Door, ctx: &mut Context) -> Result<Box<HttpPeer>, Failu
     let now = Instant::now();
     ctx.attempt.began.get_or_insert(now);
     ctx.attempt.started = Some(now);
+    ctx.attempt.target_began.get_or_insert(now);
     body::rewind(ctx);
     again::begins(ctx);
     planning::enter(door, ctx);

@@ -19,14 +19,18 @@ pub fn failed(door: &Door, ctx: &Context, cause: Cause, asked: Option<Duration>)
     let Some(call) = Call::of(door, ctx) else {
         return;
     };
-    match cause.blame() {
-        Blame::Nobody => call.was_answered(),
+    let blame = cause.blame();
+    // Who answers is there, whatever the answer is.
+    if matches!(cause, Cause::Status(_)) && blame != Blame::Provider {
+        call.provider_is_there();
+    }
+    match blame {
         Blame::Provider => call.blame_provider(),
         Blame::Target => call.blame_target(),
-        blame @ (Blame::Key | Blame::KeyForModel | Blame::Limit) => {
+        Blame::Nobody => call.target_is_there(),
+        Blame::Key | Blame::KeyForModel | Blame::Limit => {
             call.blame_key(blame, cause, asked);
-            // Who refuses a key is there.
-            call.was_answered();
+            call.target_is_there();
         }
     }
 }
@@ -35,7 +39,8 @@ pub fn failed(door: &Door, ctx: &Context, cause: Cause, asked: Option<Duration>)
 pub fn answered(door: &Door, ctx: &mut Context) {
     let now = Instant::now();
     if let Some(call) = Call::of(door, ctx) {
-        call.was_answered();
+        call.provider_is_there();
+        call.target_is_there();
         if let Some(key) = &call.key {
             key.health.worked(call.model, call.began);
         }
@@ -101,11 +106,13 @@ impl<'a> Call<'a> {
         })
     }
 
-    fn was_answered(&self) {
-        let now = Instant::now();
-        self.provider.breaker.succeeded(self.began, now);
+    fn provider_is_there(&self) {
+        self.provider.breaker.succeeded(self.began, Instant::now());
+    }
+
+    fn target_is_there(&self) {
         if let Some(target) = self.target {
-            target.breaker.succeeded(self.began, now);
+            target.breaker.succeeded(self.began, Instant::now());
         }
     }
 
@@ -114,9 +121,8 @@ impl<'a> Call<'a> {
     }
 
     fn blame_target(&self) {
-        match self.target {
-            Some(target) => self.blame(&target.breaker, &target.model),
-            None => self.was_answered(),
+        if let Some(target) = self.target {
+            self.blame(&target.breaker, &target.model);
         }
     }
 
@@ -150,12 +156,13 @@ impl<'a> Call<'a> {
     }
 }
 
-/// Until when a target is better left alone; `None` when it is well.
+/// Until when a target is better left alone; `None` when it is well. `spends`: a stored key pays.
 pub fn cooled_until(
     door: &Door,
     gateway: &Gateway,
     plan: &Plan,
     place: usize,
+    spends: bool,
     now: Instant,
 ) -> Option<Instant> {
     let target = plan.targets.get(place)?;
@@ -163,9 +170,10 @@ pub fn cooled_until(
     let of_target = known.breaker.standing(now).until();
     let of_provider = target.mounted.known(&door.known, gateway);
     let of_provider = of_provider.breaker.standing(now).until();
-    of_target
-        .max(of_provider)
-        .max(super::keys::cooled_until(door, target, now))
+    of_target.max(of_provider).max(match spends {
+        true => super::keys::cooled_until(door, target, now),
+        false => None,
+    })
 }
 
 /// A target that was left alone is tried with one call first: false where that is another one's.

@@ -59,6 +59,7 @@ pub async fn admit(
     }
     let began = Instant::now();
     let (bytes, memory) = Box::pin(hold(door, session, declared, &limits)).await?;
+    ctx.received = Some(bytes.len() as u64);
     ctx.reading = began.elapsed();
     ctx.body = Body::Held {
         // The cache reads the body anyway.
@@ -191,13 +192,12 @@ async fn hold(
     }
 }
 
-/// Whether the held body is one that Pingora cannot replay: longer than its buffer, and of
-/// a length it did not know when reading began.
+/// Whether the held body is one that Pingora cannot replay: longer than its buffer when it came,
+/// and of a length it did not know when reading began.
 pub fn needs_subrequest(session: &Session, ctx: &Context) -> bool {
-    let Body::Held { bytes, .. } = &ctx.body else {
-        return false;
-    };
-    content_length(session).is_none() && bytes.len() as u64 > REPLAY_BUFFER
+    matches!(ctx.body, Body::Held { .. })
+        && content_length(session).is_none()
+        && session.as_ref().retry_buffer_truncated()
 }
 
 /// In a subrequest: takes in the one byte that stands for the held body.

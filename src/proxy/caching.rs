@@ -24,7 +24,7 @@ use crate::usage::Usage;
 
 use super::context::{Body, Context, Spend};
 use super::settle::{Asked, Unsettled};
-use super::{Door, attempt, cancel, serve, subrequest};
+use super::{Door, attempt, cancel, planning, serve, subrequest};
 
 pub use recording::{decide, fill_key, prepare};
 
@@ -233,6 +233,7 @@ async fn give(
     ctx.cache.from = Some(from);
     ctx.cache.source = Some(entry.facts.log_id);
     ctx.cache.usage = entry.usage.map(Usage::from_array);
+    planning::was_answered_by(ctx, &entry.facts.provider, entry.facts.model.as_deref());
     if let Some(caching) = &mut ctx.caching {
         caching.age = Some(entry.age(SystemTime::now()));
     }

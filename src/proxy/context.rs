@@ -65,6 +65,8 @@ pub struct Context {
     pub asked_before: Vec<(Arc<Mounted>, u32)>,
     /// What came back.
     pub answer: Answer,
+    /// Length of the body that the client sent, where it is held: others may go to providers.
+    pub received: Option<u64>,
     /// Time spent reading a body that is held: the client's, not the gateway's.
     pub reading: Duration,
     /// When an answer of the gateway's own was written.
@@ -152,6 +154,10 @@ pub struct Attempt {
     pub earlier: u32,
     /// Tries at the target, this one included: what `retry` counts.
     pub tries: u32,
+    /// Connections to this target that had been kept and turned out to be closed.
+    pub stale: u32,
+    /// When this target was first tried.
+    pub target_began: Option<Instant>,
     /// How long to wait before this one.
     pub wait: Duration,
     /// When the first began.
@@ -186,6 +192,8 @@ impl Default for Attempt {
             count: 0,
             earlier: 0,
             tries: 1,
+            stale: 0,
+            target_began: None,
             wait: Duration::ZERO,
             began: None,
             started: None,
@@ -246,6 +254,7 @@ impl Context {
             tried: Vec::new(),
             asked_before: Vec::new(),
             answer: Answer::default(),
+            received: None,
             reading: Duration::ZERO,
             answered: None,
             failure: None,
@@ -299,6 +308,7 @@ impl Context {
         twin.route = self.route.clone();
         twin.planned = self.planned.clone();
         twin.reading = self.reading;
+        twin.received = self.received;
         twin.client_version = self.client_version;
         twin.cache = self.cache.clone();
         twin.body = Body::Held {
@@ -365,6 +375,7 @@ impl Context {
         next.tried = std::mem::take(&mut self.tried);
         next.asked_before = std::mem::take(&mut self.asked_before);
         next.reading = self.reading;
+        next.received = self.received;
         next.client_version = self.client_version;
         next.attempt.count = self.attempt.count;
         next.attempt.earlier = self.attempt.count;
@@ -424,7 +435,10 @@ impl Context {
 
 impl Drop for Context {
     fn drop(&mut self) {
-        if self.unsettled.is_none() || steps::hand_back_cancelled(self) || !hedge::is_last(self) {
+        if self.unsettled.is_none()
+            || steps::hand_back_cancelled(self)
+            || !hedge::is_last(self, true)
+        {
             return;
         }
         if let Some(unsettled) = self.unsettled.take() {

@@ -21,8 +21,8 @@ use super::{Door, again, blame, caching, hedge};
 
 /// Connections tried per request at most, each to another address of the provider's name.
 const MAX_CONNECTIONS: u32 = 3;
-/// Tries per request when connections turn out to be closed.
-const MAX_TRIES: u32 = 3;
+/// Connections per target that may turn out to be closed and are replaced at once.
+const MAX_STALE: u32 = 2;
 /// How long, and how much, a client that is refused early may go on sending, so that it can
 /// read the refusal instead of a reset (RFC 9112, 9.6).
 const LINGER: Duration = Duration::from_secs(2);
@@ -32,15 +32,21 @@ const DRAINED: u64 = 256 << 10;
 /// How long a reset waits for what is queued before it: h2 drops that otherwise, and so does TCP.
 const BEFORE_RESET: Duration = Duration::from_millis(50);
 
-/// Nobody to connect to: the name may resolve at another try.
+/// Nobody to connect to, or no token to go with: the name may resolve at another try, and another
+/// key or target may do.
 pub fn has_no_peer(
     door: &Door,
     session: &Session,
     ctx: &mut Context,
     failure: Failure,
 ) -> Box<Error> {
-    let unresolved = failure.kind == Kind::UpstreamUnreachable;
-    match unresolved && again::is_worth_it(door, session, ctx, Cause::Connect, None) {
+    let cause = match failure.kind {
+        Kind::UpstreamUnreachable | Kind::UpstreamForbidden => Cause::Connect,
+        Kind::UpstreamTimeout => Cause::Timeout,
+        Kind::Credential => Cause::Credential,
+        _ => return ctx.fail(failure),
+    };
+    match again::is_worth_it(door, session, ctx, cause, None) {
         true => again::again(),
         false => ctx.fail(failure),
     }
@@ -85,7 +91,8 @@ pub fn broke(
     let unanswered = ctx.answer.head.is_none() && !has_begun(session) && ctx.failure.is_none();
     let again = if !unanswered || error.esource() != &ErrorSource::Upstream {
         false
-    } else if error.retry() && ctx.attempt.count < MAX_TRIES && !again::is_overdue(ctx) {
+    } else if error.retry() && ctx.attempt.stale < MAX_STALE && !again::is_overdue(ctx) {
+        ctx.attempt.stale += 1;
         again::can_be_sent_again(session, ctx)
     } else {
         let cause = again::cause(&error, ctx);
@@ -142,7 +149,7 @@ pub async fn give_up(
         .take()
         .unwrap_or_else(|| classify(error, begun, ctx));
     let kind = failure.kind;
-    if !begun && !hedge::is_last(ctx) {
+    if !begun && !hedge::is_last(ctx, kind == Kind::ClientGone) {
         return nothing;
     }
     // The connection ends with this answer, and the client is to know.

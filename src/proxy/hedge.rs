@@ -89,14 +89,19 @@ impl Racer {
 
 /// What the target's hedge says, where this request may be hedged: its body is held, another
 /// target is left, and nobody else waits for its answer.
-fn hedge(door: &Door, ctx: &Context) -> Option<Duration> {
+fn hedge(door: &Door, session: &Session, ctx: &mut Context) -> Option<Duration> {
+    if ctx.is_subrequest || caching::is_leading(ctx) {
+        return None;
+    }
+    // It is asked for certain now: who is left alone does not come first.
+    planning::put_well_first(door, session, ctx);
     let planned = ctx
         .planned
         .as_ref()
         .filter(|planned| planned.has_another())?;
     let hedge = planned.plan.hedge.as_ref()?;
     let held = matches!(ctx.body, Body::Held { .. });
-    if ctx.is_subrequest || !held || caching::is_leading(ctx) {
+    if !held {
         return None;
     }
     let known = planned
@@ -115,7 +120,7 @@ pub async fn run(
     session: &mut Session,
     ctx: &mut Context,
 ) -> Option<Result<(), Failure>> {
-    let after = hedge(door, ctx)?;
+    let after = hedge(door, session, ctx)?;
     let spawner = session.subrequest_spawner.take()?;
     Some(race(door, session, ctx, &spawner, after).await)
 }
@@ -243,7 +248,8 @@ fn start_second(
         race: Arc::clone(race),
         number: 1,
     });
-    if !planning::next(session, &mut spare) {
+    // A second one that is left alone would only cost.
+    if !planning::next(session, &mut spare) || planning::is_left_alone(door, &spare) {
         spare.racer = None;
         return Ok(None);
     }
@@ -267,28 +273,30 @@ fn is_in_budget(door: &Door, ctx: &Context) -> bool {
 pub fn wins(ctx: &mut Context) -> bool {
     let won = ctx.racer.as_ref().is_none_or(Racer::wins);
     if !won {
-        lose(ctx);
+        lose(ctx, true);
     }
     won
 }
 
-/// It has failed for good. False: the other one is still to be waited for.
-pub fn is_last(ctx: &mut Context) -> bool {
+/// It has failed for good, or (`cancelled`) was ended. False: the other one is still to be waited
+/// for, or has won.
+pub fn is_last(ctx: &mut Context, cancelled: bool) -> bool {
     let last = ctx.racer.as_ref().is_none_or(Racer::is_last);
     if !last {
-        lose(ctx);
+        lose(ctx, cancelled);
     }
     last
 }
 
 /// Leaves its attempts to the one that gives the answer, and settles nothing itself.
-fn lose(ctx: &mut Context) {
+fn lose(ctx: &mut Context, was_waiting: bool) {
     let (Some(racer), unsettled) = (ctx.racer.take(), ctx.unsettled.take()) else {
         return;
     };
     // It took at least so long: otherwise what is slow would never be known to be.
     let began = ctx.attempt.started.unwrap_or(ctx.clock);
-    if let Some(target) = ctx.planned.as_ref().and_then(|planned| planned.known()) {
+    let target = ctx.planned.as_ref().and_then(|planned| planned.known());
+    if let Some(target) = target.filter(|_| was_waiting) {
         target.latencies.record(began.elapsed());
     }
     ctx.leave_provider();
@@ -310,7 +318,9 @@ pub fn settle(door: &Door, ctx: &mut Context) {
     let Some(racer) = ctx.racer.take() else {
         return;
     };
-    ctx.hedged = racer.outcome();
+    let failure = ctx.failure.as_ref();
+    let left = failure.is_some_and(|failure| failure.kind == Kind::ClientGone);
+    ctx.hedged = racer.outcome().filter(|_| !left);
     if let (Some(hedged), Some(planned), Some(gateway)) = (ctx.hedged, &ctx.planned, &ctx.gateway) {
         let metrics = &door.metrics;
         metrics.hedge(&gateway.label, &planned.plan.name, hedged.name());

@@ -45,7 +45,7 @@ fn is_pooled(ctx: &Context) -> bool {
 }
 
 fn is_tried(ctx: &Context, key: usize) -> bool {
-    key >= REMEMBERED || ctx.attempt.keys_tried & (1 << key) != 0
+    key < REMEMBERED && ctx.attempt.keys_tried & (1 << key) != 0
 }
 
 /// What keys are compared by, the better one less: whether it was tried, until when it is better

@@ -14,10 +14,12 @@ use pingora_proxy::Session;
 
 use crate::call::{self, ModelScan};
 use crate::config::schema::{Auth, Format};
+use crate::credential::KeyPlaces;
 use crate::endpoint::Endpoint;
 use crate::error::{Failure, Kind};
 use crate::gateway::{Gateway, Mounted};
-use crate::provider::{Ask, Provider};
+use crate::provider::{Ask, Keyring, Provider};
+use crate::record::Source;
 use crate::routing::known::OfTarget;
 use crate::routing::plan::{DYNAMIC, Plan, Target};
 use crate::routing::strategy::{self, Order};
@@ -43,6 +45,10 @@ pub struct Planned {
     pub tried: usize,
     /// The one that is asked now may be.
     has_turn: bool,
+    /// The target as which the request was looked up in the cache: its place.
+    looked_up: usize,
+    /// Those that are left alone have been put last.
+    sorted: bool,
     asked: Asked,
 }
 
@@ -51,6 +57,10 @@ pub struct Planned {
 struct Asked {
     /// The provider that it named: its key is for no other.
     provider: Option<Arc<Mounted>>,
+    /// Where keys stand in calls of the API that it named.
+    keyring: Option<Arc<Keyring>>,
+    /// It brought a key of its own.
+    pays: bool,
     /// The path after the provider, and the raw query.
     path: Box<str>,
     query: Option<Box<str>>,
@@ -76,6 +86,32 @@ impl Planned {
     /// Another one is left to ask.
     pub fn has_another(&self) -> bool {
         self.tried + 1 < self.plan.targets.len()
+    }
+
+    /// The answer is not of the target as which the request was looked up in the cache.
+    pub fn is_fallback(&self) -> bool {
+        self.at() != self.looked_up
+    }
+
+    /// The target that is called so becomes the one that answered, if it is one of these.
+    fn answered(&mut self, provider: &str, model: Option<&str>) -> bool {
+        let is = |target: &Target| {
+            *target.mounted.provider.slug == *provider && Some(&*target.model) == model
+        };
+        let place = self.plan.targets.iter().position(is);
+        let found = place.and_then(|place| self.order.iter().position(|at| at == place));
+        self.tried = found.unwrap_or(self.tried);
+        found.is_some()
+    }
+
+    /// Whether a stored key pays for the target at `place`.
+    fn spends(&self, place: usize) -> bool {
+        let target = self.plan.targets.get(place);
+        target.is_none_or(|target| {
+            let asked = self.asked.provider.as_ref();
+            let own = asked.is_some_and(|asked| Arc::ptr_eq(asked, &target.mounted));
+            !(own && self.asked.pays && target.key.is_none())
+        })
     }
 
     /// The target is not of the provider that the client named, and whose key it may have sent.
@@ -112,7 +148,8 @@ pub fn choose(
         return Ok(Choice::AsNamed);
     };
     let is_compat = endpoint.provider == COMPAT;
-    if !is_compat && (gateway.routes.is_empty() || !may_be_planned(session)) {
+    let held = matches!(ctx.body, Body::Held { .. });
+    if !is_compat && (gateway.routes.is_empty() || !held || !may_be_planned(session)) {
         return Ok(Choice::AsNamed);
     }
     let in_body = in_body(ctx);
@@ -120,7 +157,7 @@ pub fn choose(
         .as_deref()
         .and_then(|model| model.strip_prefix(DYNAMIC));
     let plan = match named {
-        Some(name) => Some(dynamic(&gateway, name, is_compat)?),
+        Some(name) => Some(dynamic(&gateway, name, ctx.provider.as_ref())?),
         None if is_compat => {
             compat(door, session, ctx, &gateway, endpoint, in_body.as_deref())?;
             return Ok(Choice::Chosen);
@@ -149,18 +186,30 @@ fn may_be_planned(session: &Session) -> bool {
     session.req_header().method == http::Method::POST && !attempt::is_websocket(session)
 }
 
-/// The route that a call names itself.
-fn dynamic(gateway: &Gateway, name: &str, is_compat: bool) -> Result<Arc<Plan>, Failure> {
+/// The route that a call names itself. `asked`: the provider whose API is called, on its own path.
+fn dynamic(
+    gateway: &Gateway,
+    name: &str,
+    asked: Option<&Arc<Mounted>>,
+) -> Result<Arc<Plan>, Failure> {
     let plan = gateway.routes.named(name).cloned().ok_or_else(|| {
         Failure::because(
             Kind::UnknownRoute,
-            format!("No route is called `{}`; routes are configured under accounts.<account>.gateways.<gateway>.routes", shown(name)),
+            format!(
+                "No route is called `{}`; routes are configured under accounts.<account>.gateways.<gateway>.routes",
+                shown(name)
+            ),
         )
     })?;
-    let speaks = |target: &Target| target.mounted.provider.format == Format::OpenaiChat;
-    match !is_compat || plan.targets.iter().all(speaks) {
+    let format = asked.map_or(Format::OpenaiChat, |asked| asked.provider.format);
+    let speaks = |target: &Target| target.mounted.provider.format == format;
+    match plan.targets.iter().all(speaks) {
         true => Ok(plan),
-        false => Err(not_translated("A target of this route")),
+        false if asked.is_none() => Err(not_translated("A target of this route")),
+        false => Err(Failure::because(
+            Kind::BadRequest,
+            "The targets of this route speak another format than this path; call it on a path of theirs, or on compat",
+        )),
     }
 }
 
@@ -185,10 +234,8 @@ fn shown(word: &str) -> String {
 fn matching(gateway: &Gateway, ctx: &Context, in_body: Option<&str>) -> Option<Arc<Plan>> {
     let provider = &ctx.provider.as_ref()?.provider.slug;
     let in_path = ctx.route.as_ref().and_then(|route| route.model.as_deref());
-    gateway
-        .routes
-        .matching(provider, in_path.or(in_body)?)
-        .cloned()
+    let model = in_path.map(call::decoded).or(in_body.map(Cow::Borrowed))?;
+    gateway.routes.matching(provider, &model).cloned()
 }
 
 /// A call whose model names its provider: `{provider}/{model}`. It goes on as if the URL had.
@@ -250,9 +297,12 @@ fn begin(
     if endpoint.provider == COMPAT {
         check_compat_path(endpoint)?;
     }
+    let route = ctx.route.as_ref();
     let asked = Asked {
         // Who asks compat for a route by its name has named none.
         provider: ctx.provider.clone(),
+        keyring: route.and_then(|route| route.target.keyring.clone()),
+        pays: route.is_some_and(|route| matches!(route.spend, Spend::AsSent | Spend::Account(_))),
         path: endpoint.path.into(),
         query: endpoint.query.map(Into::into),
     };
@@ -262,16 +312,21 @@ fn begin(
         order,
         tried: 0,
         has_turn: false,
+        looked_up: order.get(0).unwrap_or_default(),
+        sorted: false,
         asked,
     }));
     match ask(session, ctx) {
         Ok(()) => Ok(()),
+        // What is wrong with the request is told, and not hidden by another target.
+        Err(failure) if failure.kind.source() == Source::Client => Err(failure),
         Err(_) if next(session, ctx) => Ok(()),
         Err(failure) => Err(failure),
     }
 }
 
-/// In which order the targets are asked: by the strategy, but those that are left alone last.
+/// In which order the targets are asked, by the strategy. Who is left alone does not count yet: an
+/// answer that the cache has is found all the same.
 fn order(door: &Door, session: &Session, ctx: &Context, plan: &Plan) -> Order {
     let now = Instant::now();
     let Some(gateway) = &ctx.gateway else {
@@ -286,12 +341,12 @@ fn order(door: &Door, session: &Session, ctx: &Context, plan: &Plan) -> Order {
     });
     let candidates = &plan.known(&door.known, &gateway.label).candidates;
     strategy::order(plan.strategy, candidates, session, caching::chance, now)
-        .well_first(|place| blame::cooled_until(door, gateway, plan, place, now))
 }
 
 /// Before an attempt: a target that was left alone is tried with one call first. Where that is
 /// another one's, the next target is asked.
 pub fn take_turn(door: &Door, session: &Session, ctx: &mut Context) {
+    put_well_first(door, session, ctx);
     loop {
         let (Some(planned), Some(gateway)) = (&mut ctx.planned, &ctx.gateway) else {
             return;
@@ -305,6 +360,56 @@ pub fn take_turn(door: &Door, session: &Session, ctx: &mut Context) {
         {
             return;
         }
+    }
+}
+
+/// Before the first attempt: those that are left alone come last.
+pub fn put_well_first(door: &Door, session: &Session, ctx: &mut Context) {
+    let (Some(planned), Some(gateway)) = (&mut ctx.planned, &ctx.gateway) else {
+        return;
+    };
+    if std::mem::replace(&mut planned.sorted, true) {
+        return;
+    }
+    let (now, before) = (Instant::now(), planned.at());
+    let until = |place| {
+        let spends = planned.spends(place);
+        blame::cooled_until(door, gateway, &planned.plan, place, spends, now)
+    };
+    let order = planned.order.well_first(until);
+    planned.order = order;
+    if planned.at() != before && ask(session, ctx).is_err() {
+        next(session, ctx);
+    }
+}
+
+/// Whether the target that is asked is left alone.
+pub fn is_left_alone(door: &Door, ctx: &Context) -> bool {
+    let (Some(planned), Some(gateway)) = (&ctx.planned, &ctx.gateway) else {
+        return false;
+    };
+    let (place, now) = (planned.at(), Instant::now());
+    let spends = planned.spends(place);
+    blame::cooled_until(door, gateway, &planned.plan, place, spends, now).is_some()
+}
+
+/// An answer that was not asked for by this request is of this provider and model.
+pub fn was_answered_by(ctx: &mut Context, provider: &str, named: Option<&str>) {
+    let Some(planned) = ctx.planned.as_mut() else {
+        return;
+    };
+    if !planned.answered(provider, named) {
+        return;
+    }
+    let target = planned.target().map(|target| Arc::clone(&target.mounted));
+    ctx.provider = target.or(ctx.provider.take());
+    if let Some(route) = &mut ctx.route
+        && route.model.is_some()
+    {
+        route.model = named.map(Into::into);
+    }
+    if let Body::Held { model, .. } = &mut ctx.body {
+        *model = named.map(Into::into);
     }
 }
 
@@ -322,7 +427,8 @@ pub fn next(session: &Session, ctx: &mut Context) -> bool {
         }
         match ask(session, ctx) {
             Ok(()) => return true,
-            Err(failure) => log::warn!("a route's target is passed over: {failure}"),
+            // A client can make it so, as often as it likes.
+            Err(failure) => log::debug!("a route's target is passed over: {failure}"),
         }
     }
     if let Some(planned) = &mut ctx.planned {
@@ -371,18 +477,23 @@ fn route_to(
     };
     let foreign = planned.is_foreign();
     let mut route = match foreign || target.key.is_some() {
-        true => stored(provider, &endpoint, target.key.as_deref())?,
+        true => stored(gateway, provider, &endpoint, target.key.as_deref())?,
         false => route(session, ctx, gateway, provider, &endpoint)?,
     };
-    if foreign {
-        withhold_query(&mut route.target.path_and_query, asked);
+    let path = &mut route.target.path_and_query;
+    if foreign && path.contains('?') {
+        *path = crate::credential::without_who_pays(asked.places(), path);
     }
-    put_model(&mut route, &target.model);
+    if let Some(changed) = call::with_model_in_path(path, &target.model) {
+        *path = changed;
+        route.model = Some(target.model.clone());
+    }
     Ok(route)
 }
 
 /// A stored key pays, or nothing, where the provider takes none.
 fn stored(
+    gateway: &Gateway,
     provider: &Provider,
     endpoint: &Endpoint<'_>,
     alias: Option<&str>,
@@ -397,6 +508,7 @@ fn stored(
     let keyring = provider.keyring(&target);
     let spend = match keyring.auth {
         Auth::None => Spend::AsSent,
+        _ if !gateway.anyone_may_spend_stored_keys => return Err(not_permitted(provider)),
         _ => admission::default_key(keyring, alias)?,
     };
     Ok(Route {
@@ -407,15 +519,14 @@ fn stored(
     })
 }
 
-/// The target's model takes the place of the one in the path, where one stands there.
-fn put_model(route: &mut Route, model: &str) {
-    let path = &mut route.target.path_and_query;
-    let Some(found) = call::model_in_path(path) else {
-        return;
-    };
-    let start = found.as_ptr() as usize - path.as_ptr() as usize;
-    path.replace_range(start..start + found.len(), model);
-    route.model = Some(model.into());
+fn not_permitted(provider: &Provider) -> Failure {
+    let slug = &provider.slug;
+    Failure::because(
+        Kind::UnknownKey,
+        format!(
+            "This target is paid with a stored key of {slug}, which this gateway does not permit: bring a key for it on {slug}'s own path; see authentication.anyone_may_spend_stored_keys"
+        ),
+    )
 }
 
 /// `model` takes the place of the one in the held body.
@@ -447,19 +558,24 @@ pub fn withhold(request: &mut RequestHeader, ctx: &Context) {
     let Some(planned) = ctx.planned.as_ref().filter(|planned| planned.is_foreign()) else {
         return;
     };
-    let asked = planned.asked.provider.as_ref();
-    let places = asked.map(|mounted| &mounted.provider.keyring.places);
-    for name in crate::credential::names_who_pays(places, &request.headers) {
+    let asked = &planned.asked;
+    for name in crate::credential::names_who_pays(asked.places(), &request.headers) {
         request.remove_header(&name);
+    }
+    let provider = asked.provider.as_ref().map(|mounted| &mounted.provider);
+    if let Some(header) = provider.and_then(|provider| provider.target_header.as_ref()) {
+        request.remove_header(&header.name);
     }
 }
 
-fn withhold_query(path_and_query: &mut String, asked: &Asked) {
-    let Some(mounted) = &asked.provider else {
-        return;
-    };
-    let places = &mounted.provider.keyring.places;
-    if let Cow::Owned(without) = places.without_keys(path_and_query) {
-        *path_and_query = without;
+impl Asked {
+    /// Where the client's key may stand.
+    fn places(&self) -> Option<&KeyPlaces> {
+        let provider = self
+            .provider
+            .as_ref()
+            .map(|mounted| &mounted.provider.keyring);
+        let keyring = self.keyring.as_ref().or(provider)?;
+        Some(&keyring.places)
     }
 }

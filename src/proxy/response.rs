@@ -64,7 +64,7 @@ pub fn head_arrived(
         }
     }
     let goes_on = match status {
-        400.. => hedge::is_last(ctx),
+        400.. => hedge::is_last(ctx, false),
         _ => hedge::wins(ctx),
     };
     if !goes_on {

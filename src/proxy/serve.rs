@@ -19,8 +19,8 @@ use crate::record::Source;
 use crate::wire::Framing;
 
 use super::context::Context;
-use super::failure;
 use super::response::{ERROR_SOURCE, own_headers};
+use super::{failure, planning};
 
 /// What of an answer's head was for its first reader only: cookies, the ids of its request,
 /// what was left of its quota, and how it was carried.
@@ -77,6 +77,7 @@ pub fn head_for_others(response: &ResponseHeader, kept: bool) -> Head {
     Head {
         status: response.status.as_u16(),
         headers,
+        answerer: None,
     }
 }
 
@@ -136,6 +137,9 @@ pub async fn live(
 ) -> Result<(), Failure> {
     let head = reader.head().ok_or_else(|| Failure::new(Kind::Internal))?;
     ctx.cache.source = None;
+    if let Some((provider, model)) = &head.answerer {
+        planning::was_answered_by(ctx, provider, model.as_deref());
+    }
     begin(session, ctx, head.status, &head.headers, None).await?;
     loop {
         let next = tokio::select! {

@@ -98,6 +98,7 @@ pub(crate) mod tests {
             streamed: false,
             failure: None,
             route: None,
+            target: 0,
             step: 0,
             hedged: None,
             attempts: 1,

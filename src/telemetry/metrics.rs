@@ -302,7 +302,7 @@ impl Metrics {
 
     fn observe_route(&self, record: &RequestRecord) {
         if let Some(route) = &record.route {
-            let labels = [record.gateway_label(), route, &record.step.to_string()];
+            let labels = [record.gateway_label(), route, &record.target.to_string()];
             self.routes.requests.with_label_values(&labels).inc();
         }
     }

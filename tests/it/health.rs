@@ -60,7 +60,7 @@ impl Fleet {
 fn ask_for(route: &str) -> Request {
     let body =
         format!(r#"{{"model":"dynamic/{route}","messages":[{{"role":"user","content":"u"}}]}}"#);
-    Request::post(ROUTE, body).header("content-type", "application/json")
+    Request::post(ROUTE, body)
 }
 
 fn from(answer: &Response) -> String {
@@ -256,7 +256,7 @@ async fn a_conversation_stays_with_its_target() {
         let mut homes = Vec::new();
         for turn in 0..3 {
             let body = format!(r#"{{"model":"dynamic/r","messages":[{turns}]}}"#);
-            let request = Request::post(ROUTE, body).header("content-type", "application/json");
+            let request = Request::post(ROUTE, body);
             homes.push(from(&request.send(&fleet.gateway).await));
             turns += &format!(r#",{{"role":"assistant","content":"{turn}"}}"#);
         }
@@ -280,7 +280,7 @@ async fn pool(upstream: &Upstream, gateway: &str) -> Gateway {
 
 fn chat() -> Request {
     let body = r#"{"model":"gpt-5-mini","messages":[]}"#;
-    Request::post(crate::support::conf::CHAT, body).header("content-type", "application/json")
+    Request::post(crate::support::conf::CHAT, body)
 }
 
 fn keys(upstream: &Upstream) -> Vec<String> {
@@ -365,7 +365,7 @@ async fn a_limit_of_one_model_is_no_limit_of_the_others() {
     let limited = keys(&upstream)[0].clone();
     for _ in 0..40 {
         let other = Request::post(crate::support::conf::CHAT, r#"{"model":"other"}"#);
-        let other = other.header("content-type", "application/json");
+        let other = other;
         assert_eq!(other.send(&gateway).await.status, 200);
     }
     assert!(keys(&upstream)[2..].contains(&limited));
@@ -404,7 +404,7 @@ async fn a_cache_hit_does_not_take_the_turn_of_the_call_that_looks() {
     };
     let other = |text: &str| {
         let body = format!(r#"{{"model":"dynamic/r","messages":[],"n":"{text}"}}"#);
-        Request::post(ROUTE, body).header("content-type", "application/json")
+        Request::post(ROUTE, body)
     };
     let answer = |from: &str| Answer::json(&format!(r#"{{"from":"{from}","choices":[]}}"#));
     a.always(answer("a"));
@@ -418,4 +418,44 @@ async fn a_cache_hit_does_not_take_the_turn_of_the_call_that_looks() {
     let hit = other("kept").send(&fleet.gateway).await;
     assert_eq!(hit.header("cf-aig-cache-status"), Some("HIT"));
     assert_eq!(from(&other("2").send(&fleet.gateway).await), "a");
+}
+
+/// The route over openai and groq, with stored keys for both.
+async fn two_providers(says: &str) -> (Upstream, Upstream, Gateway) {
+    let (openai, groq) = (Upstream::h1().await, Upstream::h1().await);
+    openai.always(Answer::json(r#"{"from":"openai"}"#));
+    groq.always(Answer::json(r#"{"from":"groq"}"#));
+    let key = |key: &str| format!("keys: [ {{ alias: default, value: {key} }} ]");
+    let yaml = format!(
+        "providers:\n{}{}accounts: {{ default: {{ gateways: {{ default: {{ {says} \
+         authentication: {{ anyone_may_spend_stored_keys: true }}, routes: {{ r: {{ \
+         match: {{ provider: openai, model: gpt-5-mini }}, targets: [ \
+         {{ provider: openai, model: gpt-5-mini }}, {{ provider: groq, model: llama }} ] }} }} }} }} }} }}\n",
+        entry(&openai, "openai", "/v1", &key("sk-openai")),
+        entry(&groq, "groq", "/v1", &key("sk-groq")),
+    );
+    let gateway = Gateway::start(&yaml).await;
+    (openai, groq, gateway)
+}
+
+#[tokio::test]
+async fn a_clients_own_haste_is_nobodys_fault() {
+    let (openai, _groq, gateway) = two_providers("health: { failures: 2, open_for: 1m }, ").await;
+    openai.always(Answer::json(r#"{"from":"openai"}"#).late(Duration::from_millis(100)));
+    for _ in 0..4 {
+        let hasty = chat().header("cf-aig-request-timeout", "1");
+        assert_eq!(from(&hasty.send(&gateway).await), "groq");
+    }
+    assert_eq!(from(&chat().send(&gateway).await), "openai");
+}
+
+#[tokio::test]
+async fn a_limit_of_the_stored_key_is_none_of_a_clients_own() {
+    let (openai, groq, gateway) = two_providers("").await;
+    openai.script(Answer::new(429).header("retry-after", "60"));
+    assert_eq!(from(&chat().send(&gateway).await), "groq");
+    let own = chat().header("authorization", "Bearer own");
+    assert_eq!(from(&own.send(&gateway).await), "openai");
+    assert_eq!(from(&chat().send(&gateway).await), "groq");
+    assert_eq!(keys(&groq), ["groq", "groq"]);
 }

@@ -73,7 +73,7 @@ impl Pair {
 
 fn chat() -> Request {
     let body = r#"{"model":"dynamic/r","messages":[]}"#;
-    Request::post(PATH, body).header("content-type", "application/json")
+    Request::post(PATH, body)
 }
 
 const ALWAYS: &str = "after: 200ms, budget: 100%";
@@ -215,7 +215,7 @@ async fn large_bodies_reach_both_whole() {
         pair.a.script(Reply::Silence);
         pair.b.script(Reply::Digest);
         let content = body::json_of_size("dynamic/r", size);
-        let request = Request::post(PATH, &content).header("content-type", "application/json");
+        let request = Request::post(PATH, &content);
         let answer = request.over(protocol).send(&pair.gateway).await;
         let text = String::from_utf8(content).unwrap();
         let of = |model: &str| Digest::of(text.replacen("dynamic/r", model, 1).as_bytes());
@@ -285,4 +285,20 @@ async fn an_answer_that_is_recorded_is_asked_for_once() {
     pair.a.script(late);
     assert_eq!(pair.ask().await.text(), r#"{"from":"a"}"#);
     pair.b.untouched();
+}
+
+#[tokio::test]
+async fn who_is_left_alone_is_not_asked_as_the_second() {
+    let pair = Pair::start(
+        "after: 100ms, budget: 100%",
+        "health: { failures: 1, open_for: 1m },",
+    )
+    .await;
+    pair.a
+        .always(Answer::json(r#"{"from":"a"}"#).late(Duration::from_millis(400)));
+    pair.b.always(Answer::new(503));
+    for _ in 0..4 {
+        assert_eq!(pair.ask().await.text(), r#"{"from":"a"}"#);
+    }
+    pair.b.received(1).await;
 }

@@ -2,10 +2,11 @@
 
 use std::time::Duration;
 
+use crate::support::client::Told;
 use crate::support::conf::{CHAT, entry};
 use crate::support::upstream::{End, Received};
 use crate::support::{
-    Answer, Digest, Gateway, Protocol, Reply, Request, Response, Upstream, body, ports,
+    Answer, Digest, Gate, Gateway, Protocol, Reply, Request, Response, Upstream, body, ports,
 };
 
 const COMPAT: &str = "/v1/default/default/compat/chat/completions";
@@ -56,7 +57,7 @@ async fn gateway(openai: &Upstream, groq: &Upstream, version: &str, says: &str) 
 
 fn chat(path: &str, model: &str) -> Request {
     let body = format!(r#"{{ "messages" : [], "model":"{model}", "temperature": 1.0 }}"#);
-    Request::post(path, body).header("content-type", "application/json")
+    Request::post(path, body)
 }
 
 fn named(received: &Received) -> String {
@@ -243,7 +244,7 @@ async fn compat_takes_the_provider_from_the_model() {
             "only chat/completions",
         ),
     ] {
-        let request = Request::post(path, body).header("content-type", "application/json");
+        let request = Request::post(path, body);
         let answer = request.send(&pair.gateway).await;
         assert_eq!(answer.status, status, "{body}");
         assert!(answer.text().contains(says), "{body}: {}", answer.text());
@@ -274,7 +275,7 @@ async fn every_cause_that_another_target_may_mend_moves_on_and_others_do_not() {
             pair.openai.script(fault);
             pair.groq.script(Reply::Digest);
             let protocol = [Protocol::H1, Protocol::H2][number % 2];
-            let request = Request::post(CHAT, &content).header("content-type", "application/json");
+            let request = Request::post(CHAT, &content);
             // A key of its own: a stored one would be left alone.
             let request = request.header("authorization", "Bearer own");
             let answer = request.over(protocol).send(&pair.gateway).await;
@@ -355,7 +356,7 @@ async fn a_target_that_cannot_be_reached_or_is_late_is_left_for_the_next() {
         assert!(line.contains(tried), "{line}");
     }
     // Nobody is left: our own word, with what the last one did.
-    groq.script(Reply::Reset);
+    groq.always(Reply::Reset);
     let answer = chat(path, "dynamic/r").send(&gateway).await;
     assert_eq!(
         (answer.status, answer.header("cf-aig-step")),
@@ -414,7 +415,7 @@ async fn the_model_in_a_path_is_changed_there() {
     one.always(Answer::new(503));
     let path = "/v1/default/default/google-ai-studio/v1beta/models/gemini-3-pro:generateContent?key=own&alt=sse";
     let body = r#"{"contents":[],"model":"not this"}"#;
-    let request = Request::post(path, body).header("content-type", "application/json");
+    let request = Request::post(path, body);
     let answer = request.send(&gateway).await;
     assert_eq!(
         (answer.status, answer.header("cf-aig-step")),
@@ -510,4 +511,294 @@ async fn a_target_has_its_own_bounds_of_time() {
         let answer = chat(CHAT, "other").send(&gateway).await;
         assert_eq!((answer.status, &*answer.text()), (200, "{}"), "{bounds}");
     }
+}
+
+const GROQ: &str = "/v1/default/default/groq/chat/completions";
+
+#[tokio::test]
+async fn a_stored_key_is_spent_only_where_the_gateway_permits_it() {
+    let (openai, groq) = (Upstream::h1().await, Upstream::h1().await);
+    let keys = |key: &str| format!("keys: [ {{ alias: default, value: {key} }} ]");
+    let yaml = format!(
+        "providers:\n{}{}accounts: {{ default: {{ gateways: {{ default: {{ routes: {{ r: {{ \
+         match: {{ provider: openai, model: m }}, targets: [ {{ provider: openai, model: n }} ] }} }} }} }} }} }}\n",
+        entry(&openai, "openai", "/v1", &keys("sk-openai")),
+        entry(&groq, "groq", "/v1", &keys("sk-groq")),
+    );
+    let gateway = Gateway::start(&yaml).await;
+    for path in [COMPAT, GROQ] {
+        let request = chat(path, "dynamic/r").header("authorization", "Bearer own");
+        let answer = request.send(&gateway).await;
+        assert_eq!(answer.status, 400, "{path}");
+        assert!(
+            answer.text().contains("does not permit"),
+            "{}",
+            answer.text()
+        );
+    }
+    openai.untouched();
+    // The client's own key pays on the provider's own path; without one nothing does.
+    openai.always(Answer::json("{}"));
+    let own = chat(CHAT, "dynamic/r").header("authorization", "Bearer own");
+    assert_eq!(own.send(&gateway).await.status, 200);
+    assert_eq!(chat(CHAT, "m").send(&gateway).await.status, 200);
+    let seen = openai.received(2).await;
+    assert_eq!(seen[0].all("authorization"), ["Bearer own"]);
+    assert_eq!(seen[1].all("authorization"), [""; 0]);
+}
+
+#[tokio::test]
+async fn a_body_that_another_model_makes_shorter_or_longer_arrives_whole() {
+    let pair = Pair::start("timeouts: { idle: 5s }").await;
+    for protocol in [Protocol::H1, Protocol::H2] {
+        for size in [65_535, 65_536, 65_537, 65_543, 65_544] {
+            pair.openai.script(Reply::Digest);
+            let content = body::json_of_size("openai/gpt-5", size);
+            let sent = String::from_utf8(content).unwrap();
+            let request = Request::post(COMPAT, &sent);
+            let answer = request
+                .told(Told::Open)
+                .over(protocol)
+                .send(&pair.gateway)
+                .await;
+            let changed = sent.replacen("openai/gpt-5", "gpt-5", 1);
+            assert_eq!(
+                answer.text(),
+                Digest::of(changed.as_bytes()).json(),
+                "{size}"
+            );
+        }
+    }
+    let line = pair.gateway.logged("bytes_in=65535").await;
+    assert!(line.contains("model=gpt-5"), "{line}");
+}
+
+#[tokio::test]
+async fn an_answer_that_is_not_asked_for_says_who_gave_it() {
+    let chat_of = |id: &str| {
+        Answer::json(&format!(
+            r#"{{"id":"{id}","object":"chat.completion","choices":[]}}"#
+        ))
+    };
+    let told = |answer: &Response| {
+        [
+            "cf-aig-provider",
+            "cf-aig-model",
+            "cf-aig-step",
+            "cf-aig-cache-status",
+        ]
+        .map(|name| answer.header(name).unwrap_or_default().to_owned())
+    };
+    let pair = Pair::start("cache: { ttl: 5m, store_fallback: true }").await;
+    pair.openai.script(Answer::new(500));
+    pair.groq.script(chat_of("1"));
+    pair.ask("gpt-5-mini").await;
+    crate::cache::stored(&pair.gateway).await;
+    let hit = pair.ask("gpt-5-mini").await;
+    assert_eq!(told(&hit), ["groq", "llama-3.3-70b-versatile", "1", "HIT"]);
+    let line = pair.gateway.logged("cache=hit").await;
+    assert!(
+        line.contains("provider=groq") && line.contains("step=1"),
+        "{line}"
+    );
+    // Who waits for one that falls back.
+    let pair = Pair::start("cache: { ttl: 5m }").await;
+    let gate = Gate::new();
+    pair.openai.script(Answer::new(500).after(&gate));
+    pair.groq
+        .script(chat_of("2").late(Duration::from_millis(300)));
+    let address = pair.gateway.public();
+    let ask = || tokio::spawn(async move { chat(CHAT, "gpt-5-mini").send(address).await });
+    let first = ask();
+    pair.openai.reached(1).await;
+    let second = ask();
+    tokio::time::sleep(Duration::from_millis(300)).await;
+    gate.open();
+    let (first, second) = (first.await.unwrap(), second.await.unwrap());
+    assert_eq!(told(&first)[..3], ["groq", "llama-3.3-70b-versatile", "1"]);
+    assert_eq!(
+        told(&second),
+        ["groq", "llama-3.3-70b-versatile", "1", "HIT"]
+    );
+    pair.groq.received(1).await;
+}
+
+#[tokio::test]
+async fn what_is_cached_is_found_while_its_target_is_left_alone() {
+    let pair = Pair::start("health: { failures: 1, open_for: 1m }, cache: { ttl: 5m }").await;
+    pair.openai.script(Answer::json(
+        r#"{"id":"1","object":"chat.completion","choices":[]}"#,
+    ));
+    pair.ask("gpt-5-mini").await;
+    crate::cache::stored(&pair.gateway).await;
+    pair.openai.script(Answer::new(503));
+    let other = Request::post(CHAT, r#"{"model":"gpt-5-mini","n":1}"#);
+    let other = other.send(&pair.gateway).await;
+    assert_eq!(other.header("cf-aig-step"), Some("1"));
+    let again = pair.ask("gpt-5-mini").await;
+    assert_eq!(again.header("cf-aig-cache-status"), Some("HIT"));
+    assert_eq!(again.header("cf-aig-step"), Some("0"));
+    // What is not cached goes to the other one at once.
+    let third = Request::post(CHAT, r#"{"model":"gpt-5-mini","n":2}"#);
+    let third = third.send(&pair.gateway).await;
+    assert_eq!(third.header("cf-aig-step"), Some("1"));
+    pair.openai.received(2).await;
+}
+
+#[tokio::test]
+async fn a_key_of_the_clients_own_for_the_cache_is_not_for_other_models() {
+    let (openai, groq) = (Upstream::h1().await, Upstream::h1().await);
+    let route = "match: { provider: openai, model: a }, targets: [ { provider: openai, model: a }, { provider: openai, model: b } ]";
+    let says = format!("cache: {{ ttl: 5m }}, routes: {{ r: {{ {route} }} }}");
+    let gateway = gateway(&openai, &groq, "http: h1", &says).await;
+    let answer = |id: &str| {
+        Answer::json(&format!(
+            r#"{{"id":"{id}","object":"chat.completion","choices":[]}}"#
+        ))
+    };
+    openai.script(Answer::new(500));
+    openai.script(answer("of-b"));
+    openai.script(answer("of-a"));
+    let ask = || chat(CHAT, "a").header("cf-aig-cache-key", "k");
+    assert!(ask().send(&gateway).await.text().contains("of-b"));
+    crate::cache::stored(&gateway).await;
+    assert!(ask().send(&gateway).await.text().contains("of-a"));
+    crate::cache::stored(&gateway).await;
+    let hit = ask().send(&gateway).await;
+    assert_eq!(hit.header("cf-aig-cache-status"), Some("HIT"));
+    assert!(hit.text().contains("of-a"));
+}
+
+#[tokio::test]
+async fn signed_urls_and_accounts_are_withheld_and_models_in_paths_are_decoded() {
+    let (bedrock, other) = (Upstream::h1().await, Upstream::h1().await);
+    bedrock.always(Answer::new(503));
+    other.always(Answer::json("{}"));
+    let route = |model: &str| {
+        format!(
+            "{{ match: {{ provider: aws-bedrock, model: \"{model}\" }}, targets: [ \
+             {{ provider: aws-bedrock, model: \"{model}\" }}, {{ provider: custom-b, model: \"a b/c\" }} ] }}"
+        )
+    };
+    let yaml = format!(
+        "providers:\n{}{}accounts: {{ default: {{ gateways: {{ default: {{ health: {{ failures: 1000 }}, \
+         routes: {{ r: {}, s: {} }} }} }} }} }}\n",
+        entry(&bedrock, "aws-bedrock", "", ""),
+        entry(&other, "custom-b", "", "format: bedrock, auth: none"),
+        route("m"),
+        route("c-v1:0"),
+    );
+    let gateway = Gateway::start(&yaml).await;
+    let path = |model: &str| {
+        format!("/v1/default/default/aws-bedrock/bedrock-runtime/us-east-1/model/{model}/converse")
+    };
+    let signed = "?X-Amz-Credential=AKIA&X-Amz-Security-Token=SESSION&X-Amz-Signature=SIG&kept=1";
+    let request = Request::post(&(path("m") + signed), "{}").header("chatgpt-account-id", "acc");
+    assert_eq!(
+        request.send(&gateway).await.header("cf-aig-step"),
+        Some("1")
+    );
+    let seen = other.received(1).await.remove(0);
+    assert!(
+        seen.target.ends_with("/model/a%20b%2Fc/converse?kept=1"),
+        "{}",
+        seen.target
+    );
+    assert_eq!(seen.header("chatgpt-account-id"), None);
+    let encoded = Request::post(&path("c-v1%3A0"), "{}");
+    assert_eq!(
+        encoded.send(&gateway).await.header("cf-aig-step"),
+        Some("1")
+    );
+    // Uploads take no route.
+    let upload = Request::new("POST", &path("m"))
+        .body(vec![b'x'; 100_000])
+        .send(&gateway)
+        .await;
+    assert_eq!(
+        (upload.status, upload.header("cf-aig-step")),
+        (503, Some("0"))
+    );
+    other.received(2).await;
+}
+
+#[tokio::test]
+async fn a_route_is_not_asked_for_on_a_path_of_another_format() {
+    let pair = Pair::start("").await;
+    let path = "/v1/default/default/anthropic/v1/messages";
+    let answer = chat(path, "dynamic/support").send(&pair.gateway).await;
+    assert_eq!(answer.status, 400);
+    assert!(
+        answer.text().contains("another format"),
+        "{}",
+        answer.text()
+    );
+    let secret = chat(&format!("{COMPAT}?key=SECRET&kept=1"), "dynamic/support");
+    assert_eq!(secret.send(&pair.gateway).await.status, 200);
+    let seen = pair.openai.only().await;
+    assert_eq!(seen.target, "/v1/chat/completions?kept=1");
+}
+
+#[tokio::test]
+async fn a_targets_total_bounds_that_target() {
+    let (openai, groq) = (Upstream::h1().await, Upstream::h1().await);
+    let says = |first: &str, second: &str| {
+        format!(
+            "routes: {{ r: {{ targets: [ {{ provider: openai, model: a, {first} }}, \
+             {{ provider: groq, model: b, {second} }} ] }} }}"
+        )
+    };
+    for (first, second) in [
+        ("total: 400ms", "total: 10s"),
+        ("first_byte: 700ms", "total: 500ms"),
+    ] {
+        let gateway = gateway(&openai, &groq, "http: h1", &says(first, second)).await;
+        openai.always(Reply::Silence);
+        groq.always(Answer::json("{}"));
+        let answer = chat(COMPAT, "dynamic/r").send(&gateway).await;
+        assert_eq!(
+            (answer.status, answer.header("cf-aig-step")),
+            (200, Some("1")),
+            "{first}"
+        );
+    }
+}
+
+#[tokio::test]
+async fn a_key_that_no_token_comes_for_is_left_for_the_next_target() {
+    let (vertex, other) = (Upstream::h1().await, Upstream::h1().await);
+    other.always(Answer::json("{}"));
+    let refusing = ports::refusing();
+    let account = crate::examples::dummy("vertex");
+    let yaml = format!(
+        "providers:\n  google-vertex-ai: {{ connect_to: \"{}\", token_connect_to: \"127.0.0.1:{}\", allow_insecure: true, \
+         keys: [ {{ value: '{account}' }} ] }}\n{}accounts: {{ default: {{ gateways: {{ default: {{ {SPENDS}, routes: {{ r: {{ \
+         match: {{ provider: google-vertex-ai, model: g }}, targets: [ {{ provider: google-vertex-ai, model: g }}, \
+         {{ provider: custom-b, model: h }} ] }} }} }} }} }} }}\n",
+        vertex.address(),
+        refusing.number(),
+        entry(
+            &other,
+            "custom-b",
+            "",
+            "format: gemini-generate, auth: none"
+        ),
+    );
+    let gateway = Gateway::start(&yaml).await;
+    let path = "/v1/default/default/google-vertex-ai/v1/projects/p/locations/europe-west4/publishers/google/models/g:generateContent";
+    let request = Request::post(path, "{}");
+    let answer = request.header("tollgate-trace", "1").send(&gateway).await;
+    assert_eq!(
+        (answer.status, answer.header("cf-aig-step")),
+        (200, Some("1")),
+        "{}",
+        answer.text()
+    );
+    assert!(
+        answer
+            .header("tollgate-trace")
+            .unwrap()
+            .starts_with("google-vertex-ai/g:credential:")
+    );
+    vertex.untouched();
 }

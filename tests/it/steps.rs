@@ -52,7 +52,7 @@ impl Three {
 }
 
 fn universal(steps: &Value) -> Request {
-    Request::post(UNIVERSAL, steps.to_string()).header("content-type", "application/json")
+    Request::post(UNIVERSAL, steps.to_string())
 }
 
 fn step(provider: &str, endpoint: &str, headers: Value, query: Value) -> Value {
@@ -335,10 +335,7 @@ async fn each_step_meets_the_cache_on_its_own_terms() {
         &format!("{UNIVERSAL}/groq/chat/completions"),
         r#"{"model":"llama"}"#,
     );
-    let native = native
-        .header("content-type", "application/json")
-        .send(&three.gateway)
-        .await;
+    let native = native.send(&three.gateway).await;
     assert_eq!(
         (native.header("cf-aig-cache-status"), native.text()),
         (Some("HIT"), first.text())
@@ -421,4 +418,52 @@ async fn a_step_may_be_a_route() {
     assert_eq!(answer.header("cf-aig-model"), Some("b"));
     three.groq.received(2).await;
     three.openai.untouched();
+}
+
+#[tokio::test]
+async fn a_kept_connection_that_has_closed_is_replaced_after_any_number_of_steps() {
+    for failing in [0, 2, 4] {
+        let three = Three::start("").await;
+        three.openai.always(Answer::new(500));
+        let mut steps = vec![openai(); failing];
+        steps.push(groq());
+        // Which of the gateway's threads has kept one is chance: a new one is not replaced.
+        let mut replaced = false;
+        for _ in 0..30 {
+            let path = "/v1/default/default/groq/chat/completions";
+            let native = Request::post(path, "{}").send(&three.gateway).await;
+            assert_eq!(native.status, 200);
+            tokio::time::sleep(Duration::from_millis(30)).await;
+            three.groq.script(Reply::Close);
+            replaced = three.ask(&json!(steps)).await.status == 200;
+            if replaced {
+                break;
+            }
+        }
+        assert!(replaced, "{failing}: {}", three.gateway.log());
+    }
+}
+
+#[tokio::test]
+async fn a_route_in_a_later_step_counts_by_its_own_target() {
+    let three = Three::start(
+        "authentication: { anyone_may_spend_stored_keys: true }, \
+         routes: { r: { targets: [ { provider: groq, model: a } ] } }",
+    )
+    .await;
+    three.openai.script(Answer::new(500));
+    let compat = step(
+        "compat",
+        "chat/completions",
+        json!({}),
+        json!({ "model": "dynamic/r" }),
+    );
+    let answer = three.ask(&json!([openai(), compat])).await;
+    assert_eq!(
+        (answer.status, answer.header("cf-aig-step")),
+        (200, Some("1"))
+    );
+    let metrics = three.gateway.metrics().await;
+    let first = [("route", "r"), ("step", "0")];
+    assert_eq!(metrics.sum("tollgate_route_requests_total", &first), 1.0);
 }

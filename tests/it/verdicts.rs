@@ -83,7 +83,6 @@ async fn gateway(a: &str, b: &Upstream, version: &str) -> Gateway {
 
 fn ask(content: &[u8], number: usize) -> Request {
     Request::post(PATH, content)
-        .header("content-type", "application/json")
         .header("tollgate-trace", "1")
         .over([Protocol::H1, Protocol::H2][number % 2])
 }

@@ -31,6 +31,7 @@ fn head() -> Head {
     Head {
         status: 200,
         headers: Vec::new(),
+        answerer: None,
     }
 }
 

@@ -133,11 +133,9 @@ fn record(
         process: ctx.snapshot.limits.max_buffered,
     };
     let made = keep.then(|| made(session, ctx)).flatten();
-    let recording = lead.open(
-        serve::head_for_others(response, keep),
-        bounds,
-        door.memory.reserve_nothing(),
-    );
+    let mut head = serve::head_for_others(response, keep);
+    head.answerer = answerer(ctx);
+    let recording = lead.open(head, bounds, door.memory.reserve_nothing());
     let desk = session.cache.cache_key().extensions.get::<Arc<Desk>>();
     let Some(desk) = desk else {
         return Ok(uncacheable());
@@ -154,16 +152,23 @@ fn record(
     Ok(RespCacheable::Cacheable(meta))
 }
 
+fn is_fallback(ctx: &Context) -> bool {
+    let planned = ctx.planned.as_ref();
+    planned.is_some_and(|planned| planned.is_fallback())
+}
+
+/// Who answers in the place of the target that was asked for.
+fn answerer(ctx: &Context) -> Option<(Box<str>, Option<Box<str>>)> {
+    let provider = ctx.provider.as_ref().filter(|_| is_fallback(ctx))?;
+    Some((provider.provider.slug.clone(), ctx.model().map(Into::into)))
+}
+
 /// The keys under which the answer is stored. A fallback's is another model's: it is stored under
 /// its own target's key, and under that of the one that was asked for only where the gateway says
 /// so.
 fn keys(session: &Session, ctx: &Context) -> Option<(Key, Option<Key>)> {
     let asked = ctx.caching.as_ref()?.key;
-    if ctx
-        .planned
-        .as_ref()
-        .is_none_or(|planned| planned.tried == 0)
-    {
+    if !is_fallback(ctx) {
         return Some((asked, None));
     }
     let own = request_key::of_fallback(session, ctx);

@@ -64,7 +64,13 @@ pub fn of(
     let provider = &ctx.provider.as_ref()?.provider;
     let head = session.req_header();
     let model = route.model.as_deref().or(digest.model.as_deref());
-    let content = match &ctx.directives.cache.key {
+    // A key of the client's own stands for the model too, but not for that of another target.
+    let target = ctx.planned.as_ref().and_then(|planned| planned.target());
+    let custom = ctx.directives.cache.key.as_ref().map(|key| match target {
+        Some(target) => Cow::from(format!("{key}\n{}", target.model)),
+        None => Cow::from(&**key),
+    });
+    let content = match &custom {
         Some(custom) => Content::Custom(custom),
         None => Content::Body {
             model,
