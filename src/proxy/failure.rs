@@ -128,6 +128,7 @@ pub async fn give_up(
     if ctx.handed_over {
         return nothing;
     }
+    ctx.places.leave();
     // What is queued goes out first: perhaps the head of an answer is among it.
     if session.has_pending_downstream_tasks()
         && let Err(error) = session.write_downstream_proxy_tasks().await
@@ -237,7 +238,7 @@ async fn write(
     head.insert_header(CONTENT_LENGTH, body.len())?;
     head.insert_header(CACHE_CONTROL, "no-store")?;
     head.insert_header(ERROR_SOURCE, Source::Gateway.name())?;
-    if let Some(seconds) = failure.kind.retry_after() {
+    if let Some(seconds) = failure.retry_after() {
         head.insert_header(RETRY_AFTER, seconds)?;
     }
     if let Some(methods) = failure.kind.allow() {

@@ -288,7 +288,9 @@ fn lose(ctx: &mut Context) {
     };
     // It took at least so long: otherwise what is slow would never be known to be.
     let began = ctx.attempt.started.unwrap_or(ctx.clock);
-    if let Some(target) = ctx.planned.as_ref().and_then(|planned| planned.known()) {
+    if ctx.attempt.in_flight.is_some()
+        && let Some(target) = ctx.planned.as_ref().and_then(|planned| planned.known())
+    {
         target.latencies.record(began.elapsed());
     }
     ctx.leave_provider();

@@ -19,6 +19,8 @@ pub enum Cause {
     Timeout,
     /// What came is not HTTP.
     Invalid,
+    /// It did not come to a try: the provider has as many calls in flight as it may.
+    Full,
     /// The answer's status, of a good answer too.
     Status(u16),
 }
@@ -60,6 +62,7 @@ impl Cause {
             Self::Reset => "reset",
             Self::Timeout => "timeout",
             Self::Invalid => "invalid",
+            Self::Full => "full",
             Self::Status(status) => name_of(status),
         }
     }
@@ -73,6 +76,8 @@ impl Cause {
             Self::Connect | Self::Reset | Self::Timeout => Verdict::Retry,
             // Certificates, and what listens on a port, do not change within seconds.
             Self::Tls | Self::Invalid => Verdict::Next,
+            // It has been waited for as long as the configuration says.
+            Self::Full => Verdict::Next,
             Self::Status(status) => verdict_of(status),
         }
     }
@@ -82,6 +87,7 @@ impl Cause {
         match self {
             Self::Connect | Self::Tls | Self::Invalid => Blame::Provider,
             Self::Reset | Self::Timeout => Blame::Target,
+            Self::Full => Blame::Nobody,
             Self::Status(status) => match status {
                 401 | 402 => Blame::Key,
                 // A key may be without the right to one model, or be refused for what one
@@ -153,6 +159,7 @@ mod tests {
             (Cause::Reset, "reset", Retry),
             (Cause::Timeout, "timeout", Retry),
             (Cause::Invalid, "invalid", Next),
+            (Cause::Full, "full", Next),
         ];
         for (cause, name, verdict) in table {
             assert_eq!((cause.name(), cause.verdict()), (name, verdict));
@@ -219,6 +226,7 @@ mod tests {
             Cause::Reset,
             Cause::Timeout,
             Cause::Invalid,
+            Cause::Full,
         ];
         let mut used = vec![0_u32; rows.len()];
         for cause in statuses.chain(others) {
