@@ -247,6 +247,8 @@ async fn write(
     own_headers(&mut head, ctx)?;
     let unread = !session.is_body_done();
     let little = content_length(session).is_some_and(|length| length <= DRAINED);
+    // Pingora reads what is left of a request on a connection that it keeps, and only then.
+    let closes = session.as_http1().is_some() && session.get_keepalive().is_none();
     if unread && !little {
         // What is left of the request is not worth reading for the sake of the connection.
         session.set_keepalive(None);
@@ -255,7 +257,7 @@ async fn write(
     session.write_response_header(Box::new(head), false).await?;
     finish(session, body).await?;
     ctx.answered = Some(Instant::now());
-    if unread && !little {
+    if unread && (!little || closes) {
         linger(session).await;
     }
     Ok(())

@@ -1,6 +1,9 @@
-//! Clients over a cap: they leave while they wait, or have streams and tunnels.
+//! Clients over a cap: they leave while they wait, have streams and tunnels, or still send.
 
 use std::time::Duration;
+
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
 
 use super::{BOTH, Caps, OF_PROVIDER, PATIENT, Says, answered, assert_busy};
 use crate::cache::{BODY, chat};
@@ -151,4 +154,24 @@ async fn each_stream_of_one_http2_connection_waits_for_itself() {
         );
     }
     caps.counts("provider", (0, 0)).await;
+}
+
+#[tokio::test]
+async fn who_still_sends_when_it_is_refused_can_read_the_refusal() {
+    let caps = Caps::at_openai("max: 1, queue: 0").await;
+    let (gate, held) = caps.hold().await;
+    let mut client = TcpStream::connect(caps.gateway.public()).await.unwrap();
+    let head = format!("POST {CHAT} HTTP/1.1\r\nhost: a\r\ncontent-length: 100000\r\n\r\n");
+    client.write_all(head.as_bytes()).await.unwrap();
+    client.readable().await.unwrap();
+    // A connection that is closed under it would be reset by the first of these.
+    for _ in 0..2 {
+        tokio::time::sleep(Duration::from_millis(200)).await;
+        client.write_all(&[b'x'; 50_000]).await.unwrap();
+    }
+    let mut answer = String::new();
+    client.read_to_string(&mut answer).await.unwrap();
+    assert!(answer.starts_with("HTTP/1.1 503"), "{answer}");
+    gate.open();
+    assert_eq!(answered(held).await.status, 200);
 }
