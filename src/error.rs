@@ -40,6 +40,8 @@ pub enum Kind {
     HeadTooLarge,
     /// All held bodies together would exceed `server.max_buffered`.
     Overloaded,
+    /// The provider, its gateway or the process has as many calls in flight as it may.
+    Busy,
     /// The stored key that the request asks for does not exist.
     UnknownKey,
     /// The provider's credential could not be used, or not be exchanged for a token.
@@ -70,7 +72,7 @@ struct Row {
 
 impl Kind {
     #[cfg(test)]
-    const ALL: [Self; 22] = [
+    const ALL: [Self; 23] = [
         Self::UnknownGateway,
         Self::UnknownProvider,
         Self::UnknownRoute,
@@ -84,6 +86,7 @@ impl Kind {
         Self::BodyTooLarge,
         Self::HeadTooLarge,
         Self::Overloaded,
+        Self::Busy,
         Self::UnknownKey,
         Self::Credential,
         Self::UpstreamUnreachable,
@@ -116,6 +119,7 @@ impl Kind {
             Self::BodyTooLarge => row("body_too_large", 413, 8006, "The request body is too large"),
             Self::HeadTooLarge => row("head_too_large", 431, 8007, "The request head is too large"),
             Self::Overloaded => row("overloaded", 503, 8008, "The gateway holds as many request bodies as it may; try again shortly"),
+            Self::Busy => row("busy", 503, 8013, "As many calls are in flight as may be; try again shortly"),
             Self::UnknownKey => row("unknown_key", 400, 8009, "No such stored provider key"),
             Self::Credential => row("credential", 502, 8010, "The gateway's stored credential for this provider could not be used"),
             Self::UpstreamUnreachable => row("upstream_unreachable", 502, 2005, "Failed to get response from provider: it could not be reached"),
@@ -164,9 +168,11 @@ impl Kind {
             | Self::BodyTooLarge
             | Self::HeadTooLarge
             | Self::UnknownKey => Source::Client,
-            Self::Overloaded | Self::Credential | Self::UpstreamForbidden | Self::Internal => {
-                Source::Gateway
-            }
+            Self::Overloaded
+            | Self::Busy
+            | Self::Credential
+            | Self::UpstreamForbidden
+            | Self::Internal => Source::Gateway,
             Self::UpstreamUnreachable
             | Self::UpstreamTls
             | Self::UpstreamTimeout
@@ -183,10 +189,11 @@ impl Kind {
         }
     }
 
-    /// Whether sending the same request again can help, and after how many seconds.
-    pub const fn retry_after(self) -> Option<u32> {
+    /// Whether sending the same request again can help, and after how many seconds, where a
+    /// failure does not know it better.
+    const fn retry_after(self) -> Option<u32> {
         match self {
-            Self::Overloaded => Some(1),
+            Self::Overloaded | Self::Busy => Some(1),
             _ => None,
         }
     }
@@ -204,6 +211,8 @@ pub struct Failure {
     pub public: Cow<'static, str>,
     /// What only the log reads.
     pub detail: Option<Box<str>>,
+    /// When the client may come back, in seconds, where that is known of this failure.
+    patience: Option<u32>,
 }
 
 impl Failure {
@@ -213,6 +222,7 @@ impl Failure {
             kind,
             public: Cow::Borrowed(kind.message()),
             detail: None,
+            patience: None,
         }
     }
 
@@ -222,6 +232,7 @@ impl Failure {
             kind,
             public: public.into(),
             detail: None,
+            patience: None,
         }
     }
 
@@ -229,6 +240,17 @@ impl Failure {
     pub fn with_detail(mut self, detail: impl Into<Box<str>>) -> Self {
         self.detail = Some(detail.into());
         self
+    }
+
+    /// Says when the client may come back, in seconds.
+    pub fn with_retry_after(mut self, seconds: u32) -> Self {
+        self.patience = Some(seconds);
+        self
+    }
+
+    /// Whether sending the same request again can help, and after how many seconds.
+    pub fn retry_after(&self) -> Option<u32> {
+        self.patience.or(self.kind.retry_after())
     }
 
     /// The envelope of Cloudflare AI Gateway: singular `error`, an array.
@@ -291,6 +313,14 @@ mod tests {
         assert_eq!(body["name"], "AiGatewayError");
         assert_eq!(body["message"], body["description"]);
         assert_eq!(body["result"], serde_json::json!([]));
+    }
+
+    #[test]
+    fn a_failure_may_know_better_than_its_kind_when_to_come_back() {
+        let busy = Failure::new(Kind::Busy);
+        assert_eq!(busy.retry_after(), Some(1));
+        assert_eq!(busy.with_retry_after(7).retry_after(), Some(7));
+        assert_eq!(Failure::new(Kind::Internal).retry_after(), None);
     }
 
     #[test]

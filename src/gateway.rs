@@ -3,12 +3,14 @@
 //! A [`Snapshot`] is one configuration, resolved. A request takes one at its start and
 //! keeps it to its end, so a reload never changes a request in flight.
 
+use std::collections::BTreeMap;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use ahash::AHashMap;
 
 use crate::cache::policy::Policy;
+use crate::limits::concurrency::{Gate, Scope, Settings};
 use crate::provider::{Provider, StoredKey};
 use crate::routing::health;
 use crate::routing::known::{Known, OfKey, OfProvider};
@@ -30,6 +32,8 @@ pub struct Snapshot {
     pub revalidates: bool,
     /// Some route asks two targets at the same time.
     pub hedges: bool,
+    /// How many calls may be at providers at once.
+    pub in_flight: Option<Settings>,
     /// Gateways by account, then by id.
     pub accounts: AHashMap<Box<str>, AHashMap<Box<str>, Arc<Gateway>>>,
 }
@@ -72,6 +76,8 @@ pub struct Gateway {
     pub timeouts: Timeouts,
     /// When targets of routes, and their providers, are left alone.
     pub health: health::Settings,
+    /// How many of its calls may be at providers at once.
+    pub in_flight: Option<Settings>,
     /// Calls that more than one target may answer.
     pub routes: Routes,
     /// Providers by slug; aliases lead to the same one.
@@ -87,6 +93,8 @@ pub struct Mounted {
     pub series: OnceLock<Series>,
     /// Whether it can be reached, looked up with the first call that matters.
     pub known: OnceLock<Arc<OfProvider>>,
+    /// What its calls must enter, the narrowest first: looked up with the first of them.
+    pub gates: OnceLock<Box<[Arc<Gate>]>>,
 }
 
 impl Gateway {
@@ -139,5 +147,42 @@ impl Snapshot {
     /// The gateway a URL names.
     pub fn gateway(&self, account: &str, id: &str) -> Option<&Arc<Gateway>> {
         self.accounts.get(account)?.get(id)
+    }
+
+    /// All caps on calls in flight.
+    pub fn caps(&self) -> BTreeMap<Scope, Settings> {
+        let mut caps = BTreeMap::new();
+        let mut cap = |scope, settings: Option<Settings>| {
+            settings.map(|settings| caps.insert(scope, settings));
+        };
+        cap(Scope::Process, self.in_flight);
+        for gateway in self.accounts.values().flat_map(|account| account.values()) {
+            cap(gateway.scope(), gateway.in_flight);
+            for mounted in gateway.providers.values() {
+                cap(mounted.provider.scope(), mounted.provider.in_flight);
+            }
+        }
+        caps
+    }
+
+    /// The scopes that have a cap which a call of `gateway` at `mounted` must keep, the narrowest
+    /// first.
+    pub fn capped(&self, gateway: &Gateway, mounted: &Mounted) -> Vec<Scope> {
+        let provider = &mounted.provider;
+        [
+            provider.in_flight.map(|_| provider.scope()),
+            gateway.in_flight.map(|_| gateway.scope()),
+            self.in_flight.map(|_| Scope::Process),
+        ]
+        .into_iter()
+        .flatten()
+        .collect()
+    }
+}
+
+impl Gateway {
+    /// Its calls, among those in flight.
+    pub fn scope(&self) -> Scope {
+        Scope::Gateway(self.label.clone())
     }
 }

@@ -10,10 +10,11 @@
 //! 5. [`provider`]: where the request goes; [`dns`]: at which address;
 //! 6. [`credential`]: how it pays;
 //! 7. [`cache`]: whether it was answered before, or is being answered right now;
-//! 8. [`routing`]: what a provider's failure means, and when it is tried again;
-//! 9. [`wire`]: how its answer can be ended honestly; [`usage`]: what it cost in tokens;
-//! 10. [`mod@error`]: what clients can receive from the gateway itself;
-//! 11. [`record`], [`telemetry`]: one record per request, and its views.
+//! 8. [`limits`]: whether there is a place for it at the provider, and how long it waits for one;
+//! 9. [`routing`]: what a provider's failure means, and when it is tried again;
+//! 10. [`wire`]: how its answer can be ended honestly; [`usage`]: what it cost in tokens;
+//! 11. [`mod@error`]: what clients can receive from the gateway itself;
+//! 12. [`record`], [`telemetry`]: one record per request, and its views.
 //!
 //! Around them: [`mock`] (a built-in provider), [`lifecycle`] (start, reload,
 //! upgrade, drain), [`cache`] (stored answers), [`admin`] (the operators' listener) and [`cli`].
@@ -30,6 +31,7 @@ pub mod endpoint;
 pub mod error;
 pub mod gateway;
 pub mod lifecycle;
+pub mod limits;
 pub mod memory;
 pub mod mock;
 pub mod provider;

@@ -225,7 +225,9 @@ pub struct RequestRecord {
     pub duration: Duration,
     /// Time spent reading a held body from the client.
     pub reading: Duration,
-    /// From the start of the first try to the provider's last byte.
+    /// Time spent waiting for a place at providers.
+    pub waited: Duration,
+    /// From the start of the first try to the provider's last byte, without waiting for a place.
     pub upstream: Option<Duration>,
     /// To the provider's response head.
     pub first_byte: Option<Duration>,
@@ -290,6 +292,7 @@ impl RequestRecord {
             response_bytes: 0,
             duration: Duration::ZERO,
             reading: Duration::ZERO,
+            waited: Duration::ZERO,
             upstream: None,
             first_byte: None,
             first_token: None,
@@ -297,12 +300,13 @@ impl RequestRecord {
         }
     }
 
-    /// Time spent in the gateway itself: everything but the tries at the provider and the
-    /// reading of a held body.
+    /// Time spent in the gateway itself: everything but the tries at the provider, the wait for
+    /// a place there and the reading of a held body.
     pub fn overhead(&self) -> Duration {
         self.duration
             .saturating_sub(self.upstream.unwrap_or_default())
             .saturating_sub(self.reading)
+            .saturating_sub(self.waited)
     }
 
     /// `account/gateway`, empty when the URL named none.
@@ -375,6 +379,7 @@ impl RequestRecord {
             response_bytes,
             duration,
             reading: _, // taken off the overhead
+            waited,
             upstream,
             first_byte,
             first_token,
@@ -429,6 +434,9 @@ impl RequestRecord {
         write("bytes_in", Value::Number(*request_bytes));
         write("bytes_out", Value::Number(*response_bytes));
         write("duration_ms", milliseconds(*duration));
+        if !waited.is_zero() {
+            write("waited_ms", milliseconds(*waited));
+        }
         upstream.inspect(|upstream| write("upstream_ms", milliseconds(*upstream)));
         write("overhead_ms", milliseconds(self.overhead()));
         first_byte.inspect(|first| write("first_byte_ms", milliseconds(*first)));

@@ -138,6 +138,7 @@ impl Admin {
             Endpoint::Metrics => {
                 self.cache.gauge();
                 self.metrics.standings(&self.known, Instant::now());
+                self.metrics.gates(&self.live.gates().gates());
                 let text = self.metrics.render(self.phase.requests());
                 response(
                     StatusCode::OK,

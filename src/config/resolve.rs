@@ -4,6 +4,7 @@
 //! to the schema does not compile until it is used here.
 
 mod cache;
+mod in_flight;
 mod providers;
 mod routes;
 mod routing;
@@ -140,6 +141,7 @@ pub fn resolve(config: &schema::Config, mock: SocketAddr) -> Result<Resolved, Ve
     let providers = providers::resolve(providers, mock, &mut problems);
     let accounts = resolve_accounts(accounts, &providers, &mut problems);
     let limits = limits(server, &mut problems);
+    let in_flight = in_flight::cap("server.in_flight", server.in_flight, &mut problems);
     if !problems.0.is_empty() {
         return Err(problems.0);
     }
@@ -156,6 +158,7 @@ pub fn resolve(config: &schema::Config, mock: SocketAddr) -> Result<Resolved, Ve
         hedges: any(&accounts, |gateway| {
             gateway.routes.all().any(|plan| plan.hedge.is_some())
         }),
+        in_flight,
         accounts,
     };
     Ok(Resolved { settings, snapshot })
@@ -299,6 +302,7 @@ fn limits(server: &schema::Server, problems: &mut Problems) -> Limits {
         grace_period: _,
         drain_timeout: _,
         upgrade_socket: _,
+        in_flight: _,
     } = server;
     const MIB: u64 = 1 << 20;
     let bytes = |size: &Option<ByteSize>, default| size.map_or(default, |size| size.0);
@@ -377,6 +381,7 @@ fn resolve_gateway(
         retry,
         timeouts,
         health,
+        in_flight,
         routes,
     } = gateway;
     let at = |key| format!("accounts.{account}.gateways.{id}.{key}");
@@ -389,6 +394,7 @@ fn resolve_gateway(
     let retry = Retry::default().with(&routing::retry(&at("retry"), retry, problems));
     let timeouts = routing::timeouts(&at("timeouts"), timeouts, problems);
     let health = routing::health(&at("health"), health, problems);
+    let in_flight = in_flight::cap(&at("in_flight"), *in_flight, problems);
     let providers = mount(providers);
     let terms = routes::Terms {
         path: &at("routes"),
@@ -406,6 +412,7 @@ fn resolve_gateway(
         retry,
         timeouts,
         health,
+        in_flight,
         routes,
         providers,
     }
@@ -420,6 +427,7 @@ fn mount(providers: &AHashMap<Box<str>, Arc<Provider>>) -> AHashMap<Box<str>, Ar
                 provider: Arc::clone(provider),
                 series: OnceLock::new(),
                 known: OnceLock::new(),
+                gates: OnceLock::new(),
             })
         });
         Arc::clone(mounted)

@@ -73,6 +73,22 @@ pub struct Server {
     /// Unix socket over which an upgrade hands the listeners over.
     /// Default `/run/tollgate/upgrade.sock`. Its directory must not be writable by others.
     pub upgrade_socket: Option<PathBuf>,
+    /// Calls at providers at once, all gateways together. Without it no cap.
+    pub in_flight: Option<InFlight>,
+}
+
+/// How many calls may be at providers at once, and how others wait for a place. What the cache
+/// answers does not count; streams and WebSockets do until their end.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct InFlight {
+    /// Calls at once: 1 to 1000000. Required.
+    pub max: Option<i64>,
+    /// How long a call may wait for a place. Default `1s`; `0s` to `60s`. 503 with `Retry-After`
+    /// beyond.
+    pub wait: Option<Duration>,
+    /// Calls that may wait at once: 0 to 1000000. Default: as many as `max`. 503 at once beyond.
+    pub queue: Option<i64>,
 }
 
 /// Certificate and key of the listener, PEM files.
@@ -163,6 +179,8 @@ pub struct Provider {
     pub keys: Vec<Key>,
     /// How long this provider may take. Goes before what a gateway says.
     pub timeouts: Timeouts,
+    /// Calls at this provider at once, from all gateways together. Without it no cap.
+    pub in_flight: Option<InFlight>,
     /// TLS towards this provider.
     pub tls: ProviderTls,
     /// HTTP version towards this provider: `h1` (default), `h2` or `auto`.
@@ -385,6 +403,8 @@ pub struct Gateway {
     pub timeouts: Timeouts,
     /// When the targets of routes, and their providers, are left alone.
     pub health: Health,
+    /// Calls of this gateway at providers at once. Without it no cap.
+    pub in_flight: Option<InFlight>,
     /// Routes by name: several targets for the same calls, the next one where one fails. A call
     /// takes a route by its `match`, or by asking for the model `dynamic/<name>`.
     pub routes: BTreeMap<String, Route>,

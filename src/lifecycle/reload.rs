@@ -19,6 +19,7 @@ use crate::config::load::parse;
 use crate::config::resolve::{MOCK, Resolved, Settings, resolve};
 use crate::config::{Problem, schema};
 use crate::gateway::Snapshot;
+use crate::limits::concurrency::Registry;
 use crate::routing::known::Known;
 use crate::telemetry::metrics::{Metrics, Outcome};
 
@@ -86,6 +87,7 @@ pub struct Live {
     mock: OwnMock,
     metrics: Arc<Metrics>,
     known: Arc<Known>,
+    gates: Arc<Registry>,
     /// Serialises reloads; holds the fingerprint of the files at the last attempt.
     attempt: Mutex<u64>,
 }
@@ -106,6 +108,8 @@ impl Live {
         let certificate = settings.tls.as_ref().map(Certificate::read).transpose()?;
         let attempt = Mutex::new(fingerprint(&files(&path, &settings)));
         resolved.snapshot.look_up(&known);
+        let gates = Arc::new(Registry::default());
+        gates.apply(resolved.snapshot.caps());
         Ok(Self {
             path,
             snapshot: Arc::new(ArcSwap::from_pointee(resolved.snapshot)),
@@ -115,6 +119,7 @@ impl Live {
             mock,
             metrics,
             known,
+            gates,
             attempt,
         })
     }
@@ -127,6 +132,11 @@ impl Live {
     /// The settings in force, as far as they can change in a running process.
     pub fn settings(&self) -> Arc<Settings> {
         self.settings.load_full()
+    }
+
+    /// Where calls to providers are counted, whatever configuration they began under.
+    pub fn gates(&self) -> Arc<Registry> {
+        self.gates.clone()
     }
 
     /// The listener's certificate, if it serves HTTPS.
@@ -207,6 +217,8 @@ impl Live {
         let restart_required = self.started_with.restart_required(&resolved.settings);
         // While the old one still holds what is known of those that both name.
         resolved.snapshot.look_up(&self.known);
+        // Requests of the new snapshot look up what it caps.
+        self.gates.apply(resolved.snapshot.caps());
         self.snapshot.store(Arc::new(resolved.snapshot));
         self.settings.store(Arc::new(resolved.settings));
         Ok(Applied { restart_required })

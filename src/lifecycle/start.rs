@@ -204,7 +204,7 @@ impl Shell {
         server: &Server,
     ) -> pingora_core::Result<Service<Entrance<Cancellable<pingora_proxy::HttpProxy<Door>>>>> {
         let door = Door::new(
-            self.live.snapshot(),
+            &self.live,
             self.metrics.clone(),
             self.phase.clone(),
             self.dns.clone(),

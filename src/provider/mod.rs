@@ -16,6 +16,7 @@ use pingora_core::protocols::tls::CaType;
 use crate::config::schema::{Auth, Format, HttpVersion, Shape};
 use crate::credential::{Credential, KeyPlaces};
 use crate::error::{Failure, Kind};
+use crate::limits::concurrency::{Scope, Settings};
 use crate::routing::known::OfKey;
 use crate::routing::timeouts::Timeouts;
 
@@ -39,6 +40,8 @@ pub struct Provider {
     pub connection: Connection,
     /// Where requests go.
     pub address: Address,
+    /// How many calls may be there at once.
+    pub in_flight: Option<Settings>,
     /// Where upgrades go that name no path.
     pub realtime: Option<Realtime>,
     /// A request header that chooses another URL.
@@ -293,6 +296,11 @@ pub struct Ask<'a> {
 }
 
 impl Provider {
+    /// Its calls, among those in flight.
+    pub fn scope(&self) -> Scope {
+        Scope::Provider(self.slug.clone())
+    }
+
     /// Where `ask` goes. A failure names what does not fit.
     pub fn target(&self, ask: &Ask<'_>) -> Result<Target, Failure> {
         refuse_dot_segments(ask.path)?;

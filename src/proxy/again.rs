@@ -19,7 +19,7 @@ use crate::routing::verdict::{Cause, Verdict};
 
 use super::cancel::{self, Socket};
 use super::context::{Body, Context};
-use super::{Door, blame, caching, failure, keys, planning, reset, serve};
+use super::{Door, blame, caching, failure, keys, overload, planning, reset, serve};
 
 /// The longest that a target is waited for while another one could be asked.
 const LONGEST_BEFORE_ANOTHER: Duration = Duration::from_secs(5);
@@ -136,8 +136,20 @@ pub fn again() -> Box<Error> {
     error
 }
 
+/// What comes before an attempt: its wait, a place for it, and its turn at a target that was left
+/// alone. A turn that is taken must be used, so the place comes first.
+pub async fn ready(door: &Door, session: &mut Session, ctx: &mut Context) -> Result<(), Failure> {
+    pause(session, ctx).await?;
+    planning::put_well_first(door, session, ctx);
+    overload::enter(door, session, ctx).await?;
+    while planning::passes_over(door, session, ctx) {
+        overload::enter(door, session, ctx).await?;
+    }
+    Ok(())
+}
+
 /// Waits for as long as was decided before the next attempt. The client may leave meanwhile.
-pub async fn pause(session: &mut Session, ctx: &mut Context) -> Result<(), Failure> {
+async fn pause(session: &mut Session, ctx: &mut Context) -> Result<(), Failure> {
     let wait = std::mem::take(&mut ctx.attempt.wait);
     if wait.is_zero() {
         return Ok(());

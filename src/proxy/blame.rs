@@ -16,7 +16,8 @@ use super::context::Context;
 
 /// An attempt has failed. `asked`: for how long the provider wants to be left alone.
 pub fn failed(door: &Door, ctx: &Context, cause: Cause, asked: Option<Duration>) {
-    let Some(call) = Call::of(door, ctx) else {
+    // Who was not asked has neither failed nor answered.
+    let Some(call) = Call::of(door, ctx).filter(|_| cause != Cause::Full) else {
         return;
     };
     let blame = cause.blame();

@@ -23,6 +23,7 @@ use super::Door;
 use super::caching::Caching;
 use super::cancel::Switch;
 use super::hedge::{self, Racer};
+use super::overload::Places;
 use super::planning::Planned;
 use super::settle::Unsettled;
 use super::steps::{self, Running};
@@ -57,6 +58,8 @@ pub struct Context {
     pub hedged: Option<Hedged>,
     /// Its body.
     pub body: Body,
+    /// Its places among the calls in flight.
+    pub places: Places,
     /// The current try.
     pub attempt: Attempt,
     /// Attempts that failed; Pingora allows sixteen.
@@ -250,6 +253,7 @@ impl Context {
             racer: None,
             hedged: None,
             body: Body::Unread,
+            places: Places::default(),
             attempt: Attempt::default(),
             tried: Vec::new(),
             asked_before: Vec::new(),
@@ -376,6 +380,7 @@ impl Context {
         next.asked_before = std::mem::take(&mut self.asked_before);
         next.reading = self.reading;
         next.received = self.received;
+        next.places = self.places.for_next_step();
         next.client_version = self.client_version;
         next.attempt.count = self.attempt.count;
         next.attempt.earlier = self.attempt.count;
@@ -435,6 +440,8 @@ impl Context {
 
 impl Drop for Context {
     fn drop(&mut self) {
+        // Before the next step asks for one.
+        self.places.leave();
         if self.unsettled.is_none()
             || steps::hand_back_cancelled(self)
             || !hedge::is_last(self, true)

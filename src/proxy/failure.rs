@@ -135,6 +135,7 @@ pub async fn give_up(
     if ctx.handed_over {
         return nothing;
     }
+    ctx.places.leave();
     // What is queued goes out first: perhaps the head of an answer is among it.
     if session.has_pending_downstream_tasks()
         && let Err(error) = session.write_downstream_proxy_tasks().await
@@ -244,7 +245,7 @@ async fn write(
     head.insert_header(CONTENT_LENGTH, body.len())?;
     head.insert_header(CACHE_CONTROL, "no-store")?;
     head.insert_header(ERROR_SOURCE, Source::Gateway.name())?;
-    if let Some(seconds) = failure.kind.retry_after() {
+    if let Some(seconds) = failure.retry_after() {
         head.insert_header(RETRY_AFTER, seconds)?;
     }
     if let Some(methods) = failure.kind.allow() {
@@ -253,6 +254,8 @@ async fn write(
     own_headers(&mut head, ctx)?;
     let unread = !session.is_body_done();
     let little = content_length(session).is_some_and(|length| length <= DRAINED);
+    // Pingora reads what is left of a request on a connection that it keeps, and only then.
+    let closes = session.as_http1().is_some() && session.get_keepalive().is_none();
     if unread && !little {
         // What is left of the request is not worth reading for the sake of the connection.
         session.set_keepalive(None);
@@ -261,7 +264,7 @@ async fn write(
     session.write_response_header(Box::new(head), false).await?;
     finish(session, body).await?;
     ctx.answered = Some(Instant::now());
-    if unread && !little {
+    if unread && (!little || closes) {
         linger(session).await;
     }
     Ok(())

@@ -295,8 +295,9 @@ fn lose(ctx: &mut Context, was_waiting: bool) {
     };
     // It took at least so long: otherwise what is slow would never be known to be.
     let began = ctx.attempt.started.unwrap_or(ctx.clock);
+    let waited = was_waiting && ctx.attempt.in_flight.is_some();
     let target = ctx.planned.as_ref().and_then(|planned| planned.known());
-    if let Some(target) = target.filter(|_| was_waiting) {
+    if let Some(target) = target.filter(|_| waited) {
         target.latencies.record(began.elapsed());
     }
     ctx.leave_provider();

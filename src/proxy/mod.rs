@@ -12,6 +12,7 @@
 //! | `body` | `request_body_filter`, holding of bodies |
 //! | `timed` | the clock on HTTP/2 bodies |
 //! | `subrequest` | re-entry with a held body of unknown length |
+//! | `overload` | `upstream_peer`: a place for the call |
 //! | `attempt` | `upstream_peer`, `upstream_request_filter`, `connected_to_upstream` |
 //! | `response` | `upstream_response_filter`, body filters, `response_filter` |
 //! | `failure` | `fail_to_connect`, `error_while_proxy`, `fail_to_proxy` |
@@ -31,6 +32,7 @@ mod failure;
 mod fill;
 mod hedge;
 mod keys;
+mod overload;
 mod planning;
 mod reset;
 mod response;
@@ -60,6 +62,8 @@ use crate::credential::TokenCache;
 use crate::dns::Dns;
 use crate::gateway::Snapshot;
 use crate::lifecycle::phase::Phase;
+use crate::lifecycle::reload::Live;
+use crate::limits::concurrency::Registry;
 use crate::memory::Memory;
 use crate::routing::known::Known;
 use crate::telemetry::metrics::Metrics;
@@ -78,12 +82,14 @@ pub struct Door {
     cache: Arc<Cache>,
     known: Arc<Known>,
     metrics: Arc<Metrics>,
+    gates: Arc<Registry>,
 }
 
 impl Door {
-    /// `live` is read anew by each request; `phase` tells when to stop keeping connections.
+    /// The configuration of `live` is read anew by each request; `phase` tells when to stop keeping
+    /// connections.
     pub fn new(
-        live: Arc<ArcSwap<Snapshot>>,
+        live: &Live,
         metrics: Arc<Metrics>,
         phase: Arc<Phase>,
         dns: Arc<Dns>,
@@ -95,7 +101,7 @@ impl Door {
         let memory = Arc::new(Memory::new(Arc::clone(&metrics)));
         let publisher = Arc::new(Publisher::new(Arc::clone(&metrics), access_log));
         Self {
-            live,
+            live: live.snapshot(),
             publisher,
             phase,
             dns,
@@ -104,6 +110,7 @@ impl Door {
             cache,
             known,
             metrics,
+            gates: live.gates(),
         }
     }
 }
@@ -184,12 +191,9 @@ impl ProxyHttp for Door {
         session: &mut Session,
         ctx: &mut Context,
     ) -> Result<Box<HttpPeer>> {
-        let peer = match again::pause(session, ctx).await {
-            Ok(()) => {
-                planning::take_turn(self, session, ctx);
-                again::in_time(again::left(ctx), attempt::peer(self, ctx)).await
-            }
-            Err(gone) => Err(gone),
+        let peer = match again::ready(self, session, ctx).await {
+            Ok(()) => again::in_time(again::left(ctx), attempt::peer(self, ctx)).await,
+            Err(failure) => Err(failure),
         };
         peer.map_err(|failure| failure::has_no_peer(self, session, ctx, failure))
     }
@@ -319,6 +323,7 @@ impl ProxyHttp for Door {
 
     async fn logging(&self, session: &mut Session, error: Option<&Error>, ctx: &mut Context) {
         again::ended(ctx);
+        ctx.places.leave();
         settle::publish(self, session, error, ctx);
     }
 }

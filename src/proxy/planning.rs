@@ -343,24 +343,17 @@ fn order(door: &Door, session: &Session, ctx: &Context, plan: &Plan) -> Order {
     strategy::order(plan.strategy, candidates, session, caching::chance, now)
 }
 
-/// Before an attempt: a target that was left alone is tried with one call first. Where that is
-/// another one's, the next target is asked.
-pub fn take_turn(door: &Door, session: &Session, ctx: &mut Context) {
-    put_well_first(door, session, ctx);
-    loop {
-        let (Some(planned), Some(gateway)) = (&mut ctx.planned, &ctx.gateway) else {
-            return;
-        };
-        if std::mem::replace(&mut planned.has_turn, true) {
-            return;
-        }
-        let place = planned.at();
-        if blame::may_ask(door, gateway, &planned.plan, place, Instant::now())
-            || !next(session, ctx)
-        {
-            return;
-        }
+/// Before an attempt: a target that was left alone is tried with one call first. True where that
+/// is another one's, and the next target is asked instead.
+pub fn passes_over(door: &Door, session: &Session, ctx: &mut Context) -> bool {
+    let (Some(planned), Some(gateway)) = (&mut ctx.planned, &ctx.gateway) else {
+        return false;
+    };
+    if std::mem::replace(&mut planned.has_turn, true) {
+        return false;
     }
+    let place = planned.at();
+    !blame::may_ask(door, gateway, &planned.plan, place, Instant::now()) && next(session, ctx)
 }
 
 /// Before the first attempt: those that are left alone come last.

@@ -15,6 +15,7 @@ use crate::telemetry::access;
 use crate::telemetry::metrics::Metrics;
 
 use super::context::Context;
+use super::overload::{self, Waited};
 use super::{Door, caching, hedge, steps};
 
 /// Longest header value that goes into the record, in bytes.
@@ -140,6 +141,7 @@ pub fn publish(door: &Door, session: &mut Session, error: Option<&Error>, ctx: &
 
 fn record(asked: Asked, sent: Sent, ctx: &mut Context) -> RequestRecord {
     let now = ctx.answered.unwrap_or_else(Instant::now);
+    let waited = overload::waited(ctx);
     RequestRecord {
         id: ctx.id,
         started: ctx.started,
@@ -171,7 +173,8 @@ fn record(asked: Asked, sent: Sent, ctx: &mut Context) -> RequestRecord {
         request_bytes: sent.request_bytes,
         response_bytes: sent.response_bytes,
         duration: now.saturating_duration_since(ctx.clock),
-        upstream: upstream(ctx, now),
+        waited: waited.total,
+        upstream: upstream(ctx, waited, now),
         first_byte: ctx.since_start(ctx.answer.head),
         first_token: ctx.since_start(ctx.answer.first_byte.filter(|_| ctx.answer.streamed)),
         cache: std::mem::take(&mut ctx.cache),
@@ -189,13 +192,14 @@ fn unexplained(error: Option<&Error>) -> Option<Failure> {
 }
 
 /// From the start of the first try to the provider's last byte, or to the end of the request
-/// when that never came.
-fn upstream(ctx: &Context, now: Instant) -> Option<Duration> {
+/// when that never came, without the waits for a place between the tries.
+fn upstream(ctx: &Context, waited: Waited, now: Instant) -> Option<Duration> {
     let began = ctx.attempt.began?;
     let ended = ctx
         .answer
         .last_byte
         .filter(|_| ctx.answer.ended)
         .unwrap_or(now);
-    Some(ended.saturating_duration_since(began))
+    let all = ended.saturating_duration_since(began);
+    Some(all.saturating_sub(waited.between_tries))
 }

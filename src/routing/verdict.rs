@@ -21,6 +21,8 @@ pub enum Cause {
     Invalid,
     /// The stored key could not be used: no token came for it.
     Credential,
+    /// It did not come to a try: the provider has as many calls in flight as it may.
+    Full,
     /// The answer's status, of a good answer too.
     Status(u16),
 }
@@ -63,6 +65,7 @@ impl Cause {
             Self::Timeout => "timeout",
             Self::Invalid => "invalid",
             Self::Credential => "credential",
+            Self::Full => "full",
             Self::Status(status) => name_of(status),
         }
     }
@@ -78,6 +81,8 @@ impl Cause {
             Self::Tls | Self::Invalid => Verdict::Next,
             // It is wrong, or who gives tokens is away.
             Self::Credential => Verdict::Next,
+            // It has been waited for as long as the configuration says.
+            Self::Full => Verdict::Next,
             Self::Status(status) => verdict_of(status),
         }
     }
@@ -88,6 +93,7 @@ impl Cause {
             Self::Connect | Self::Tls | Self::Invalid => Blame::Provider,
             Self::Reset | Self::Timeout => Blame::Target,
             Self::Credential => Blame::Key,
+            Self::Full => Blame::Nobody,
             Self::Status(status) => match status {
                 401 | 402 => Blame::Key,
                 // A key may be without the right to one model, or be refused for what one
@@ -160,6 +166,7 @@ mod tests {
             (Cause::Timeout, "timeout", Retry),
             (Cause::Invalid, "invalid", Next),
             (Cause::Credential, "credential", Next),
+            (Cause::Full, "full", Next),
         ];
         for (cause, name, verdict) in table {
             assert_eq!((cause.name(), cause.verdict()), (name, verdict));
@@ -227,6 +234,7 @@ mod tests {
             Cause::Timeout,
             Cause::Invalid,
             Cause::Credential,
+            Cause::Full,
         ];
         let mut used = vec![0_u32; rows.len()];
         for cause in statuses.chain(others) {

@@ -109,6 +109,7 @@ pub(crate) mod tests {
             response_bytes: 20,
             duration: Duration::from_micros(1500),
             reading: Duration::ZERO,
+            waited: Duration::ZERO,
             upstream: Some(Duration::from_micros(1000)),
             first_byte: None,
             first_token: None,
@@ -129,6 +130,15 @@ pub(crate) mod tests {
             line.contains("duration_ms=1.500 upstream_ms=1.000 overhead_ms=0.500"),
             "{line}"
         );
+    }
+
+    #[test]
+    fn a_line_tells_of_a_wait_for_a_place_which_is_no_overhead() {
+        let mut record = record();
+        record.waited = Duration::from_micros(400);
+        let line = line(AccessLog::Logfmt, &record);
+        let told = "duration_ms=1.500 waited_ms=0.400 upstream_ms=1.000 overhead_ms=0.100";
+        assert!(line.contains(told), "{line}");
     }
 
     #[test]

@@ -1,9 +1,10 @@
 //! The only file that names a Prometheus metric.
 //!
 //! Label sets are bounded: `gateway`, `provider`, `route`, a target's `model` and a stored key's
-//! alias are configured names (or empty), `status` is an HTTP status, `kind`, `source`, `cause`,
-//! `result` and a configuration's `key` come from closed vocabularies. Nothing that a client
-//! chooses freely becomes a label.
+//! alias are configured names (or empty), `status` is an HTTP status, `scope` and `name` say
+//! which cap of the configuration it is, `kind`, `source`, `cause`, `reason`, `result` and a
+//! configuration's `key` come from closed vocabularies. Nothing that a client chooses freely
+//! becomes a label.
 
 use std::sync::Arc;
 use std::time::Instant;
@@ -15,6 +16,7 @@ use prometheus::{
 
 use crate::cache::tiers::Tier;
 use crate::gateway::Mounted;
+use crate::limits::concurrency::{Gate, Reason};
 use crate::record::{RequestRecord, Tried};
 use crate::routing::known::Known;
 
@@ -68,6 +70,15 @@ pub struct Metrics {
     log_dropped: Gauge,
     cache: CacheMetrics,
     routes: RouteMetrics,
+    gates: GateMetrics,
+}
+
+/// The metrics of the caps on calls in flight.
+#[derive(Debug)]
+struct GateMetrics {
+    in_flight: IntGaugeVec,
+    waiting: IntGaugeVec,
+    refused: IntCounterVec,
 }
 
 /// The metrics of routes and their targets.
@@ -220,6 +231,7 @@ impl Metrics {
             log_dropped,
             cache: CacheMetrics::new(&register)?,
             routes: RouteMetrics::new(&register)?,
+            gates: GateMetrics::new(&register)?,
             registry,
         })
     }
@@ -400,6 +412,12 @@ impl Metrics {
         self.cache.disk_owned.set(owned.into());
     }
 
+    /// What the gates look like now; of others nothing is told any more.
+    pub fn gates(&self, gates: &[Arc<Gate>]) {
+        self.gates.forget();
+        gates.iter().for_each(|gate| self.gates.tell(gate));
+    }
+
     /// Memory reserved for held bodies, in bytes.
     pub fn held_bytes(&self, bytes: u64) {
         self.held_bytes
@@ -473,6 +491,48 @@ impl RouteMetrics {
                 &["provider", "key"],
             )?,
         })
+    }
+}
+
+impl GateMetrics {
+    fn new(register: &Register<'_>) -> prometheus::Result<Self> {
+        let gauges = |name, help| register.gauges(name, help, &["scope", "name"]);
+        Ok(Self {
+            in_flight: gauges(
+                "tollgate_in_flight",
+                "Calls that hold a place at a provider, where there is a cap: of the process, a gateway or a provider",
+            )?,
+            waiting: gauges(
+                "tollgate_in_flight_waiting",
+                "Calls that wait for a place, each at the first cap that is reached",
+            )?,
+            refused: register.counter(
+                "tollgate_in_flight_refused_total",
+                "Calls that got no place: no turn came in time (wait_over), or too many waited (queue_full)",
+                &["scope", "name", "reason"],
+            )?,
+        })
+    }
+
+    fn forget(&self) {
+        self.in_flight.reset();
+        self.waiting.reset();
+        self.refused.reset();
+    }
+
+    fn tell(&self, gate: &Gate) {
+        let (scope, reading) = (gate.scope(), gate.reading());
+        let labels = [scope.kind(), scope.name()];
+        let gauge = |gauges: &IntGaugeVec, count: u32| {
+            gauges.with_label_values(&labels).set(count.into());
+        };
+        gauge(&self.in_flight, reading.in_flight);
+        gauge(&self.waiting, reading.waiting);
+        for reason in Reason::ALL {
+            let labels = [labels[0], labels[1], reason.name()];
+            let refused = self.refused.with_label_values(&labels);
+            refused.inc_by(gate.refused(reason));
+        }
     }
 }
 
@@ -598,6 +658,7 @@ fn status_label(status: u16, digits: &mut [u8; 3]) -> &str {
 mod tests {
     use super::*;
     use crate::error::{Failure, Kind};
+    use crate::limits::concurrency::{Scope, Settings, enter_all};
     use crate::telemetry::access::tests::record;
 
     #[test]
@@ -631,6 +692,38 @@ mod tests {
             [label(600), label(99), label(65535)],
             ["other", "other", "other"]
         );
+    }
+
+    #[test]
+    fn gates_are_told_as_they_are_now() {
+        let metrics = Metrics::new().unwrap();
+        let settings = Settings {
+            max_in_flight: Some(1),
+            max_waiting: Some(0),
+            ..Settings::default()
+        };
+        let gate = Arc::new(Gate::new(Scope::Gateway("a/b".into()), settings));
+        let pass = gate.try_enter();
+        let refused = tokio::runtime::Builder::new_current_thread()
+            .build()
+            .unwrap()
+            .block_on(enter_all(std::slice::from_ref(&gate), None));
+        assert!(refused.is_err());
+        for _ in 0..2 {
+            metrics.gates(std::slice::from_ref(&gate));
+        }
+        let text = metrics.render(0);
+        for line in [
+            r#"tollgate_in_flight{name="a/b",scope="gateway"} 1"#,
+            r#"tollgate_in_flight_waiting{name="a/b",scope="gateway"} 0"#,
+            r#"tollgate_in_flight_refused_total{name="a/b",reason="queue_full",scope="gateway"} 1"#,
+            r#"tollgate_in_flight_refused_total{name="a/b",reason="wait_over",scope="gateway"} 0"#,
+        ] {
+            assert!(text.contains(line), "{line} in\n{text}");
+        }
+        drop(pass);
+        metrics.gates(&[]);
+        assert!(!metrics.render(0).contains("a/b"));
     }
 
     #[test]

@@ -9,8 +9,8 @@ use crate::support::{Answer, Gate, Gateway, Protocol, Reply, Request, Response, 
 /// The shortest time for which an answer may be kept.
 const MINUTE: Duration = Duration::from_secs(60);
 
-async fn gateway(upstream: &Upstream, windows: &str) -> Gateway {
-    Gateway::start(&with_cache(upstream, &format!("ttl: 60s{windows}"), "")).await
+async fn gateway(upstream: &Upstream, windows: &str, beside: &str) -> Gateway {
+    Gateway::start(&with_cache(upstream, &format!("ttl: 60s{windows}"), beside)).await
 }
 
 fn answer(text: &str) -> Answer {
@@ -31,9 +31,15 @@ async fn an_answer_past_its_time_is_given_only_as_the_gateway_says() {
     ];
     let [plain, revalidating, forgiving] = &upstreams;
     let gateways = [
-        gateway(plain, "").await,
-        gateway(revalidating, ", stale_while_revalidate: 10m").await,
-        gateway(forgiving, ", stale_if_error: 10m").await,
+        gateway(plain, "", "").await,
+        // One place: it is for the new answer, and giving the old one needs none.
+        gateway(
+            revalidating,
+            ", stale_while_revalidate: 10m",
+            ", in_flight: { max: 1, queue: 0 }",
+        )
+        .await,
+        gateway(forgiving, ", stale_if_error: 10m", "").await,
     ];
     for (upstream, gateway) in upstreams.iter().zip(&gateways) {
         for request in [chat(BODY), over(Protocol::H1), over(Protocol::H2)] {

@@ -127,6 +127,7 @@ impl Builder<'_> {
             auth,
             keys,
             timeouts,
+            in_flight,
             tls,
             http,
             version,
@@ -165,6 +166,7 @@ impl Builder<'_> {
                 http.unwrap_or_default(),
             ),
             address,
+            in_flight: super::in_flight::cap(&self.at("in_flight"), in_flight, self.problems),
             realtime: realtime.map(|realtime| Realtime {
                 path: realtime.path.as_str().into(),
                 rename_query: realtime

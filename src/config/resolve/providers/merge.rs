@@ -14,6 +14,7 @@ pub fn merge(entry: schema::Provider, change: schema::Provider) -> schema::Provi
         auth,
         keys,
         timeouts,
+        in_flight,
         tls,
         http,
         version,
@@ -45,6 +46,7 @@ pub fn merge(entry: schema::Provider, change: schema::Provider) -> schema::Provi
             idle: timeouts.idle.or(entry.timeouts.idle),
             total: timeouts.total.or(entry.timeouts.total),
         },
+        in_flight: in_flight.or(entry.in_flight),
         tls: schema::ProviderTls {
             ca: tls.ca.or(entry.tls.ca),
         },

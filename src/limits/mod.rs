@@ -1,0 +1,3 @@
+//! What keeps one caller or one provider from using up what all share.
+
+pub mod concurrency;
