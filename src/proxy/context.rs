@@ -23,7 +23,7 @@ use super::caching::Caching;
 use super::cancel::Switch;
 use super::planning::Planned;
 use super::settle::Unsettled;
-use super::steps::Running;
+use super::steps::{self, Running};
 
 /// The state of one request.
 pub struct Context {
@@ -357,6 +357,9 @@ impl Context {
 
 impl Drop for Context {
     fn drop(&mut self) {
+        if self.unsettled.is_some() && steps::hand_back_cancelled(self) {
+            return;
+        }
         if let Some(unsettled) = self.unsettled.take() {
             unsettled.settle(self);
         }

@@ -142,8 +142,18 @@ fn begin(
 
 /// The end of a step: gives the state of the request back, if the next step is asked.
 pub fn hand_back(session: &Session, ctx: &mut Context) -> bool {
-    let status = session.response_written();
-    let failed = status.is_some_and(|head| is_failure(head.status.as_u16()));
+    let head = session.response_written();
+    hand_back_after(head.map_or(0, |head| head.status.as_u16()), ctx)
+}
+
+/// The same for a step that is ended from outside, because all who had asked for its answer have
+/// given it up at its head.
+pub fn hand_back_cancelled(ctx: &mut Context) -> bool {
+    hand_back_after(ctx.answer.status, ctx)
+}
+
+fn hand_back_after(status: u16, ctx: &mut Context) -> bool {
+    let failed = is_failure(status);
     let step = ctx.step.as_mut().filter(|step| failed && !step.is_last);
     let Some(back) = step.and_then(|step| step.back.take()) else {
         return false;

@@ -1,11 +1,14 @@
 //! The universal endpoint: steps that are asked in order until one succeeds.
 
+use std::time::Duration;
+
 use serde_json::{Value, json};
 
 use crate::support::conf::entry;
 use crate::support::upstream::{End, Received};
 use crate::support::{
     Answer, Digest, Ending, Gate, Gateway, Protocol, Reply, Request, Response, Upstream, body,
+    within,
 };
 
 const UNIVERSAL: &str = "/v1/default/default";
@@ -342,6 +345,35 @@ async fn each_step_meets_the_cache_on_its_own_terms() {
 }
 
 #[tokio::test]
+async fn a_step_that_all_who_share_it_give_up_at_its_head_leads_to_the_next() {
+    let three = Three::start("cache: { ttl: 5m }").await;
+    let (head, rest) = (Gate::new(), Gate::new());
+    // The error is shared by those who wait, and its body does not end.
+    let refused = Answer::new(404).chunked().text("x").wait(&rest).after(&head);
+    three.openai.script(refused);
+    let request = universal(&json!([openai(), groq()]));
+    let address = three.gateway.public();
+    let send = |request: Request| tokio::spawn(async move { request.send(address).await });
+    let asked = [send(request.clone()), send(request.clone())];
+    three.openai.reached(1).await;
+    // The other one joins.
+    tokio::time::sleep(Duration::from_millis(500)).await;
+    head.open();
+    for asked in asked {
+        let answer = within("the second step's answer", asked).await.unwrap();
+        assert_eq!(
+            (answer.status, answer.header("cf-aig-step")),
+            (200, Some("1")),
+            "{}",
+            answer.text()
+        );
+    }
+    let metrics = three.gateway.metrics().await;
+    assert_eq!(metrics.sum("tollgate_requests_total", &[]), 2.0);
+    assert_eq!(metrics.sum("tollgate_errors_total", &[]), 0.0);
+}
+
+#[tokio::test]
 async fn a_client_that_leaves_between_or_during_steps_ends_them_with_one_record() {
     let three = Three::start("").await;
     three.openai.script(Answer::new(500).text("down"));
@@ -350,7 +382,7 @@ async fn a_client_that_leaves_between_or_during_steps_ends_them_with_one_record(
     let request = universal(&json!([openai(), groq()]));
     let address = three.gateway.public();
     let leaving =
-        tokio::time::timeout(std::time::Duration::from_millis(700), request.send(address));
+        tokio::time::timeout(Duration::from_millis(700), request.send(address));
     assert!(leaving.await.is_err());
     three.groq.abandoned(1).await;
     let line = three.gateway.logged("error=client_gone").await;
