@@ -60,6 +60,7 @@ pub async fn admit(
     let began = Instant::now();
     let (bytes, memory) = Box::pin(hold(door, session, declared, &limits)).await?;
     ctx.reading = began.elapsed();
+    ctx.received = Some(bytes.len() as u64);
     ctx.body = Body::Held {
         // The cache reads the body anyway.
         model: scan.filter(|_| !for_cache).and_then(|scan| scan.of(&bytes)),

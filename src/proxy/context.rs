@@ -51,6 +51,9 @@ pub struct Context {
     pub step: Option<Running>,
     /// Its body.
     pub body: Body,
+    /// The length of a body that is held, as it came: another model's name may change it, and in
+    /// a subrequest one byte stands for it.
+    pub received: Option<u64>,
     /// The current try.
     pub attempt: Attempt,
     /// Attempts that failed; Pingora allows sixteen.
@@ -223,6 +226,7 @@ impl Context {
             planned: None,
             step: None,
             body: Body::Unread,
+            received: None,
             attempt: Attempt::default(),
             tried: Vec::new(),
             asked_before: Vec::new(),
@@ -256,6 +260,7 @@ impl Context {
         again.route = self.route.clone();
         again.planned = self.planned.clone();
         again.client_version = self.client_version;
+        again.received = self.received;
         again.body = Body::Held {
             bytes: bytes.clone(),
             model: model.clone(),
@@ -310,7 +315,7 @@ impl Context {
         next.body = std::mem::replace(&mut self.body, Body::Unread);
         next.tried = std::mem::take(&mut self.tried);
         next.asked_before = std::mem::take(&mut self.asked_before);
-        next.reading = self.reading;
+        (next.received, next.reading) = (self.received, self.reading);
         next.client_version = self.client_version;
         next.attempt.count = self.attempt.count;
         next.attempt.earlier = self.attempt.count;

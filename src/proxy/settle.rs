@@ -14,7 +14,7 @@ use crate::record::RequestRecord;
 use crate::telemetry::access;
 use crate::telemetry::metrics::Metrics;
 
-use super::context::{Body, Context};
+use super::context::Context;
 use super::{Door, caching, steps};
 
 /// Longest header value that goes into the record, in bytes.
@@ -95,7 +95,7 @@ impl Unsettled {
             .get_or_insert_with(|| Failure::new(Kind::ClientGone));
         let sent = Sent {
             status: 0,
-            request_bytes: held_bytes(ctx).unwrap_or(0),
+            request_bytes: ctx.received.unwrap_or(0),
             response_bytes: 0,
         };
         let record = record(self.asked, sent, ctx);
@@ -123,7 +123,9 @@ pub fn publish(door: &Door, session: &mut Session, error: Option<&Error>, ctx: &
         status: session
             .response_written()
             .map_or(0, |head| head.status.as_u16()),
-        request_bytes: held_bytes(ctx).unwrap_or_else(|| session.body_bytes_read() as u64),
+        request_bytes: ctx
+            .received
+            .unwrap_or_else(|| session.body_bytes_read() as u64),
         response_bytes: session.body_bytes_sent() as u64,
     };
     let record = record(asked, sent, ctx);
@@ -176,14 +178,6 @@ fn cut(text: &str, most: usize) -> &str {
 /// An error that no phase has explained: a client that went away between two requests' phases.
 fn unexplained(error: Option<&Error>) -> Option<Failure> {
     error.map(|error| Failure::new(Kind::Internal).with_detail(error.to_string()))
-}
-
-/// The length of a held body: in a subrequest one byte stands for it.
-fn held_bytes(ctx: &Context) -> Option<u64> {
-    match &ctx.body {
-        Body::Held { bytes, .. } => Some(bytes.len() as u64),
-        Body::Unread | Body::Streaming { .. } => None,
-    }
 }
 
 /// From the start of the first try to the provider's last byte, or to the end of the request

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use crate::support::conf::{CHAT, entry};
+use crate::support::metrics::Metrics;
 use crate::support::upstream::{End, Received};
 use crate::support::{
     Answer, Digest, Gateway, Protocol, Reply, Request, Response, Upstream, body, ports,
@@ -475,4 +476,18 @@ async fn a_fallbacks_answer_is_stored_as_its_own_unless_the_gateway_says_so() {
         assert_eq!(again.header("cf-aig-cache-status"), Some("HIT"), "{model}");
         assert!(again.text().contains(r#""id":"1""#));
     }
+}
+
+#[tokio::test]
+async fn a_body_is_counted_as_the_client_sent_it() {
+    let pair = Pair::start("").await;
+    let named = r#"{"model":"dynamic/support"}"#;
+    let steps = r#"[{"provider":"groq","endpoint":"chat/completions","query":{"model":"m"}}]"#;
+    for (path, body) in [(CHAT, named), ("/v1/default/default", steps)] {
+        let answer = Request::post(path, body).send(&pair.gateway).await;
+        assert_eq!(answer.status, 200, "{}", answer.text());
+    }
+    let sent = (named.len() + steps.len()) as f64;
+    let counted = |metrics: &Metrics| metrics.sum("tollgate_request_bytes_total", &[]) == sent;
+    pair.gateway.metrics_when("what was sent", counted).await;
 }
