@@ -151,6 +151,15 @@ pub fn head_leaves(
     own_headers(response, ctx)
 }
 
+/// Whether the client has all of its answer, where its length is told. Then it may leave, though
+/// the provider's end of the answer, without which that is not kept, is still to come.
+pub fn is_given(session: &Session) -> bool {
+    let head = session.response_written();
+    let length = head.and_then(|head| head.headers.get(CONTENT_LENGTH)?.to_str().ok());
+    let length = length.and_then(|length| length.parse::<usize>().ok());
+    length.is_some_and(|length| session.body_bytes_sent() >= length)
+}
+
 fn select_subprotocol(
     session: &Session,
     response: &mut ResponseHeader,
