@@ -300,7 +300,7 @@ impl ProxyHttp for Door {
     ) -> bool {
         // The only sign that Pingora gives of a client that left while its answer is recorded.
         let recorded = matches!(context, ProxyWarnLogContext::DownstreamCache);
-        if recorded && !response::is_given(session) {
+        if recorded && !response::is_given(session, ctx) {
             caching::client_left(ctx);
         }
         true
