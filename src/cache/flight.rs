@@ -339,6 +339,13 @@ impl Listener {
         self.flight.listeners.load(Ordering::Acquire) > usize::from(!self.has_left())
     }
 
+    /// The length of the answer, once it has come whole, if all of it is kept.
+    pub fn whole_length(&self) -> Option<u64> {
+        let state = self.flight.state.lock();
+        let is_whole = matches!(state.phase, Phase::Whole) && state.recording;
+        is_whole.then_some(state.held)
+    }
+
     /// Reads the answer from where this listener stands.
     pub fn reader(self: &Arc<Self>) -> Reader {
         Reader {

@@ -466,6 +466,14 @@ pub fn is_leading(ctx: &Context) -> bool {
     matches!(role, Some(Role::Leading(_)))
 }
 
+/// The length of a recorded answer that has come whole.
+pub fn recorded_length(ctx: &Context) -> Option<u64> {
+    match ctx.caching.as_ref().map(|caching| &caching.role) {
+        Some(Role::Recording(listener)) => listener.whole_length(),
+        _ => None,
+    }
+}
+
 /// The client of a request that is being recorded has left.
 pub fn client_left(ctx: &Context) {
     match ctx.caching.as_ref().map(|caching| &caching.role) {

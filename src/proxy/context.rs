@@ -288,6 +288,7 @@ impl Context {
         again.route = self.route.clone();
         again.planned = self.planned.clone();
         again.client_version = self.client_version;
+        again.received = self.received;
         again.body = Body::Held {
             bytes: bytes.clone(),
             model: model.clone(),

@@ -294,9 +294,20 @@ async fn end_begun(session: &mut Session, ctx: &Context) -> pingora_core::Result
 
 /// Ends an answer that broke after its first byte: in its own dialect where that is possible,
 /// otherwise by breaking the framing. Never so that it looks complete.
-pub async fn end_broken(session: &mut Session, ctx: &Context) -> pingora_core::Result<()> {
-    let format = ctx.route.as_ref().map(|route| route.format);
-    let watch = ctx.answer.watch.as_ref();
+async fn end_broken(session: &mut Session, ctx: &Context) -> pingora_core::Result<()> {
+    session.set_keepalive(None);
+    match error_frame(ctx) {
+        Some(frame) => finish(session, frame).await,
+        None => {
+            cut(session).await;
+            Ok(())
+        }
+    }
+}
+
+/// How an answer that broke says so in its own dialect, where that is possible.
+pub fn error_frame(ctx: &Context) -> Option<Bytes> {
+    let format = ctx.route.as_ref().map(|route| route.format)?;
     let message = match &ctx.failure {
         Some(failure) if failure.kind == Kind::UpstreamTimeout => {
             "The provider stopped sending before its answer was complete"
@@ -304,15 +315,8 @@ pub async fn end_broken(session: &mut Session, ctx: &Context) -> pingora_core::R
         Some(failure) => &failure.public,
         None => Kind::UpstreamCut.message(),
     };
-    let frame = format.and_then(|format| watch?.error_frame(format, message));
-    session.set_keepalive(None);
-    match frame {
-        Some(frame) => finish(session, frame.into()).await,
-        None => {
-            cut(session).await;
-            Ok(())
-        }
-    }
+    let watch = ctx.answer.watch.as_ref()?;
+    watch.error_frame(format, message).map(Bytes::from)
 }
 
 /// Writes the last piece of an answer, and its end.

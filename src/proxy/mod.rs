@@ -309,13 +309,14 @@ impl ProxyHttp for Door {
 
     fn suppress_proxy_warn_log(
         &self,
-        _session: &Session,
+        session: &Session,
         ctx: &Context,
         _error: &Error,
         context: ProxyWarnLogContext,
     ) -> bool {
         // The only sign that Pingora gives of a client that left while its answer is recorded.
-        if matches!(context, ProxyWarnLogContext::DownstreamCache) {
+        let recorded = matches!(context, ProxyWarnLogContext::DownstreamCache);
+        if recorded && !response::is_given(session, ctx) {
             caching::client_left(ctx);
         }
         true

@@ -161,6 +161,17 @@ pub fn head_leaves(
     own_headers(response, ctx)
 }
 
+/// Whether the client has all of its answer: then it may leave, or ask again, though the request
+/// is not over yet. Where the length is told, the provider's end of the answer, without which it
+/// is not kept, may still be to come.
+pub fn is_given(session: &Session, ctx: &Context) -> bool {
+    let head = session.response_written();
+    let told = head.and_then(|head| head.headers.get(CONTENT_LENGTH)?.to_str().ok());
+    let told = told.and_then(|length| length.parse::<u64>().ok());
+    let length = told.or_else(|| caching::recorded_length(ctx));
+    length.is_some_and(|length| session.body_bytes_sent() as u64 >= length)
+}
+
 fn select_subprotocol(
     session: &Session,
     response: &mut ResponseHeader,

@@ -157,9 +157,14 @@ pub async fn live(
             }
             Ok(None) => return end(session, Bytes::new()).await,
             Err(_) => {
-                ctx.failure = Some(Failure::new(Kind::UpstreamCut));
-                let ended = failure::end_broken(session, ctx).await;
-                return ended.map_err(|error| gone(&error));
+                let broken = Failure::new(Kind::UpstreamCut);
+                ctx.failure = Some(broken.clone());
+                session.set_keepalive(None);
+                return match failure::error_frame(ctx) {
+                    Some(frame) => end(session, frame).await,
+                    // Pingora would end in order what is not said to have failed.
+                    None => Err(broken),
+                };
             }
         }
     }

@@ -188,6 +188,7 @@ pub async fn carry(
                 }
                 Some(task) => {
                     if session.write_response_tasks(vec![task]).await.map_err(gone)? {
+                        hear_to_its_end(handle).await;
                         return Ok(Carried::Whole);
                     }
                 }
@@ -200,7 +201,59 @@ pub async fn carry(
     }
 }
 
+/// An answer of a told length ends before the subrequest says so. If it could not say it, it would
+/// take its client to be gone.
+pub async fn hear_to_its_end(mut handle: SubrequestHandle) {
+    while handle.rx.recv().await.is_some() {}
+}
+
 /// The subrequest ended without ending its answer: so must this one.
 pub fn cut() -> Failure {
     Failure::new(Kind::UpstreamCut)
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use std::time::Duration;
+
+    use pingora_http::ResponseHeader;
+    use tokio::io::{AsyncReadExt, AsyncWriteExt, duplex};
+    use tokio::sync::{mpsc, oneshot};
+
+    use super::*;
+
+    #[tokio::test]
+    async fn a_subrequest_is_heard_to_its_end() {
+        let (mut client, server) = duplex(4096);
+        let ask = b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 0\r\n\r\n";
+        client.write_all(ask).await.unwrap();
+        let mut session = Session::new_h1(Box::new(server));
+        session.as_downstream_mut().read_request().await.unwrap();
+        let (tx, _input) = mpsc::channel(4);
+        let (output, rx) = mpsc::channel(4);
+        let handle = SubrequestHandle {
+            tx,
+            rx,
+            subreq_wants_body: oneshot::channel().1,
+            subreq_proxy_error: oneshot::channel().1,
+        };
+        let answering = tokio::spawn(async move {
+            let mut head = ResponseHeader::build(200, None).unwrap();
+            head.insert_header(CONTENT_LENGTH, 2).unwrap();
+            let body = HttpTask::Body(Some(Bytes::from_static(b"{}")), false);
+            for task in [HttpTask::Header(Box::new(head), false), body] {
+                output.send(task).await.unwrap();
+            }
+            tokio::time::sleep(Duration::from_millis(50)).await;
+            output.send(HttpTask::Done).await.is_ok()
+        });
+        let carried = carry(&mut session, handle, |_| false).await;
+        assert!(matches!(carried, Ok(Carried::Whole)));
+        assert!(answering.await.unwrap());
+        drop(session);
+        let mut answer = String::new();
+        client.read_to_string(&mut answer).await.unwrap();
+        assert!(answer.ends_with("\r\n\r\n{}"), "{answer}");
+    }
 }

@@ -454,3 +454,30 @@ async fn a_slow_follower_slows_nobody() {
     assert_eq!(slow.finish().await.body.len(), 4_000_001);
     upstream.only().await;
 }
+
+#[tokio::test]
+async fn a_client_that_has_its_whole_answer_has_not_left_when_it_leaves() {
+    for http in [Protocol::H1, Protocol::H2] {
+        let (upstream, gateway) = speaking(http).await;
+        let end = Gate::new();
+        let whole = r#"{"object":"chat.completion","choices":[]}"#;
+        // The last byte is there; only the provider's word that it was the last is missing.
+        let reply = Answer::json(whole).wait(&end);
+        upstream.script(reply);
+        let answer = chat(BODY).send(&gateway).await;
+        assert_eq!(
+            (answer.text().as_str(), answer.ending),
+            (whole, Ending::Whole)
+        );
+        tokio::time::sleep(Duration::from_millis(300)).await;
+        end.open();
+        gateway
+            .metrics_when("a stored answer", |metrics| {
+                metrics.sum("tollgate_cache_stored_total", &[("tier", "memory")]) == 1.0
+            })
+            .await;
+        let metrics = gateway.metrics().await;
+        assert_eq!(metrics.sum("tollgate_errors_total", &[]), 0.0, "{http:?}");
+        assert_eq!(status(&chat(BODY).send(&gateway).await), "HIT");
+    }
+}

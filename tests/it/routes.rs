@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use crate::support::client::Told;
 use crate::support::conf::{CHAT, entry};
+use crate::support::metrics::Metrics;
 use crate::support::upstream::{End, Received};
 use crate::support::{
     Answer, Digest, Gate, Gateway, Protocol, Reply, Request, Response, Upstream, body, ports,
@@ -801,4 +802,18 @@ async fn a_key_that_no_token_comes_for_is_left_for_the_next_target() {
             .starts_with("google-vertex-ai/g:credential:")
     );
     vertex.untouched();
+}
+
+#[tokio::test]
+async fn a_body_is_counted_as_the_client_sent_it() {
+    let pair = Pair::start("").await;
+    let named = r#"{"model":"dynamic/support"}"#;
+    let steps = r#"[{"provider":"groq","endpoint":"chat/completions","query":{"model":"m"}}]"#;
+    for (path, body) in [(CHAT, named), ("/v1/default/default", steps)] {
+        let answer = Request::post(path, body).send(&pair.gateway).await;
+        assert_eq!(answer.status, 200, "{}", answer.text());
+    }
+    let sent = (named.len() + steps.len()) as f64;
+    let counted = |metrics: &Metrics| metrics.sum("tollgate_request_bytes_total", &[]) == sent;
+    pair.gateway.metrics_when("what was sent", counted).await;
 }

@@ -5,6 +5,7 @@ use std::time::Duration;
 use serde_json::{Value, json};
 
 use crate::support::conf::entry;
+use crate::support::metrics::Metrics;
 use crate::support::upstream::{End, Received};
 use crate::support::{
     Answer, Digest, Ending, Gate, Gateway, Protocol, Reply, Request, Response, Upstream, body,
@@ -376,6 +377,35 @@ async fn a_step_that_all_who_share_it_give_up_at_its_head_leads_to_the_next() {
 }
 
 #[tokio::test]
+async fn a_shared_answer_that_breaks_off_is_cut_for_all() {
+    let three = Three::start("cache: { ttl: 5m }").await;
+    let (head, rest) = (Gate::new(), Gate::new());
+    let half = Answer::json("[1,").chunked().wait(&rest).end(End::Reset);
+    three.openai.script(half.after(&head));
+    let address = three.gateway.public();
+    let send = || tokio::spawn(async move { universal(&openai()).send(address).await });
+    let asked = [send(), send()];
+    three.openai.reached(1).await;
+    // The other one joins.
+    tokio::time::sleep(Duration::from_millis(500)).await;
+    head.open();
+    tokio::time::sleep(Duration::from_millis(100)).await;
+    rest.open();
+    for asked in asked {
+        let answer = within("half an answer", asked).await.unwrap();
+        assert_eq!(
+            (answer.status, &*answer.text(), answer.ending),
+            (200, "[1,", Ending::Cut)
+        );
+    }
+    let cut = [("kind", "upstream_cut")];
+    let all = |metrics: &Metrics| metrics.sum("tollgate_errors_total", &cut) == 2.0;
+    three.gateway.metrics_when("both records", all).await;
+    let log = three.gateway.log();
+    assert!(!log.contains("panicked"), "{log}");
+}
+
+#[tokio::test]
 async fn a_client_that_leaves_between_or_during_steps_ends_them_with_one_record() {
     let three = Three::start("").await;
     three.openai.script(Answer::new(500).text("down"));
@@ -390,9 +420,7 @@ async fn a_client_that_leaves_between_or_during_steps_ends_them_with_one_record(
     assert!(line.contains("tried=server_error:"), "{line}");
     let metrics = three.gateway.metrics().await;
     assert_eq!(metrics.sum("tollgate_requests_total", &[]), 1.0);
-    let idle = |metrics: &crate::support::metrics::Metrics| {
-        metrics.sum("tollgate_held_body_bytes", &[]) == 0.0
-    };
+    let idle = |metrics: &Metrics| metrics.sum("tollgate_held_body_bytes", &[]) == 0.0;
     three.gateway.metrics_when("no body is held", idle).await;
 }
 
