@@ -16,7 +16,8 @@
 //! 11. [`record`], [`telemetry`]: one record per request, and its views.
 //!
 //! Around them: [`mock`] (a built-in provider), [`lifecycle`] (start, reload,
-//! upgrade, drain), [`cache`] (stored answers), [`admin`] (the operators' listener) and [`cli`].
+//! upgrade, drain), [`cache`] (stored answers), [`probe`] (looks whether providers are there),
+//! [`admin`] (the operators' listener) and [`cli`].
 
 pub mod admin;
 pub mod cache;
@@ -32,6 +33,7 @@ pub mod gateway;
 pub mod lifecycle;
 pub mod memory;
 pub mod mock;
+pub mod probe;
 pub mod provider;
 pub mod proxy;
 pub mod record;

@@ -22,6 +22,7 @@ mod lifecycle_upgrade;
 mod limits;
 mod mappings;
 mod observability;
+mod probes;
 mod retries;
 mod routes;
 mod routing;
