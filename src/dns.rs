@@ -31,6 +31,18 @@ pub enum LookupError {
     Forbidden,
 }
 
+impl std::fmt::Display for LookupError {
+    /// What follows the name in a sentence.
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Unresolved(reason) => write!(f, "does not resolve: {reason}"),
+            Self::Forbidden => {
+                f.write_str("resolves to link-local, metadata or unusable addresses only")
+            }
+        }
+    }
+}
+
 /// Asks name servers. Replaced in tests.
 #[async_trait]
 pub trait Resolve: Send + Sync {

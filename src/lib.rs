@@ -17,7 +17,8 @@
 //! 12. [`record`], [`telemetry`]: one record per request, and its views.
 //!
 //! Around them: [`mock`] (a built-in provider), [`lifecycle`] (start, reload,
-//! upgrade, drain), [`cache`] (stored answers), [`admin`] (the operators' listener) and [`cli`].
+//! upgrade, drain), [`cache`] (stored answers), [`probe`] (looks whether providers are there),
+//! [`admin`] (the operators' listener) and [`cli`].
 
 pub mod admin;
 pub mod cache;
@@ -34,6 +35,7 @@ pub mod lifecycle;
 pub mod limits;
 pub mod memory;
 pub mod mock;
+pub mod probe;
 pub mod provider;
 pub mod proxy;
 pub mod record;

@@ -200,6 +200,26 @@ pub struct Provider {
     /// Request headers that change the answer: versions, beta flags, organisations. Cached
     /// answers are told apart by them.
     pub answer_headers: Vec<String>,
+    /// Look whether the provider is there, while it is a target of some route, without waiting for
+    /// a call to find out. Without it nobody does.
+    pub probe: Option<Probe>,
+}
+
+/// A request that looks whether a provider is there. It costs nothing: a GET, with the provider's
+/// `headers` and its `default` key, or else the first of its pool.
+///
+/// Any answer says that it is there, but for 5xx, and for 408 and 429, which say nothing.
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Probe {
+    /// What is asked for, a path after the slug as in a client's call, such as `models`. Not for a
+    /// place whose base URL has captures, such as a region.
+    pub path: String,
+    /// How often; each time up to a tenth later, by chance. Default `30s`; `1s` to `1h`.
+    pub every: Option<Duration>,
+    /// How long the answer's head may take, the connection included. Default `5s`, or `every` where
+    /// that is less; `100ms` to `every`.
+    pub timeout: Option<Duration>,
 }
 
 /// A wire format: a family of APIs, never a vendor.

@@ -23,6 +23,7 @@ use super::successor::Predecessor;
 use super::upgrade::Upgrader;
 use super::{systemd, watch};
 use crate::cache::store::Cache;
+use crate::probe::Prober;
 
 /// How often the clock of the cache is written down.
 const CACHE_SAVED: Duration = Duration::from_secs(60);
@@ -162,7 +163,7 @@ impl<S: pingora_core::services::Service> ServiceWithDependents for Listening<S> 
     }
 }
 
-/// Announces that the process is up, then reloads on SIGHUP and when files change.
+/// Announces that the process is up, then reloads on SIGHUP and when files change, and probes.
 pub struct Control {
     /// Is set to serving.
     pub phase: Arc<Phase>,
@@ -176,6 +177,8 @@ pub struct Control {
     pub expected: usize,
     /// Gives its disk up when another process takes over.
     pub cache: Arc<Cache>,
+    /// Looks whether providers are there.
+    pub prober: Prober,
     /// What is printed once, for people.
     pub greeting: String,
 }
@@ -227,6 +230,16 @@ impl Control {
         }
     }
 
+    /// What a process does beside its requests until it is on its way out. Never returns.
+    async fn carry_on(&self) {
+        tokio::join!(
+            self.reload_on_signal(),
+            watch::reload_on_change(&self.live),
+            self.look_after_the_cache(),
+            self.prober.run(),
+        );
+    }
+
     async fn reload_on_signal(&self) {
         match signal(SignalKind::hangup()) {
             Ok(mut hangup) => {
@@ -252,9 +265,9 @@ impl ServiceWithDependents for Control {
         self.announce().await;
         ready.notify_ready();
         tokio::select! {
-            // A process on its way out keeps its last configuration.
+            // A process on its way out keeps its last configuration, and asks nobody how they are.
             () = self.phase.reached(State::HandingOver) => {}
-            () = async { tokio::join!(self.reload_on_signal(), watch::reload_on_change(&self.live), self.look_after_the_cache()); } => {}
+            () = self.carry_on() => {}
         }
         if self.phase.state() == State::HandingOver {
             self.hand_the_cache_over().await;

@@ -25,6 +25,7 @@ use crate::cache::store::{self, Cache};
 use crate::config::Problem;
 use crate::config::resolve::Settings;
 use crate::dns::Dns;
+use crate::probe::Prober;
 use crate::proxy::Door;
 use crate::proxy::cancel::Cancellable;
 use crate::record::RequestRecord;
@@ -189,6 +190,7 @@ impl Shell {
             accepting: accepts,
             expected: listening.len(),
             cache: self.cache.clone(),
+            prober: self.prober(),
             greeting: self.greeting.clone(),
         });
         for service in &listening {
@@ -196,6 +198,15 @@ impl Shell {
             control.add_dependency(service);
         }
         Ok(())
+    }
+
+    fn prober(&self) -> Prober {
+        Prober::new(
+            self.live.snapshot(),
+            self.known.clone(),
+            self.metrics.clone(),
+            self.dns.clone(),
+        )
     }
 
     /// The listeners for applications.

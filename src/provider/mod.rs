@@ -9,8 +9,10 @@ pub mod template;
 
 use std::borrow::Cow;
 use std::sync::{Arc, OnceLock};
+use std::time::Duration;
 
 use http::header::{HeaderName, HeaderValue};
+use pingora_core::protocols::ALPN;
 use pingora_core::protocols::tls::CaType;
 
 use crate::config::schema::{Auth, Format, HttpVersion, Shape};
@@ -50,6 +52,19 @@ pub struct Provider {
     pub answer_headers: Vec<HeaderName>,
     /// A digest of the headers that are set, and of the address that is connected to.
     pub fingerprint: Box<str>,
+    /// What looks whether it is there.
+    pub probe: Option<Probe>,
+}
+
+/// What looks whether a provider is there.
+#[derive(Debug, Clone)]
+pub struct Probe {
+    /// What is asked for.
+    pub target: Target,
+    /// How often; 1 second to 1 hour.
+    pub every: Duration,
+    /// How long the answer's head may take, the connection included; at most `every`.
+    pub timeout: Duration,
 }
 
 /// Where keys stand on a request, and the stored ones.
@@ -178,6 +193,33 @@ pub struct TargetHeader {
     pub name: HeaderName,
     /// The URL's host must be one of these domains or under one.
     pub domains: Vec<Box<str>>,
+}
+
+impl Keyring {
+    /// The key that pays for what nobody asked for: `default`, or else the first of the pool.
+    pub fn own(&self) -> Option<&StoredKey> {
+        let named = self.keys.iter().find(|key| &*key.alias == "default");
+        named.or_else(|| self.keys.iter().find(|key| key.weight > 0))
+    }
+}
+
+impl Connection {
+    /// Host and port that are connected to for `origin`.
+    pub fn place<'a>(&'a self, origin: &'a Origin) -> (&'a str, u16) {
+        match &self.connect_to {
+            Some((host, port)) => (host, *port),
+            None => (&origin.host, origin.port),
+        }
+    }
+
+    /// The HTTP versions that are offered.
+    pub fn alpn(&self) -> ALPN {
+        match self.http {
+            HttpVersion::H1 => ALPN::H1,
+            HttpVersion::H2 => ALPN::H2,
+            HttpVersion::Auto => ALPN::H2H1,
+        }
+    }
 }
 
 impl Base {
@@ -328,6 +370,23 @@ impl Provider {
 }
 
 impl Address {
+    /// The first capture of the base URL that `path` leads to, or might if it leads nowhere: what
+    /// a call must fill in.
+    pub fn capture_of(&self, path: &str) -> Option<&str> {
+        let mut rules = self.rules.iter();
+        let rule = rules.find(|rule| rule.pattern.matches(path).is_some());
+        let base = rule.and_then(|rule| rule.base.as_ref());
+        let any = || self.rules.iter().find_map(|rule| rule.base.as_ref());
+        let base = base.or(self.base.as_ref()).or_else(any)?;
+        base.captures().next()
+    }
+
+    /// Where a call of `account` for `path` goes that needs nothing else of a request.
+    pub fn checked_target(&self, path: &str, account: &str) -> Result<Target, Failure> {
+        refuse_dot_segments(path)?;
+        self.target(path, account)
+    }
+
     fn target(&self, path: &str, account: &str) -> Result<Target, Failure> {
         for rule in &self.rules {
             if let Some(mut captures) = rule.pattern.matches(path) {

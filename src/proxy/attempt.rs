@@ -8,13 +8,11 @@ use std::time::{Duration, Instant, SystemTime};
 use async_trait::async_trait;
 use http::header::{AUTHORIZATION, EXPECT, GetAll, HOST, HeaderValue, UPGRADE};
 use pingora_core::connectors::http::Connector;
-use pingora_core::protocols::ALPN;
 use pingora_core::protocols::TcpKeepalive;
 use pingora_core::upstreams::peer::HttpPeer;
 use pingora_http::RequestHeader;
 use pingora_proxy::Session;
 
-use crate::config::schema::HttpVersion;
 use crate::credential::token_client::{Options, Resolve, TokenClient, TokenEndpoint};
 use crate::credential::{Credential, ServiceAccount, TokenError, aws};
 use crate::directives;
@@ -55,10 +53,7 @@ pub async fn peer(door: &Door, ctx: &mut Context) -> Result<Box<HttpPeer>, Failu
     let connection = &provider.connection;
     let token = token(door, &provider, ctx).await?;
     let origin = &route.target.origin;
-    let (host, port) = match &connection.connect_to {
-        Some((host, port)) => (&**host, *port),
-        None => (&*origin.host, origin.port),
-    };
+    let (host, port) = connection.place(origin);
     let addresses = door
         .dns
         .lookup(host)
@@ -91,21 +86,15 @@ fn configure(peer: &mut HttpPeer, connection: &Connection) {
         count: 5,
         user_timeout: Duration::ZERO,
     });
-    options.alpn = match connection.http {
-        HttpVersion::H1 => ALPN::H1,
-        HttpVersion::H2 => ALPN::H2,
-        HttpVersion::Auto => ALPN::H2H1,
-    };
+    options.alpn = connection.alpn();
 }
 
 fn lookup_failure(host: &str, error: LookupError) -> Failure {
-    match error {
-        LookupError::Unresolved(reason) => Failure::new(Kind::UpstreamUnreachable)
-            .with_detail(format!("{host} does not resolve: {reason}")),
-        LookupError::Forbidden => Failure::new(Kind::UpstreamForbidden).with_detail(format!(
-            "{host} resolves to link-local, metadata or unusable addresses only"
-        )),
-    }
+    let kind = match error {
+        LookupError::Unresolved(_) => Kind::UpstreamUnreachable,
+        LookupError::Forbidden => Kind::UpstreamForbidden,
+    };
+    Failure::new(kind).with_detail(format!("{host} {error}"))
 }
 
 /// The token that the request goes with, when its credential is a service account.

@@ -90,6 +90,7 @@ struct RouteMetrics {
     key_cooled: IntCounterVec,
     key_cooling: IntGaugeVec,
     hedges: IntCounterVec,
+    probes: IntCounterVec,
 }
 
 /// The metrics of the cache.
@@ -331,6 +332,12 @@ impl Metrics {
         self.routes.key_cooled.with_label_values(&labels).inc();
     }
 
+    /// Counts a probe of a provider: `ok`, `failed`, or `busy`.
+    pub fn probed(&self, provider: &str, result: &'static str) {
+        let labels = [provider, result];
+        self.routes.probes.with_label_values(&labels).inc();
+    }
+
     /// Who is left alone right now. What no configuration names any more is shown no longer.
     pub fn standings(&self, known: &Known, now: Instant) {
         let (breakers, keys) = (&self.routes.breaker_open, &self.routes.key_cooling);
@@ -469,6 +476,11 @@ impl RouteMetrics {
                 "tollgate_hedges_total",
                 "Requests for which a second target was asked because the first was late, by the one that answered; over_budget: it was not",
                 &["gateway", "route", "result"],
+            )?,
+            probes: register.counter(
+                "tollgate_probes_total",
+                "Requests of the gateway's own that look whether a provider is there; ok: it is, failed: it is not, busy: its answer says neither",
+                &["provider", "result"],
             )?,
             breaker_opened: register.counter(
                 "tollgate_breaker_opened_total",

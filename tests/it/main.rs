@@ -23,6 +23,7 @@ mod limits;
 mod mappings;
 mod observability;
 mod overload;
+mod probes;
 mod retries;
 mod routes;
 mod routing;

@@ -1,6 +1,7 @@
 //! Providers: the catalogue, a deployment's overrides, and what becomes of both.
 
 mod merge;
+mod probe;
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -136,6 +137,7 @@ impl Builder<'_> {
             realtime,
             target_header,
             answer_headers,
+            probe,
         } = entry;
         let insecure = allow_insecure.unwrap_or(false);
         let auth = auth.unwrap_or(Auth::Bearer);
@@ -146,6 +148,7 @@ impl Builder<'_> {
             &paths,
             &keys,
         );
+        let probe = probe.and_then(|probe| self.probe(&probe, &address));
         let fingerprint = fingerprint(connect_to.as_deref(), &headers);
         Provider {
             fingerprint,
@@ -178,6 +181,7 @@ impl Builder<'_> {
             }),
             target_header: target_header.and_then(|header| self.target_header(&header)),
             answer_headers: self.answer_headers(&answer_headers),
+            probe,
         }
     }
 

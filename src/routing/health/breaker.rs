@@ -2,7 +2,11 @@
 //!
 //! Closed, it lets all in. It opens when, within the window, enough calls failed and they are at
 //! least half of all. Open, it lets nobody in. Then its time is over and one call is let in as a
-//! probe: if it succeeds the breaker closes, and if it fails it opens again, for longer.
+//! trial: if it succeeds the breaker closes, and if it fails it opens again, for longer.
+//!
+//! Probes are requests of the gateway's own, which need not be let in. They count as calls do,
+//! but come by the clock and not by the traffic. So one that succeeds closes an open breaker
+//! before its time is over, and enough that fail in a row open a closed one, however far apart.
 //!
 //! A failure here is one that the target is to blame for; an answer that blames the request or
 //! the key is a success.
@@ -23,7 +27,7 @@ pub struct Settings {
     pub window: Duration,
     /// Fewer failed calls within the window never open it.
     pub failures: u32,
-    /// How long it is open at first, and how long a probe is waited for until another call is let
+    /// How long it is open at first, and how long a trial is waited for until another call is let
     /// in as one; not zero.
     pub open_for: Duration,
     /// The longest it is open, to which `open_for` doubles; at most 24 hours count.
@@ -52,11 +56,11 @@ impl Settings {
 pub enum Standing {
     /// It is closed: all are let in.
     Well,
-    /// Its time is over: the next one who enters is its probe.
+    /// Its time is over: the next one who enters is its trial.
     Due,
-    /// It is open, or its probe is still out.
+    /// It is open, or its trial is still out.
     Cooled {
-        /// When the next probe is let in, unless it closes before.
+        /// When the next trial is let in, unless it closes before.
         until: Instant,
     },
 }
@@ -78,7 +82,7 @@ pub struct Opened {
     pub open_for: Duration,
     /// How often it opened without a success in between, this time included.
     pub in_row: u32,
-    /// The failed calls that opened it: 1 where it was a probe.
+    /// The failed calls that opened it: 1 where it was a trial.
     pub failures: u32,
     /// All calls that were counted with them, since the first failure.
     pub calls: u32,
@@ -97,7 +101,7 @@ pub struct Breaker {
 const WELL: u8 = 0;
 /// Something failed lately; calls are counted, under the lock.
 const WATCHED: u8 = 1;
-/// It is open, or its probe is out or due.
+/// It is open, or its trial is out or due.
 const OPEN: u8 = 2;
 
 impl Breaker {
@@ -109,7 +113,7 @@ impl Breaker {
         self.record.lock().standing(now)
     }
 
-    /// Whether a call may go there. One that may must go, as it may be the probe, for which all
+    /// Whether a call may go there. One that may must go, as it may be the trial, for which all
     /// others wait; they do so for `open_for` where it never reports because its client left.
     pub fn enter(&self, now: Instant) -> bool {
         if self.phase.load(Relaxed) != OPEN {
@@ -131,6 +135,26 @@ impl Breaker {
         self.change(|record| record.failed(began, now, settings))
     }
 
+    /// A probe that began then has succeeded by now. Tells whether that has just closed it; unlike
+    /// a call's success it does so although the time is not over, if it began since it opened.
+    pub fn probe_succeeded(&self, began: Instant, now: Instant) -> bool {
+        if self.phase.load(Relaxed) == WELL {
+            return false;
+        }
+        self.change(|record| record.probe_succeeded(began, now))
+    }
+
+    /// A probe that began then has failed by now. Tells if that has just opened it: as a call's
+    /// failure does, or as one of `settings.failures` failed probes with no success in between.
+    pub fn probe_failed(
+        &self,
+        began: Instant,
+        now: Instant,
+        settings: &Settings,
+    ) -> Option<Opened> {
+        self.change(|record| record.probe_failed(began, now, settings))
+    }
+
     fn change<T>(&self, event: impl FnOnce(&mut Record) -> T) -> T {
         let mut record = self.record.lock();
         let outcome = event(&mut record);
@@ -144,6 +168,8 @@ struct Record {
     /// Calls that began before this are of a time that is over, and do not count: when it closed
     /// last, or else when it is no longer open.
     counts_from: Option<Instant>,
+    /// Probes that failed in a row while it was closed; not zero only while it is watched.
+    failed_probes: u32,
     state: State,
 }
 
@@ -156,9 +182,11 @@ enum State {
 
 #[derive(Debug)]
 struct Opening {
+    /// When it opened; a probe that began before says nothing of the time since.
+    since: Instant,
     in_row: u32,
-    next_probe: Instant,
-    /// How long a probe is waited for.
+    next_trial: Instant,
+    /// How long a trial is waited for.
     patience: Duration,
 }
 
@@ -180,9 +208,9 @@ impl Record {
     fn standing(&self, now: Instant) -> Standing {
         match &self.state {
             State::Closed(_) => Standing::Well,
-            State::Open(opening) if opening.next_probe <= now => Standing::Due,
+            State::Open(opening) if opening.next_trial <= now => Standing::Due,
             State::Open(opening) => Standing::Cooled {
-                until: opening.next_probe,
+                until: opening.next_trial,
             },
         }
     }
@@ -191,17 +219,18 @@ impl Record {
         let State::Open(opening) = &mut self.state else {
             return true;
         };
-        let is_probe = opening.next_probe <= now;
-        if is_probe {
-            opening.next_probe = now + opening.patience;
+        let is_trial = opening.next_trial <= now;
+        if is_trial {
+            opening.next_trial = now + opening.patience;
         }
-        is_probe
+        is_trial
     }
 
     fn succeeded(&mut self, began: Instant, now: Instant) -> bool {
         if !self.counts(began) {
             return false;
         }
+        self.failed_probes = 0;
         let closes = matches!(self.state, State::Open(_));
         match &mut self.state {
             State::Open(_) => self.close(now),
@@ -231,6 +260,35 @@ impl Record {
         }
     }
 
+    fn probe_succeeded(&mut self, began: Instant, now: Instant) -> bool {
+        match &self.state {
+            State::Open(opening) if opening.since <= began => {
+                self.close(now);
+                true
+            }
+            _ => self.succeeded(began, now),
+        }
+    }
+
+    fn probe_failed(
+        &mut self,
+        began: Instant,
+        now: Instant,
+        settings: &Settings,
+    ) -> Option<Opened> {
+        let opened = self.failed(began, now, settings);
+        if opened.is_some() || !self.counts(began) {
+            return opened;
+        }
+        self.failed_probes = self.failed_probes.saturating_add(1);
+        let in_row = self.failed_probes;
+        let counts = Counts {
+            calls: in_row,
+            failures: in_row,
+        };
+        (in_row >= settings.failures).then(|| self.open(1, counts, now, settings))
+    }
+
     fn counts(&self, began: Instant) -> bool {
         self.counts_from.is_none_or(|from| from <= began)
     }
@@ -238,9 +296,11 @@ impl Record {
     fn open(&mut self, in_row: u32, counts: Counts, now: Instant, settings: &Settings) -> Opened {
         let open_for = doubling(settings.open_for, settings.longest, in_row);
         self.counts_from = Some(now + open_for);
+        self.failed_probes = 0;
         self.state = State::Open(Opening {
+            since: now,
             in_row,
-            next_probe: now + open_for,
+            next_trial: now + open_for,
             patience: doubling(settings.open_for, settings.longest, 1),
         });
         Opened {
@@ -253,6 +313,7 @@ impl Record {
 
     fn close(&mut self, now: Instant) {
         self.counts_from = Some(now);
+        self.failed_probes = 0;
         self.state = State::Closed(None);
     }
 }
@@ -375,6 +436,17 @@ mod tests {
             self.breaker.succeeded(self.at(began), self.at(now))
         }
 
+        /// For how many seconds it opened.
+        fn probe_failed(&self, now: u64) -> Option<u64> {
+            let now = self.at(now);
+            let opened = self.breaker.probe_failed(now, now, &SETTINGS)?;
+            Some(opened.open_for.as_secs())
+        }
+
+        fn probe_succeeded(&self, now: u64) -> bool {
+            self.breaker.probe_succeeded(self.at(now), self.at(now))
+        }
+
         /// `x` fails, `.` succeeds; after how many calls it opened, if it did.
         fn run(&self, now: u64, calls: &str) -> Option<usize> {
             let opens = |call| match call {
@@ -464,7 +536,7 @@ mod tests {
     }
 
     #[test]
-    fn it_is_open_and_then_lets_one_probe_in() {
+    fn it_is_open_and_then_lets_one_trial_in() {
         let bench = Bench::open();
         assert_eq!(bench.standing(9), bench.cooled(10));
         assert!(!bench.enter(9));
@@ -479,7 +551,7 @@ mod tests {
     }
 
     #[test]
-    fn a_probe_that_never_reports_does_not_block() {
+    fn a_trial_that_never_reports_does_not_block() {
         let bench = Bench::open();
         assert!(bench.enter(13));
         assert!(!bench.enter(22));
@@ -512,7 +584,7 @@ mod tests {
         assert!(!bench.succeeded(0, 5) && !bench.succeeded(9, 11));
         assert_eq!((bench.failed(0, 5), bench.failed(9, 11)), (None, None));
         assert_eq!(bench.standing(11), Standing::Due);
-        // The first probe is late, and the second one brings nothing new.
+        // The first trial is late, and the second one brings nothing new.
         assert!(bench.enter(11) && bench.enter(21));
         assert_eq!(bench.failed(11, 25), Some(20));
         assert_eq!(bench.failed(21, 26), None);
@@ -524,6 +596,53 @@ mod tests {
             assert_eq!(bench.failed(45, 47), None);
         }
         assert_eq!(bench.phase(), WELL);
+    }
+
+    #[test]
+    fn a_probe_that_succeeds_closes_it_at_once() {
+        let bench = Bench::open();
+        // It was under way when the breaker opened, at 0.
+        let before = bench.start.checked_sub(Duration::from_secs(1));
+        let succeeded = |began| bench.breaker.probe_succeeded(began, bench.at(3));
+        assert!(before.is_none_or(|before| !succeeded(before)));
+        assert_eq!(bench.standing(3), bench.cooled(10));
+        assert!(bench.probe_succeeded(2));
+        assert_eq!((bench.standing(3), bench.phase()), (Standing::Well, WELL));
+        assert!(!bench.probe_succeeded(3), "it was closed");
+        assert_eq!(bench.run(4, "xxxx"), None);
+        assert_eq!(bench.failed(4, 4), Some(10), "the row of openings is over");
+    }
+
+    #[test]
+    fn a_probe_that_fails_counts_as_a_call_does() {
+        let bench = Bench::new();
+        assert_eq!(bench.run(0, "xxxx"), None);
+        assert_eq!(bench.probe_failed(0), Some(10));
+        // It is open anyway; then it is as if a trial had failed.
+        assert_eq!([bench.probe_failed(3), bench.probe_failed(9)], [None; 2]);
+        assert_eq!(bench.probe_failed(10), Some(20));
+        // Not where most calls succeed.
+        let busy = Bench::new();
+        for now in 0..20 {
+            assert_eq!(busy.probe_failed(now), None);
+            busy.run(now, "..");
+        }
+    }
+
+    #[test]
+    fn probes_that_fail_in_a_row_open_it_however_far_apart() {
+        let bench = Bench::new();
+        let failed = |now: u64| bench.probe_failed(now);
+        let opened = [0, 100, 200, 300].map(failed);
+        assert_eq!(opened, [None; 4]);
+        bench.run(350, "."); // whoever succeeds ends the row
+        let opened = [400, 500, 600, 700, 800].map(failed);
+        assert_eq!(opened, [None, None, None, None, Some(10)]);
+        assert!(bench.probe_succeeded(805));
+        assert_eq!(failed(900), None);
+        assert_eq!(bench.phase(), WATCHED);
+        assert!(!bench.probe_succeeded(950), "it was closed");
+        assert_eq!([1000, 1100, 1200, 1300].map(failed), [None; 4]);
     }
 
     #[test]
@@ -561,6 +680,8 @@ mod tests {
                 bench.breaker.enter(now);
                 bench.breaker.failed(now, now, &settings);
                 bench.breaker.succeeded(now, now);
+                bench.breaker.probe_failed(now, now, &settings);
+                bench.breaker.probe_succeeded(now, now);
             }
         }
     }
@@ -571,7 +692,7 @@ mod tests {
     }
 
     #[test]
-    fn of_many_at_once_exactly_one_is_the_probe() {
+    fn of_many_at_once_exactly_one_is_the_trial() {
         const THREADS: usize = 8;
         for _ in 0..200 {
             let bench = Bench::open();

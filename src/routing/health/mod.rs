@@ -2,9 +2,9 @@
 //!
 //! Blame falls where it belongs, so that one bad key does not cost a provider, nor one busy model
 //! a key: a [`Breaker`] is of one target or one provider, and a [`KeyHealth`] of one stored key
-//! and its models. All is learned from the calls that clients make; nobody is called just to see
-//! how they are. That a thing is cooled is advice: where all are, the least bad is tried
-//! ([`super::strategy::Order::well_first`]).
+//! and its models. What is learned comes from the calls that clients make, and of providers that
+//! are probed ([`crate::probe`]) from that too. That a thing is cooled is advice: where all are,
+//! the least bad is tried ([`super::strategy::Order::well_first`]).
 //!
 //! A call counts by when it began, not only by when it ended: many are in flight when trouble
 //! starts, and what they meet is the same trouble once, not new trouble each time. So whoever

@@ -23,6 +23,7 @@ pub fn merge(entry: schema::Provider, change: schema::Provider) -> schema::Provi
         realtime,
         target_header,
         answer_headers,
+        probe,
     } = change;
     let own_paths = !paths.is_empty();
     let moved = base_url.is_some();
@@ -66,5 +67,6 @@ pub fn merge(entry: schema::Provider, change: schema::Provider) -> schema::Provi
         } else {
             answer_headers
         },
+        probe: probe.or(entry.probe),
     }
 }
