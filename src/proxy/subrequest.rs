@@ -88,8 +88,8 @@ pub fn run_in_background(door: &Door, session: &mut Session, state: Context) {
         return;
     };
     match start_on_stand_in(door, session, &spawner, state) {
-        Ok(mut handle) => {
-            tokio::spawn(async move { while handle.rx.recv().await.is_some() {} });
+        Ok(handle) => {
+            tokio::spawn(hear_to_its_end(handle));
         }
         Err(failure) => log::error!("a stored answer is not fetched anew: {failure}"),
     }
@@ -202,7 +202,7 @@ pub async fn carry(
 }
 
 /// An answer of a told length ends before the subrequest says so. If it could not say it, it would
-/// take its client to be gone.
+/// take its client to be gone; so it would without the channel that its body came by.
 pub async fn hear_to_its_end(mut handle: SubrequestHandle) {
     while handle.rx.recv().await.is_some() {}
 }
