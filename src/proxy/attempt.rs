@@ -38,6 +38,11 @@ const MAX_H2_STREAMS: usize = 100;
 
 /// Whom to connect to.
 pub async fn peer(door: &Door, ctx: &mut Context) -> Result<Box<HttpPeer>, Failure> {
+    // Nobody is asked any more, and nothing counted, when the client has taken all the time there
+    // is to send its request.
+    if again::left(ctx).is_some_and(|left| left.is_zero()) {
+        return Err(Failure::new(Kind::UpstreamTimeout));
+    }
     ctx.attempt.count += 1;
     let now = Instant::now();
     ctx.attempt.began.get_or_insert(now);

@@ -5,7 +5,8 @@ use std::time::{Duration, Instant};
 use crate::support::conf::{CHAT, entry, openai, path};
 use crate::support::upstream::End;
 use crate::support::{
-    Answer, Digest, Ending, Gate, Gateway, Protocol, Reply, Request, Upstream, body, ports,
+    Answer, Connection, Digest, Ending, Gate, Gateway, Protocol, Reply, Request, Upstream, body,
+    ports,
 };
 
 /// Causes that another try may mend, as a provider really shows them.
@@ -391,4 +392,22 @@ async fn a_recorded_call_whose_only_client_leaves_between_tries_ends() {
     gateway.logged("error=client_gone").await;
     tokio::time::sleep(Duration::from_millis(1200)).await;
     upstream.received(1).await;
+}
+
+#[tokio::test]
+async fn no_attempt_counts_for_a_request_that_took_all_the_time_to_arrive() {
+    let upstream = Upstream::h1().await;
+    let says = "timeouts: { total: 400ms }, retry: { max_attempts: 2 }";
+    let gateway = Gateway::start(&yaml(&upstream, "", says)).await;
+    let mut connection = Connection::open(&gateway).await;
+    let head = format!(
+        "POST {CHAT} HTTP/1.1\r\nhost: a\r\ncontent-type: application/json\r\ncontent-length: 2\r\n\r\n"
+    );
+    connection.write(head + "{").await;
+    tokio::time::sleep(Duration::from_millis(800)).await;
+    connection.write("}").await;
+    assert_eq!(connection.read().await.expect("an answer").status, 504);
+    let line = gateway.logged("error=upstream_timeout").await;
+    assert!(line.contains(" attempts=0 "), "{line}");
+    upstream.untouched();
 }
