@@ -6,7 +6,8 @@ use crate::cache::{BODY, cached, chat, status, stored, with_cache};
 use crate::support::conf::at;
 use crate::support::upstream::End;
 use crate::support::{
-    Answer, Ending, Gate, Gateway, Protocol, Reply, Request, Response, Upstream, body, within,
+    Answer, Connection, Ending, Gate, Gateway, Protocol, Reply, Request, Response, Upstream, body,
+    within,
 };
 
 /// Asks for a stream.
@@ -480,4 +481,25 @@ async fn a_client_that_has_its_whole_answer_has_not_left_when_it_leaves() {
         assert_eq!(metrics.sum("tollgate_errors_total", &[]), 0.0, "{http:?}");
         assert_eq!(status(&chat(BODY).send(&gateway).await), "HIT");
     }
+}
+
+/// Pingora looks at the client's connection until an answer is recorded to its end, takes what
+/// comes for a second request before the first has its answer, and ends the connection.
+#[tokio::test]
+#[ignore = "open: the second request is lost with its connection"]
+async fn a_client_that_has_its_whole_answer_may_ask_again_at_once() {
+    let (upstream, gateway) = speaking(Protocol::H2).await;
+    let end = Gate::new();
+    upstream.script(Answer::json("{}").wait(&end));
+    upstream.script(Answer::json("[]"));
+    let mut connection = Connection::open(&gateway).await;
+    let first = connection.exchange(&chat(BODY)).await.unwrap();
+    assert_eq!((first.text().as_str(), first.ending), ("{}", Ending::Whole));
+    let ending = tokio::spawn(async move {
+        tokio::time::sleep(Duration::from_millis(200)).await;
+        end.open();
+    });
+    let second = connection.exchange(&chat(r#"{"n":2}"#)).await;
+    ending.await.unwrap();
+    assert_eq!(second.expect("an answer").text(), "[]");
 }

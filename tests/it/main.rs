@@ -32,6 +32,7 @@ mod smuggling;
 mod smuggling_h2;
 mod stalled_bodies;
 mod steps;
+mod storm;
 mod streams;
 mod support;
 mod tls;

@@ -2,6 +2,7 @@
 //! so that a test controls and sees the exact bytes.
 
 use std::io;
+use std::time::Duration;
 
 use bytes::{Buf, BytesMut};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
@@ -185,6 +186,14 @@ impl Wire {
         while self.more().await.is_some() {}
     }
 
+    /// Whether the peer has ended the connection already, as clients ask before they use one
+    /// again.
+    pub async fn is_over(&mut self) -> bool {
+        tokio::time::timeout(Duration::ZERO, self.gone())
+            .await
+            .is_ok()
+    }
+
     /// What was received and not consumed yet, waiting for at least one byte;
     /// `None` at the end of the connection.
     pub async fn any(&mut self) -> Option<Vec<u8>> {
@@ -198,6 +207,12 @@ impl Wire {
     pub async fn rest(&mut self) -> Vec<u8> {
         self.gone().await;
         self.ahead.split().to_vec()
+    }
+
+    /// Ends this side of the connection.
+    pub async fn end(&mut self) {
+        // It may have ended already.
+        let _ = self.stream.shutdown().await;
     }
 
     /// Ends the connection with RST.

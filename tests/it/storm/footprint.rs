@@ -1,0 +1,63 @@
+//! What the gateway takes of the machine.
+
+use std::path::PathBuf;
+use std::time::{Duration, Instant};
+
+use crate::support::{Gateway, Request};
+
+/// What the allocator does not give back, the cache (16 MiB), and the tables of connections and
+/// metrics, which do not shrink.
+const KEPT: u64 = 64 << 20;
+/// Idle connections are gone, and the allocator gives back, within some seconds.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// Sockets, files and resident memory of a process.
+#[derive(Debug, Clone, Copy)]
+pub struct Footprint {
+    pub sockets: usize,
+    pub files: usize,
+    pub resident: u64,
+}
+
+impl Footprint {
+    pub fn of(gateway: &Gateway) -> Self {
+        let files = std::fs::read_dir(format!("/proc/{}/fd", gateway.pid()));
+        let files = files.expect("a living process").flatten();
+        let files: Vec<_> = files
+            .filter_map(|file| std::fs::read_link(file.path()).ok())
+            .collect();
+        let is_socket = |file: &&PathBuf| file.to_string_lossy().starts_with("socket:");
+        Self {
+            sockets: files.iter().filter(is_socket).count(),
+            files: files.len(),
+            resident: gateway.rss(),
+        }
+    }
+
+    /// Waits until it is as it was, for a while.
+    pub async fn returns(self, gateway: &Gateway) -> Self {
+        let until = Instant::now() + PATIENCE;
+        loop {
+            let now = Self::of(gateway);
+            if now.is_back_to(&self) || Instant::now() > until {
+                return now;
+            }
+            breathe(gateway).await;
+            tokio::time::sleep(Duration::from_millis(500)).await;
+        }
+    }
+
+    pub fn is_back_to(&self, before: &Self) -> bool {
+        self.sockets <= before.sockets
+            && self.files <= before.files
+            && self.resident <= before.resident + KEPT
+    }
+}
+
+/// A few requests: a thread of the gateway gives memory back only while it does something.
+async fn breathe(gateway: &Gateway) {
+    for _ in 0..50 {
+        let answer = Request::get("/nothing").send(gateway).await;
+        assert_eq!(answer.status, 404);
+    }
+}
