@@ -192,7 +192,12 @@ fn has_begun(session: &Session) -> bool {
 
 /// What an error of Pingora's means.
 pub fn classify(error: &Error, begun: bool, ctx: &Context) -> Failure {
-    let kind = match (error.esource(), error.etype()) {
+    let kind = kind_of(error, begun, again::is_overdue(ctx));
+    Failure::new(kind).with_detail(error.to_string())
+}
+
+fn kind_of(error: &Error, begun: bool, overdue: bool) -> Kind {
+    match (error.esource(), error.etype()) {
         (ErrorSource::Downstream, ErrorType::ReadTimedout) if !begun => Kind::ClientTimeout,
         (
             ErrorSource::Downstream,
@@ -206,8 +211,11 @@ pub fn classify(error: &Error, begun: bool, ctx: &Context) -> Failure {
         (ErrorSource::Downstream, _) if begun => Kind::ClientGone,
         // What is left is a body whose framing is broken.
         (ErrorSource::Downstream, _) => Kind::BadRequest,
+        // Pingora does not say whose connection it is when it flushes to the client what came
+        // before an answer broke.
+        (ErrorSource::Unset, ErrorType::WriteError) if begun => Kind::ClientGone,
         // It looks like a connection that the provider has closed.
-        _ if again::is_overdue(ctx) => Kind::UpstreamTimeout,
+        _ if overdue => Kind::UpstreamTimeout,
         (
             _,
             ErrorType::ReadTimedout
@@ -229,8 +237,7 @@ pub fn classify(error: &Error, begun: bool, ctx: &Context) -> Failure {
         ) => Kind::UpstreamInvalid,
         (ErrorSource::Upstream, _) => Kind::UpstreamUnreachable,
         _ => Kind::Internal,
-    };
-    Failure::new(kind).with_detail(error.to_string())
+    }
 }
 
 /// An answer of the gateway's own.
@@ -345,4 +352,18 @@ fn ends_with_its_connection(session: &Session) -> bool {
     let answer = session.response_written();
     session.req_header().version == Version::HTTP_10
         && answer.is_some_and(|head| !head.headers.contains_key(CONTENT_LENGTH))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_client_that_is_gone_when_a_broken_answer_is_flushed_is_no_fault_of_ours() {
+        let error = Error::explain(ErrorType::WriteError, "flushing response");
+        assert_eq!(kind_of(&error, true, false), Kind::ClientGone);
+        assert_eq!(kind_of(&error, true, true), Kind::ClientGone);
+        let upstream = error.into_up();
+        assert_eq!(kind_of(&upstream, true, false), Kind::UpstreamCut);
+    }
 }
