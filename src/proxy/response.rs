@@ -111,6 +111,10 @@ pub fn body_arrived(
     }
     // A socket that was shut down looks like an end where only the end of the connection tells it.
     if end_of_stream && !ctx.answer.is_framed && again::is_overdue(ctx) {
+        // Pieces that came in one go with the end do not go out any more.
+        if let Some(watch) = &mut ctx.answer.watch {
+            watch.lose_track();
+        }
         return Err(Failure::new(Kind::UpstreamTimeout));
     }
     again::arrived(end_of_stream, ctx);

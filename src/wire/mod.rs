@@ -105,6 +105,16 @@ impl Watch {
         }
     }
 
+    /// What was looked at last may not have gone out: where the stream stands is not known.
+    pub fn lose_track(&mut self) {
+        match self {
+            // In the middle of a line, for all that is known.
+            Self::Sse(boundary) => boundary.feed(b"?"),
+            Self::EventStream(_) => *self = Self::Other,
+            Self::Other => {}
+        }
+    }
+
     /// What to append to a stream that broke, in the answer's own dialect; `None` when only
     /// breaking the framing is honest.
     pub fn error_frame(&self, format: Format, message: &str) -> Option<Vec<u8>> {
@@ -151,6 +161,18 @@ mod tests {
         for (path, provider, expected) in cases {
             assert_eq!(format_of(path, provider), expected, "{path}");
         }
+    }
+
+    #[test]
+    fn an_error_begins_anew_where_the_end_of_a_stream_is_not_known() {
+        let mut watch = Watch::new(Framing::Sse);
+        watch.feed(b"data: a\n\n");
+        watch.lose_track();
+        let frame = watch.error_frame(Format::OpenaiChat, "broke");
+        assert!(frame.is_some_and(|frame| frame.starts_with(b"\n\ndata: {")));
+        let mut watch = Watch::new(Framing::EventStream);
+        watch.lose_track();
+        assert_eq!(watch.error_frame(Format::Bedrock, "broke"), None);
     }
 
     #[test]
