@@ -199,7 +199,7 @@ async fn finish(
         .await
         .map_err(gone)?
     {
-        subrequest::hear_to_its_end(handle).await;
+        subrequest::let_end(handle);
         return Ok(());
     }
     match subrequest::carry(session, handle, |_| false).await? {

@@ -26,6 +26,9 @@ use super::context::Context;
 use super::steps::Running;
 use super::{Door, caching, cancel};
 
+/// How long a subrequest may take to end when its client has all of its answer.
+const ENDING: std::time::Duration = std::time::Duration::from_secs(10);
+
 /// The state that moves into the subrequest. `Sync` is asked for by Pingora.
 type Handover = Mutex<Option<Context>>;
 
@@ -188,7 +191,7 @@ pub async fn carry(
                 }
                 Some(task) => {
                     if session.write_response_tasks(vec![task]).await.map_err(gone)? {
-                        hear_to_its_end(handle).await;
+                        let_end(handle);
                         return Ok(Carried::Whole);
                     }
                 }
@@ -202,8 +205,14 @@ pub async fn carry(
 }
 
 /// An answer of a told length ends before the subrequest says so. If it could not say it, it would
-/// take its client to be gone; so it would without the channel that its body came by.
-pub async fn hear_to_its_end(mut handle: SubrequestHandle) {
+/// take its client to be gone. The client does not wait for that, and may ask again; a subrequest
+/// that does not end in time is ended.
+pub fn let_end(handle: SubrequestHandle) {
+    tokio::spawn(tokio::time::timeout(ENDING, hear_to_its_end(handle)));
+}
+
+/// Keeps both channels of a subrequest open until it has ended.
+async fn hear_to_its_end(mut handle: SubrequestHandle) {
     while handle.rx.recv().await.is_some() {}
 }
 
