@@ -213,6 +213,8 @@ pub async fn read_placeholder(session: &mut Session) -> Result<(), Failure> {
 }
 
 /// What goes to the provider: the held body whole, once per attempt, or the piece as it came.
+/// `None` is the end of the body to Pingora, wherever it stands: before that what has no bytes, such
+/// as a read that brought the head of a chunk only, is an empty piece, which Pingora leaves out.
 pub fn pass(
     piece: &mut Option<Bytes>,
     end_of_stream: bool,
@@ -223,7 +225,8 @@ pub fn pass(
         Body::Held { bytes, .. } => {
             *piece = match ctx.attempt.body_sent {
                 false if end_of_stream => Some(bytes.clone()),
-                _ => None,
+                _ if end_of_stream => None,
+                _ => Some(Bytes::new()),
             };
             ctx.attempt.body_sent = end_of_stream;
             Ok(())
@@ -234,7 +237,7 @@ pub fn pass(
             scan,
         } => {
             // Pingora would write an empty last piece as a second end of a chunked body.
-            if piece.as_ref().is_some_and(Bytes::is_empty) {
+            if end_of_stream && piece.as_ref().is_some_and(Bytes::is_empty) {
                 *piece = None;
             }
             let Some(piece) = piece else { return Ok(()) };

@@ -484,3 +484,37 @@ async fn a_get_with_a_body_and_a_post_without_one_pass() {
         );
     }
 }
+
+/// A read may bring no more than the head of a chunk: that is not the end of the body.
+#[tokio::test]
+async fn chunks_that_come_in_bits_are_one_body() {
+    for (upstream, version) in [
+        (Upstream::h1().await, "http: h1"),
+        (Upstream::h2c().await, "http: h2"),
+    ] {
+        let gateway = Gateway::start(&at(&upstream, "openai", "/v1", version)).await;
+        for content_type in ["application/json", "application/octet-stream"] {
+            upstream.script(Reply::Digest);
+            let mut connection = Connection::open(&gateway).await;
+            let head = format!(
+                "POST {CHAT} HTTP/1.1\r\nHost: gateway.example\r\nContent-Type: {content_type}\r\n\
+                 Transfer-Encoding: chunked\r\n\r\n"
+            );
+            for bit in [
+                &*head,
+                "5\r\nhello\r\n",
+                "6\r\n",
+                " world",
+                "\r\n",
+                "0\r\n",
+                "\r\n",
+            ] {
+                connection.write(bit).await;
+                tokio::time::sleep(std::time::Duration::from_millis(30)).await;
+            }
+            let answer = connection.read().await.unwrap();
+            let wanted = Digest::of(b"hello world").json();
+            assert_eq!((answer.status, answer.text()), (200, wanted), "{version}");
+        }
+    }
+}
