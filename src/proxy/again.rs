@@ -265,6 +265,10 @@ pub fn connected(session: &mut Session, peer: &HttpPeer, socket: RawFd, ctx: &mu
     let Some(switch) = cancel::current() else {
         return;
     };
+    let tunnel = ctx.attempt.tunnel.as_ref();
+    let socket = tunnel
+        .and_then(|known| known.get().copied())
+        .unwrap_or(socket);
     let socket = match peer.options.alpn {
         ALPN::H1 => Socket::Own(socket),
         _ => match reset::duplicate(socket) {

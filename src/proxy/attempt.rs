@@ -21,7 +21,7 @@ use crate::error::{Failure, Kind};
 use crate::provider::{Connection, Provider, Target};
 
 use super::context::{Body, Context, Spend};
-use super::{Door, again, body, keys, planning};
+use super::{Door, again, body, keys, planning, tunnel};
 
 /// Subprotocols that a WebSocket client offers, or its server selects.
 pub const SUBPROTOCOL: http::HeaderName = http::header::SEC_WEBSOCKET_PROTOCOL;
@@ -35,7 +35,11 @@ const POOL_IDLE: Duration = Duration::from_secs(50);
 const MAX_H2_STREAMS: usize = 100;
 
 /// Whom to connect to.
-pub async fn peer(door: &Door, ctx: &mut Context) -> Result<Box<HttpPeer>, Failure> {
+pub async fn peer(
+    door: &Door,
+    session: &Session,
+    ctx: &mut Context,
+) -> Result<Box<HttpPeer>, Failure> {
     // Nobody is asked any more, and nothing counted, when the client has taken all the time there
     // is to send its request.
     if again::left(ctx).is_some_and(|left| left.is_zero()) {
@@ -72,6 +76,7 @@ pub async fn peer(door: &Door, ctx: &mut Context) -> Result<Box<HttpPeer>, Failu
         origin.host.to_string(),
     );
     configure(&mut peer, connection);
+    ctx.attempt.tunnel = session.is_upgrade_req().then(|| tunnel::prepare(&mut peer));
     again::bound(&mut peer, ctx)?;
     ctx.attempt.addresses = u32::try_from(addresses.len()).unwrap_or(u32::MAX);
     ctx.attempt.token = token;

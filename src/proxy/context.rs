@@ -27,6 +27,7 @@ use super::overload::Places;
 use super::planning::Planned;
 use super::settle::Unsettled;
 use super::steps::{self, Running};
+use super::tunnel;
 
 /// The state of one request.
 pub struct Context {
@@ -167,6 +168,8 @@ pub struct Attempt {
     pub began: Option<Instant>,
     /// When this one began.
     pub started: Option<Instant>,
+    /// The socket of a request that asks for a tunnel.
+    pub tunnel: Option<tunnel::Known>,
     /// Ends it when it takes too long, where Pingora's own timeouts do not do.
     pub watched: Option<Arc<Switch>>,
     /// Its answer is given up for another try.
@@ -200,6 +203,7 @@ impl Default for Attempt {
             wait: Duration::ZERO,
             began: None,
             started: None,
+            tunnel: None,
             watched: None,
             given_up: false,
             failed_connections: 0,
@@ -233,6 +237,17 @@ pub struct Answer {
     pub status: u16,
     /// Its framing tells where it ends, not the end of the connection.
     pub is_framed: bool,
+    /// What has gone on to the client, for a record that is made when its session is gone.
+    pub given: Given,
+}
+
+/// What has gone on to a client.
+#[derive(Default, Clone, Copy)]
+pub struct Given {
+    /// The status; 0 before.
+    pub status: u16,
+    /// Bytes of the body.
+    pub bytes: u64,
 }
 
 impl Context {

@@ -33,14 +33,25 @@ pub type Keep = Box<dyn FnOnce(Recorded) + Send + Sync>;
 #[derive(Default)]
 pub struct Desk {
     recording: Mutex<Option<(Recording, Option<Keep>)>>,
-    reader: Mutex<Option<Reader>>,
+    reader: Mutex<Option<FirstReader>>,
 }
 
 impl Desk {
-    /// Leaves a recording, what to do with it when it is whole, and its first reader.
-    pub fn leave(&self, recording: Recording, keep: Option<Keep>, reader: Reader) {
+    /// Leaves a recording, what to do with it when it is whole, and its first reader. `told`: the
+    /// length of the answer, where its end comes apart from its last byte (HTTP/2).
+    pub fn leave(
+        &self,
+        recording: Recording,
+        keep: Option<Keep>,
+        reader: Reader,
+        told: Option<u64>,
+    ) {
         *self.recording.lock() = Some((recording, keep));
-        *self.reader.lock() = Some(reader);
+        *self.reader.lock() = Some(FirstReader {
+            reader,
+            left: told,
+            last: None,
+        });
     }
 }
 
@@ -89,7 +100,7 @@ impl Storage for Fill {
         // Pingora asks for a meta and drops it.
         let (now, head) = (SystemTime::UNIX_EPOCH, ResponseHeader::build(200, Some(0))?);
         let meta = CacheMeta::new(now, now, 0, 0, head);
-        Ok(Some((meta, Box::new(FirstReader(reader)))))
+        Ok(Some((meta, Box::new(reader))))
     }
 
     async fn get_miss_handler(
@@ -153,13 +164,50 @@ impl HandleMiss for Filling {
 }
 
 /// Gives the answer to the client that asked first.
-struct FirstReader(Reader);
+///
+/// A client that has all that was told takes its answer for ended, and may ask again on the same
+/// connection or leave, while the answer is recorded until its provider ends it. So its last piece
+/// waits for that end.
+struct FirstReader {
+    reader: Reader,
+    /// What is still to come of the length that was told.
+    left: Option<u64>,
+    /// The last piece.
+    last: Option<Bytes>,
+}
+
+impl FirstReader {
+    /// Whether the answer has all that was told with a piece of `length` bytes.
+    fn completes(&mut self, length: usize) -> bool {
+        let Some(left) = &mut self.left else {
+            return false;
+        };
+        *left = left.saturating_sub(length as u64);
+        *left == 0
+    }
+}
 
 #[async_trait]
 impl HandleHit for FirstReader {
+    // Pingora may drop it and call again: nothing is lost.
     async fn read_body(&mut self) -> Result<Option<Bytes>> {
-        let next = self.0.next().await;
-        next.map_err(|_| internal("the recording broke off"))
+        loop {
+            let next = self.reader.next().await;
+            let next = next.map_err(|_| internal("the recording broke off"))?;
+            match next {
+                Some(piece) if self.last.is_none() && self.completes(piece.len()) => {
+                    self.last = Some(piece);
+                }
+                Some(piece) => {
+                    return Ok(Some(match &mut self.last {
+                        // Longer than it was told to be.
+                        Some(last) => std::mem::replace(last, piece),
+                        None => piece,
+                    }));
+                }
+                None => return Ok(self.last.take()),
+            }
+        }
     }
 
     async fn finish(

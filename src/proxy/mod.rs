@@ -41,6 +41,7 @@ mod settle;
 mod steps;
 mod subrequest;
 mod timed;
+mod tunnel;
 mod unchunked;
 
 use std::sync::Arc;
@@ -192,7 +193,7 @@ impl ProxyHttp for Door {
         ctx: &mut Context,
     ) -> Result<Box<HttpPeer>> {
         let peer = match again::ready(self, session, ctx).await {
-            Ok(()) => again::in_time(again::left(ctx), attempt::peer(self, ctx)).await,
+            Ok(()) => again::in_time(again::left(ctx), attempt::peer(self, session, ctx)).await,
             Err(failure) => Err(failure),
         };
         peer.map_err(|failure| failure::has_no_peer(self, session, ctx, failure))
@@ -270,6 +271,17 @@ impl ProxyHttp for Door {
         ctx: &mut Context,
     ) -> Result<()> {
         response::head_leaves(session, response, ctx)
+    }
+
+    fn response_body_filter(
+        &self,
+        _session: &mut Session,
+        body: &mut Option<Bytes>,
+        _end_of_stream: bool,
+        ctx: &mut Context,
+    ) -> Result<Option<Duration>> {
+        response::body_leaves(body.as_deref(), ctx);
+        Ok(None)
     }
 
     fn fail_to_connect(

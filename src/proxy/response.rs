@@ -143,7 +143,7 @@ pub fn body_arrived(
 pub fn head_leaves(
     session: &mut Session,
     response: &mut ResponseHeader,
-    ctx: &Context,
+    ctx: &mut Context,
 ) -> pingora_core::Result<()> {
     if response.status.is_informational() && response.status.as_u16() != 101 {
         return Ok(());
@@ -162,7 +162,13 @@ pub fn head_leaves(
         // It knows no chunks: the end of the connection is the end of the answer.
         session.set_keepalive(None);
     }
+    ctx.answer.given.status = response.status.as_u16();
     own_headers(response, ctx)
+}
+
+/// A piece of the body goes to the client.
+pub fn body_leaves(piece: Option<&[u8]>, ctx: &mut Context) {
+    ctx.answer.given.bytes += piece.unwrap_or_default().len() as u64;
 }
 
 /// Whether the client has all of its answer: then it may leave, or ask again, though the request

@@ -123,7 +123,7 @@ async fn pace(session: &mut Session, ctx: &mut Context, entry: &Entry) -> Result
         let length = usize::try_from(piece.length).unwrap_or(usize::MAX);
         let piece = rest.split_to(length.min(rest.len()));
         note_bytes(ctx);
-        write(session, piece).await?;
+        write(session, ctx, piece).await?;
     }
     Ok(())
 }
@@ -153,7 +153,7 @@ pub async fn live(
                 if let Some(watch) = &mut ctx.answer.watch {
                     watch.feed(&piece);
                 }
-                write(session, piece).await?;
+                write(session, ctx, piece).await?;
             }
             Ok(None) => return end(session, Bytes::new()).await,
             Err(_) => {
@@ -193,6 +193,7 @@ async fn begin(
         Framing::Other
     });
     let written = session.write_response_header(Box::new(head), false).await;
+    ctx.answer.given.status = status;
     written.map_err(|error| gone(&error))
 }
 
@@ -232,7 +233,8 @@ fn note_bytes(ctx: &mut Context) {
     ctx.answer.first_byte.get_or_insert(now);
 }
 
-async fn write(session: &mut Session, piece: Bytes) -> Result<(), Failure> {
+async fn write(session: &mut Session, ctx: &mut Context, piece: Bytes) -> Result<(), Failure> {
+    ctx.answer.given.bytes += piece.len() as u64;
     let written = session.write_response_body(Some(piece), false).await;
     written.map_err(|error| gone(&error))
 }

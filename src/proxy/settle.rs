@@ -95,14 +95,14 @@ pub struct Unsettled {
 }
 
 impl Unsettled {
-    /// Publishes the record. What the client had received is not known any more.
+    /// Publishes the record.
     pub fn settle(self, ctx: &mut Context) {
         ctx.failure
             .get_or_insert_with(|| Failure::new(Kind::ClientGone));
         let sent = Sent {
-            status: 0,
+            status: ctx.answer.given.status,
             request_bytes: ctx.received.unwrap_or(0),
-            response_bytes: 0,
+            response_bytes: ctx.answer.given.bytes,
         };
         let record = record(self.asked, sent, ctx);
         self.publisher.publish(&record);

@@ -233,6 +233,21 @@ async fn a_stored_key_is_put_on_an_upgrade() {
     );
 }
 
+/// One that the provider's own machine answers before Pingora has passed on the request's end.
+#[tokio::test]
+async fn an_upgrade_that_is_answered_at_once_stays_open() {
+    let upstream = Upstream::h1().await;
+    upstream.always(accepting(&[]));
+    let gateway = Gateway::start(&openai(&upstream)).await;
+    for _ in 0..60 {
+        let (mut connection, _) = upgraded(&gateway, &path("openai", "realtime"), "").await;
+        for _ in 0..2 {
+            connection.write(b"hello").await;
+            assert_eq!(connection.exactly(5).await, b"hello");
+        }
+    }
+}
+
 #[tokio::test]
 async fn a_refused_upgrade_passes_verbatim() {
     let upstream = Upstream::answering(

@@ -80,9 +80,12 @@ fn is_accepted(response: &ResponseHeader, ctx: &Context) -> bool {
 
 /// Whether it says that it is larger than what is kept.
 fn is_too_large(response: &ResponseHeader, ctx: &Context) -> bool {
-    let length = response.headers.get(CONTENT_LENGTH);
-    let length = length.and_then(|value| value.to_str().ok()?.trim().parse::<u64>().ok());
-    length.is_some_and(|length| length > policy(ctx).max_body)
+    told_length(response).is_some_and(|length| length > policy(ctx).max_body)
+}
+
+fn told_length(response: &ResponseHeader) -> Option<u64> {
+    let length = response.headers.get(CONTENT_LENGTH)?;
+    length.to_str().ok()?.trim().parse().ok()
 }
 
 fn uncacheable() -> RespCacheable {
@@ -143,7 +146,9 @@ fn record(
     let cache = Arc::clone(&door.cache);
     let keep =
         made.map(|made| -> fill::Keep { Box::new(move |recorded| cache.keep(made, recorded)) });
-    desk.leave(recording, keep, listener.reader());
+    let ends_apart = response.version == http::Version::HTTP_2;
+    let told = told_length(response).filter(|_| ends_apart);
+    desk.leave(recording, keep, listener.reader(), told);
     if let Some(caching) = &mut ctx.caching {
         caching.role = Role::Recording(listener);
     }
