@@ -8,7 +8,7 @@ use std::time::{Duration, Instant, SystemTime};
 use async_trait::async_trait;
 use http::header::{AUTHORIZATION, EXPECT, GetAll, HOST, HeaderValue, UPGRADE};
 use pingora_core::connectors::http::Connector;
-use pingora_core::protocols::TcpKeepalive;
+use pingora_core::protocols::{ALPN, TcpKeepalive};
 use pingora_core::upstreams::peer::HttpPeer;
 use pingora_http::RequestHeader;
 use pingora_proxy::Session;
@@ -33,6 +33,9 @@ const GATEWAY_SUBPROTOCOL: &str = "cf-aig-authorization";
 const POOL_IDLE: Duration = Duration::from_secs(50);
 /// Streams at once on one HTTP/2 connection; most servers allow 100 or more.
 const MAX_H2_STREAMS: usize = 100;
+
+/// What an HTTP/2 server takes of a request unless it says more, in bytes (RFC 9113, 6.9.2).
+const HTTP2_WINDOW: usize = 65_535;
 
 /// Whom to connect to.
 pub async fn peer(
@@ -75,7 +78,7 @@ pub async fn peer(
         origin.tls,
         origin.host.to_string(),
     );
-    configure(&mut peer, connection);
+    configure(&mut peer, connection, alpn(connection, &ctx.body));
     ctx.attempt.tunnel = session.is_upgrade_req().then(|| tunnel::prepare(&mut peer));
     again::bound(&mut peer, ctx)?;
     ctx.attempt.addresses = u32::try_from(addresses.len()).unwrap_or(u32::MAX);
@@ -84,7 +87,7 @@ pub async fn peer(
 }
 
 /// All but its times, which are the attempt's.
-fn configure(peer: &mut HttpPeer, connection: &Connection) {
+fn configure(peer: &mut HttpPeer, connection: &Connection, alpn: ALPN) {
     peer.group_key = connection.group;
     let options = &mut peer.options;
     options.idle_timeout = Some(POOL_IDLE);
@@ -96,7 +99,17 @@ fn configure(peer: &mut HttpPeer, connection: &Connection) {
         count: 5,
         user_timeout: Duration::ZERO,
     });
-    options.alpn = connection.alpn();
+    options.alpn = alpn;
+}
+
+/// The HTTP versions that are offered. Of a held body Pingora writes all before it looks at the
+/// answer. A provider that refuses a request early, and reads no more, would never be heard over
+/// HTTP/2 where the body does not fit the window; over HTTP/1.1 it is.
+fn alpn(connection: &Connection, body: &Body) -> ALPN {
+    match (connection.alpn(), body) {
+        (ALPN::H2H1, Body::Held { bytes, .. }) if bytes.len() > HTTP2_WINDOW => ALPN::H1,
+        (alpn, _) => alpn,
+    }
 }
 
 fn lookup_failure(host: &str, error: LookupError) -> Failure {

@@ -77,6 +77,40 @@ async fn requests_streams_and_bodies_pass_over_tls_on_both_legs() {
     }
 }
 
+/// Pingora writes all of a held body before it looks at the answer: over HTTP/2 an early refusal of
+/// a body that does not fit the window would be lost.
+#[tokio::test]
+async fn a_held_body_that_fits_no_window_goes_over_http1_where_both_are_spoken() {
+    let authority = Authority::new();
+    let identity = authority.issue(&["api.openai.com"]);
+    let upstream = Upstream::tls(identity.server(&["h2", "http/1.1"])).await;
+    let gateway = both_legs(&authority, &upstream, "auto").await;
+    let trust = authority.client(&["h2"]);
+    let send = async |size: usize| {
+        let body = body::json_of_size("m", size);
+        let request = Request::post(CHAT, body)
+            .over(Protocol::H2)
+            .tls(trust.clone());
+        let twice = request.header("cf-aig-max-attempts", "2");
+        twice.send(&gateway).await
+    };
+    upstream.script(Reply::Digest);
+    upstream.script(Reply::Digest);
+    upstream.script(Answer::new(401).text("no key").before_body());
+    for size in [65_535, 65_536] {
+        assert_eq!(send(size).await.status, 200);
+    }
+    let refused = send(4 << 20).await;
+    assert_eq!((refused.status, refused.text().as_str()), (401, "no key"));
+    // The last one is not whole.
+    let seen = upstream.requests();
+    let versions = seen.iter().map(|seen| seen.version.as_str());
+    assert!(
+        versions.eq(["HTTP/2.0", "HTTP/1.1", "HTTP/1.1"]),
+        "{seen:?}"
+    );
+}
+
 #[tokio::test]
 async fn a_tls_listener_serves_clients_without_alpn_and_no_plain_text() {
     let authority = Authority::new();
