@@ -339,7 +339,8 @@ pub enum HttpVersion {
     H1,
     /// HTTP/2: by ALPN over TLS, with prior knowledge without.
     H2,
-    /// HTTP/2 where the provider offers it by ALPN, else HTTP/1.1.
+    /// HTTP/2 where the provider offers it by ALPN, else HTTP/1.1; held bodies that fit no window of
+    /// HTTP/2 go over HTTP/1.1.
     Auto,
 }
 
