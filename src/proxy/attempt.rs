@@ -79,7 +79,7 @@ pub async fn peer(
         origin.host.to_string(),
     );
     configure(&mut peer, connection, alpn(connection, &ctx.body));
-    ctx.attempt.tunnel = session.is_upgrade_req().then(|| tunnel::prepare(&mut peer));
+    ctx.attempt.tunnel = is_websocket(session).then(|| tunnel::prepare(&mut peer));
     again::bound(&mut peer, ctx)?;
     ctx.attempt.addresses = u32::try_from(addresses.len()).unwrap_or(u32::MAX);
     ctx.attempt.token = token;

@@ -171,13 +171,15 @@ pub fn body_leaves(piece: Option<&[u8]>, ctx: &mut Context) {
     ctx.answer.given.bytes += piece.unwrap_or_default().len() as u64;
 }
 
-/// Whether the client has all of its answer: then it may leave, or ask again, though the request
-/// is not over yet. Where the length is told, the provider's end of the answer, without which it
-/// is not kept, may still be to come.
+/// The length that an answer's head tells, in bytes.
+pub fn told_length(head: &ResponseHeader) -> Option<u64> {
+    let length = head.headers.get(CONTENT_LENGTH)?;
+    length.to_str().ok()?.trim().parse().ok()
+}
+
+/// Whether the client has all of its answer: then it may leave, though the request is not over yet.
 pub fn is_given(session: &Session, ctx: &Context) -> bool {
-    let head = session.response_written();
-    let told = head.and_then(|head| head.headers.get(CONTENT_LENGTH)?.to_str().ok());
-    let told = told.and_then(|length| length.parse::<u64>().ok());
+    let told = session.response_written().and_then(told_length);
     let length = told.or_else(|| caching::recorded_length(ctx));
     length.is_some_and(|length| session.body_bytes_sent() as u64 >= length)
 }

@@ -459,6 +459,36 @@ async fn a_slow_follower_slows_nobody() {
     upstream.only().await;
 }
 
+#[tokio::test]
+async fn a_client_that_has_its_whole_answer_has_not_left_when_it_leaves() {
+    for http in [Protocol::H1, Protocol::H2] {
+        let (upstream, gateway) = speaking(http).await;
+        let end = Gate::new();
+        let whole = r#"{"object":"chat.completion","choices":[]}"#;
+        // Over HTTP/1.1 the length that was told is the end, whatever the provider does then.
+        let reply = Answer::json(whole);
+        upstream.script(match http {
+            Protocol::H1 => reply.wait(&end),
+            Protocol::H2 => reply,
+        });
+        let answer = chat(BODY).send(&gateway).await;
+        assert_eq!(
+            (answer.text().as_str(), answer.ending),
+            (whole, Ending::Whole)
+        );
+        tokio::time::sleep(Duration::from_millis(300)).await;
+        end.open();
+        gateway
+            .metrics_when("a stored answer", |metrics| {
+                metrics.sum("tollgate_cache_stored_total", &[("tier", "memory")]) == 1.0
+            })
+            .await;
+        let metrics = gateway.metrics().await;
+        assert_eq!(metrics.sum("tollgate_errors_total", &[]), 0.0, "{http:?}");
+        assert_eq!(status(&chat(BODY).send(&gateway).await), "HIT");
+    }
+}
+
 /// Over HTTP/2 a provider says that an answer has ended after the last byte of the length it told.
 /// A client over HTTP/1.1 that had that byte would take its answer for ended, and ask again on a
 /// connection that is not ready.

@@ -4,7 +4,7 @@
 use std::sync::Arc;
 use std::time::SystemTime;
 
-use http::header::{CONTENT_ENCODING, CONTENT_LENGTH, HeaderValue};
+use http::header::{CONTENT_ENCODING, HeaderValue};
 use pingora_cache::{CacheMeta, NoCacheReason, RespCacheable};
 use pingora_http::ResponseHeader;
 use pingora_proxy::Session;
@@ -18,6 +18,7 @@ use crate::cache::store::Made;
 use crate::error::{Failure, Kind};
 use crate::proxy::context::Context;
 use crate::proxy::fill::{self, Desk, FILL};
+use crate::proxy::response::told_length;
 use crate::proxy::{Door, serve};
 use crate::routing::patience;
 
@@ -81,11 +82,6 @@ fn is_accepted(response: &ResponseHeader, ctx: &Context) -> bool {
 /// Whether it says that it is larger than what is kept.
 fn is_too_large(response: &ResponseHeader, ctx: &Context) -> bool {
     told_length(response).is_some_and(|length| length > policy(ctx).max_body)
-}
-
-fn told_length(response: &ResponseHeader) -> Option<u64> {
-    let length = response.headers.get(CONTENT_LENGTH)?;
-    length.to_str().ok()?.trim().parse().ok()
 }
 
 fn uncacheable() -> RespCacheable {
