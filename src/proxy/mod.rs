@@ -118,28 +118,29 @@ impl Door {
 
 #[async_trait]
 impl ProxyHttp for Door {
-    type CTX = Context;
+    /// Boxed, because Pingora moves it from future to future.
+    type CTX = Box<Context>;
 
     /// In place of Pingora's own module, which could compress and does not.
     fn init_downstream_modules(&self, modules: &mut HttpModules) {
         modules.add_module(Box::new(unchunked::ForHttp10));
     }
 
-    fn new_ctx(&self) -> Context {
-        Context::new(self.live.load_full())
+    fn new_ctx(&self) -> Self::CTX {
+        Box::new(Context::new(self.live.load_full()))
     }
 
-    async fn early_request_filter(&self, session: &mut Session, ctx: &mut Context) -> Result<()> {
+    async fn early_request_filter(&self, session: &mut Session, ctx: &mut Self::CTX) -> Result<()> {
         subrequest::take_over(session, ctx);
         admission::prepare(session, ctx, &self.phase);
         Ok(())
     }
 
-    fn allow_spawning_subrequest(&self, session: &Session, ctx: &Context) -> bool {
+    fn allow_spawning_subrequest(&self, session: &Session, ctx: &Self::CTX) -> bool {
         subrequest::may_be_needed(session, ctx)
     }
 
-    async fn request_filter(&self, session: &mut Session, ctx: &mut Context) -> Result<bool> {
+    async fn request_filter(&self, session: &mut Session, ctx: &mut Self::CTX) -> Result<bool> {
         match admission::admit(self, session, ctx).await {
             Ok(admission::Next::Forward) => Ok(false),
             Ok(admission::Next::Answered) => Ok(true),
@@ -150,12 +151,12 @@ impl ProxyHttp for Door {
         }
     }
 
-    fn request_cache_filter(&self, session: &mut Session, ctx: &mut Context) -> Result<()> {
+    fn request_cache_filter(&self, session: &mut Session, ctx: &mut Self::CTX) -> Result<()> {
         caching::prepare(session, ctx);
         Ok(())
     }
 
-    fn cache_key_callback(&self, _session: &Session, _ctx: &mut Context) -> Result<CacheKey> {
+    fn cache_key_callback(&self, _session: &Session, _ctx: &mut Self::CTX) -> Result<CacheKey> {
         Ok(caching::fill_key())
     }
 
@@ -163,7 +164,7 @@ impl ProxyHttp for Door {
         &self,
         session: &Session,
         response: &ResponseHeader,
-        ctx: &mut Context,
+        ctx: &mut Self::CTX,
     ) -> Result<RespCacheable> {
         caching::decide(self, session, response, ctx)
     }
@@ -172,7 +173,7 @@ impl ProxyHttp for Door {
         &self,
         _session: &Session,
         _response: &ResponseHeader,
-        _ctx: &mut Context,
+        _ctx: &mut Self::CTX,
     ) -> Result<bool> {
         // Answers to POST are given whole.
         Ok(false)
@@ -182,7 +183,7 @@ impl ProxyHttp for Door {
         &self,
         _session: &mut Session,
         _response: &mut ResponseHeader,
-        _ctx: &mut Context,
+        _ctx: &mut Self::CTX,
     ) -> RangeType {
         RangeType::None
     }
@@ -190,7 +191,7 @@ impl ProxyHttp for Door {
     async fn upstream_peer(
         &self,
         session: &mut Session,
-        ctx: &mut Context,
+        ctx: &mut Self::CTX,
     ) -> Result<Box<HttpPeer>> {
         let peer = match again::ready(self, session, ctx).await {
             Ok(()) => again::in_time(again::left(ctx), attempt::peer(self, session, ctx)).await,
@@ -206,7 +207,7 @@ impl ProxyHttp for Door {
         peer: &HttpPeer,
         socket: std::os::unix::io::RawFd,
         _digest: Option<&pingora_core::protocols::Digest>,
-        ctx: &mut Context,
+        ctx: &mut Self::CTX,
     ) -> Result<()> {
         ctx.attempt.reused = reused;
         again::connected(session, peer, socket, ctx);
@@ -217,7 +218,7 @@ impl ProxyHttp for Door {
         &self,
         session: &mut Session,
         request: &mut RequestHeader,
-        ctx: &mut Context,
+        ctx: &mut Self::CTX,
     ) -> Result<()> {
         attempt::head(session, request, ctx).map_err(|failure| ctx.fail(failure))
     }
@@ -227,7 +228,7 @@ impl ProxyHttp for Door {
         session: &mut Session,
         body: &mut Option<Bytes>,
         end_of_stream: bool,
-        ctx: &mut Context,
+        ctx: &mut Self::CTX,
     ) -> Result<()> {
         if session.was_upgraded() {
             return Ok(());
@@ -242,7 +243,7 @@ impl ProxyHttp for Door {
         &self,
         session: &mut Session,
         response: &mut ResponseHeader,
-        ctx: &mut Context,
+        ctx: &mut Self::CTX,
     ) -> Result<()> {
         match response::head_arrived(self, session, response, ctx) {
             Ok(response::Head::Passes) => Ok(()),
@@ -256,7 +257,7 @@ impl ProxyHttp for Door {
         _session: &mut Session,
         body: &mut Option<Bytes>,
         end_of_stream: bool,
-        ctx: &mut Context,
+        ctx: &mut Self::CTX,
     ) -> Result<Option<Duration>> {
         match response::body_arrived(body.as_deref(), end_of_stream, ctx) {
             Ok(()) => Ok(None),
@@ -268,7 +269,7 @@ impl ProxyHttp for Door {
         &self,
         session: &mut Session,
         response: &mut ResponseHeader,
-        ctx: &mut Context,
+        ctx: &mut Self::CTX,
     ) -> Result<()> {
         response::head_leaves(session, response, ctx)
     }
@@ -278,7 +279,7 @@ impl ProxyHttp for Door {
         _session: &mut Session,
         body: &mut Option<Bytes>,
         _end_of_stream: bool,
-        ctx: &mut Context,
+        ctx: &mut Self::CTX,
     ) -> Result<Option<Duration>> {
         response::body_leaves(body.as_deref(), ctx);
         Ok(None)
@@ -288,7 +289,7 @@ impl ProxyHttp for Door {
         &self,
         session: &mut Session,
         _peer: &HttpPeer,
-        ctx: &mut Context,
+        ctx: &mut Self::CTX,
         error: Box<Error>,
     ) -> Box<Error> {
         failure::could_not_connect(self, session, ctx, error)
@@ -299,7 +300,7 @@ impl ProxyHttp for Door {
         _peer: &HttpPeer,
         session: &mut Session,
         error: Box<Error>,
-        ctx: &mut Context,
+        ctx: &mut Self::CTX,
         reused: bool,
     ) -> Box<Error> {
         failure::broke(self, session, ctx, error, reused)
@@ -309,12 +310,12 @@ impl ProxyHttp for Door {
         &self,
         session: &mut Session,
         error: &Error,
-        ctx: &mut Context,
+        ctx: &mut Self::CTX,
     ) -> FailToProxy {
         failure::give_up(self, session, error, ctx).await
     }
 
-    fn suppress_error_log(&self, _session: &Session, _ctx: &Context, _error: &Error) -> bool {
+    fn suppress_error_log(&self, _session: &Session, _ctx: &Self::CTX, _error: &Error) -> bool {
         // The access log has every failure, once, with its detail.
         true
     }
@@ -322,7 +323,7 @@ impl ProxyHttp for Door {
     fn suppress_proxy_warn_log(
         &self,
         session: &Session,
-        ctx: &Context,
+        ctx: &Self::CTX,
         _error: &Error,
         context: ProxyWarnLogContext,
     ) -> bool {
@@ -334,7 +335,7 @@ impl ProxyHttp for Door {
         true
     }
 
-    async fn logging(&self, session: &mut Session, error: Option<&Error>, ctx: &mut Context) {
+    async fn logging(&self, session: &mut Session, error: Option<&Error>, ctx: &mut Self::CTX) {
         again::ended(ctx);
         ctx.places.leave();
         settle::publish(self, session, error, ctx);
