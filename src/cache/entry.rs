@@ -14,11 +14,19 @@ use uuid::Uuid;
 
 pub use super::form::Damage;
 use super::form::{Reader, Writer, checked};
+use crate::usage::Usage;
 
 /// What an entry is found by: a hash of everything in the request that shapes the answer.
 pub type KeyBytes = [u8; 32];
 
 const START: [u8; 5] = *b"tgce\x02";
+
+/// What is written in front of the usage.
+const NO_USAGE: u8 = 0;
+/// Input, output, cached input, cache write and reasoning: until there were more.
+const FIVE_NUMBERS: u8 = 1;
+/// As many numbers as are said, in the order of [`Usage::by_kind`].
+const USAGE: u8 = 2;
 
 /// A stored answer.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -29,8 +37,8 @@ pub struct Entry {
     pub stored: u64,
     /// Whether it was a stream.
     pub streamed: bool,
-    /// Tokens: input, output, cached input, cache write, reasoning.
-    pub usage: Option<[u64; 5]>,
+    /// What the provider counted, as [`Usage::to_array`] has it.
+    pub usage: Option<[u64; Usage::KINDS]>,
     /// The HTTP status.
     pub status: u16,
     /// The header fields, each name in the case in which it came.
@@ -168,7 +176,7 @@ impl Entry {
             facts: reader.facts()?,
             stored: reader.number()?,
             streamed: reader.flag()?,
-            usage: reader.optional(Reader::usage)?,
+            usage: reader.usage()?,
             status: u16::from_le_bytes(reader.array()?),
             headers: reader.list(8, Reader::header)?,
             pieces: reader.list(size_of::<Piece>(), Reader::piece)?.into(),
@@ -226,12 +234,13 @@ impl<W: Write> Writer<'_, W> {
         self.raw(facts.log_id.as_bytes())
     }
 
-    fn usage(&mut self, usage: Option<[u64; 5]>) -> io::Result<()> {
-        self.raw(&[usage.is_some().into()])?;
-        usage
-            .into_iter()
-            .flatten()
-            .try_for_each(|tokens| self.number(tokens))
+    fn usage(&mut self, usage: Option<[u64; Usage::KINDS]>) -> io::Result<()> {
+        let Some(usage) = usage else {
+            return self.raw(&[NO_USAGE]);
+        };
+        self.raw(&[USAGE])?;
+        self.count(usage.len())?;
+        usage.into_iter().try_for_each(|count| self.number(count))
     }
 }
 
@@ -258,12 +267,20 @@ impl Reader<'_> {
         }
     }
 
-    fn usage(&mut self) -> Result<[u64; 5], Damage> {
-        let mut usage = [0; 5];
-        for tokens in &mut usage {
-            *tokens = self.number()?;
-        }
-        Ok(usage)
+    /// Numbers that it does not have were not known yet when it was written; those that are new
+    /// to us belong to a later version.
+    fn usage(&mut self) -> Result<Option<[u64; Usage::KINDS]>, Damage> {
+        let counts = match self.array()? {
+            [NO_USAGE] => return Ok(None),
+            [FIVE_NUMBERS] => (0..5).map(|_| self.number()).collect(),
+            [USAGE] => self.list(8, Self::number),
+            _ => return Err(Damage::Impossible),
+        };
+        let counts: Vec<u64> = counts?;
+        let mut usage = [0; Usage::KINDS];
+        let known = counts.len().min(usage.len());
+        usage[..known].copy_from_slice(&counts[..known]);
+        Ok(Some(usage))
     }
 
     fn facts(&mut self) -> Result<Facts, Damage> {
@@ -307,7 +324,7 @@ pub mod tests {
             },
             stored: 1_790_000_000_123,
             streamed: true,
-            usage: Some([12, 34, 5, 0, 6]),
+            usage: Some([12, 34, 5, 0, 6, 0, 1, 2, 3, 4, 5, 7]),
             status: 200,
             headers: vec![
                 (
@@ -359,6 +376,40 @@ pub mod tests {
         bare.headers.clear();
         bare.pieces = [].into();
         assert_eq!(Entry::decode(&encoded(&bare)), Ok(bare));
+    }
+
+    #[test]
+    fn the_usage_of_older_and_newer_entries_is_read() {
+        let entry = entry([3; 32], 10);
+        let now = encoded(&entry);
+        let now = content(&now);
+        // Behind the facts, when it was stored and whether it was a stream.
+        let number = |number: u64| number.to_le_bytes();
+        let written = [
+            &[USAGE, 12, 0, 0, 0][..],
+            &number(12),
+            &number(34),
+            &number(5),
+        ]
+        .concat();
+        let at = memchr::memmem::find(now, &written).unwrap();
+        let with = |usage: &[u8]| {
+            let rest = &now[at + 5 + 8 * Usage::KINDS..];
+            let form = resummed(&[&now[..at], usage, rest].concat());
+            Entry::decode(&form.into()).map(|entry| entry.usage)
+        };
+        let numbers = |count: u64| (1..=count).flat_map(number).collect::<Vec<_>>();
+        let five = [&[FIVE_NUMBERS][..], &numbers(5)].concat();
+        let old = Ok(Some([1, 2, 3, 4, 5, 0, 0, 0, 0, 0, 0, 0]));
+        assert_eq!(with(&five), old);
+        assert_eq!(with(&[&[USAGE, 5, 0, 0, 0][..], &numbers(5)].concat()), old);
+        let newer = [&[USAGE, 14, 0, 0, 0][..], &numbers(14)].concat();
+        assert_eq!(
+            with(&newer),
+            Ok(Some([1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12]))
+        );
+        assert_eq!(with(&[NO_USAGE]), Ok(None));
+        assert_eq!(with(&[3]), Err(Damage::Impossible));
     }
 
     #[test]

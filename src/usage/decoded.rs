@@ -1,53 +1,24 @@
-//! Undoes an answer's content encoding, so that its usage can be read.
+//! Undoes a whole answer's content encoding, so that it can be looked into.
 
 use std::borrow::Cow;
-use std::io::Read;
 
-/// Largest window of a zstd body, as a power of two: 8 MiB, which RFC 9659 has HTTP clients
-/// support.
-const ZSTD_WINDOW: u32 = 23;
+use super::decoding::Decoding;
 
 /// The answer without its content encoding (`gzip`, `deflate`, `br`, `zstd`, or several in a
 /// list); `None` if it is another, is broken off, or comes to more than `most` bytes.
 pub fn decoded<'a>(content_encoding: &str, body: &'a [u8], most: usize) -> Option<Cow<'a, [u8]>> {
-    let mut plain = Cow::Borrowed(body);
-    // The coding applied last stands last.
-    for coding in content_encoding.rsplit(',').map(str::trim) {
-        plain = match coding.to_ascii_lowercase().as_str() {
-            "" | "identity" => plain,
-            _ if plain.is_empty() => plain,
-            coding => Cow::Owned(decode(coding, &plain, most)?),
-        };
+    let mut decoding = Decoding::new(content_encoding, most).ok()?;
+    if decoding.is_identity() {
+        return (body.len() <= most).then_some(Cow::Borrowed(body));
     }
-    (plain.len() <= most).then_some(plain)
-}
-
-fn decode(coding: &str, body: &[u8], most: usize) -> Option<Vec<u8>> {
-    match coding {
-        "gzip" | "x-gzip" => read(flate2::bufread::MultiGzDecoder::new(body), most),
-        "deflate" if is_zlib(body) => read(flate2::bufread::ZlibDecoder::new(body), most),
-        "deflate" => read(flate2::bufread::DeflateDecoder::new(body), most),
-        "br" => read(brotli::Decompressor::new(body, 4096), most),
-        "zstd" => {
-            let mut decoder = zstd::stream::read::Decoder::with_buffer(body).ok()?;
-            decoder.window_log_max(ZSTD_WINDOW).ok()?;
-            read(decoder, most)
-        }
-        _ => None,
-    }
-}
-
-/// What RFC 9110 calls deflate is the zlib format, but some send bare deflate data.
-fn is_zlib(body: &[u8]) -> bool {
-    matches!(body, [first, second, ..]
-        if first & 0x0f == 8 && u16::from_be_bytes([*first, *second]) % 31 == 0)
-}
-
-fn read(decoder: impl Read, most: usize) -> Option<Vec<u8>> {
     let mut plain = Vec::new();
-    let bound = u64::try_from(most).ok()?.saturating_add(1);
-    decoder.take(bound).read_to_end(&mut plain).ok()?;
-    (plain.len() <= most).then_some(plain)
+    let mut sink = |part: &[u8]| {
+        plain.extend_from_slice(part);
+        Ok(())
+    };
+    decoding.push(body, &mut sink).ok()?;
+    let is_whole = decoding.finish(&mut sink).ok()?;
+    is_whole.then_some(Cow::Owned(plain))
 }
 
 #[cfg(test)]

@@ -1,31 +1,41 @@
-//! How many tokens an answer cost, read from the answer of any provider.
+//! How many tokens an answer took, read from the answer of any provider while it passes.
 //!
-//! Providers report in different words and, worse, in different sums. `report` reads what
-//! they say; here it is brought to one meaning. Nothing is ever counted or guessed: an
-//! answer that reports nothing has no usage.
+//! Providers report in different words and, worse, in different sums. `words` and `counts` read
+//! what they say; `report` brings it to one meaning. [`Observer`] reads it from answers of any
+//! size, encoded or not, without holding them up. Only [`mod@estimate`] guesses, for answers that
+//! report nothing.
 
+mod counts;
 mod decoded;
+mod decoding;
+mod document;
+pub mod estimate;
+mod events;
+mod lenient;
+mod observer;
 mod report;
-
-use base64::Engine;
-use base64::engine::general_purpose::STANDARD;
-use memchr::memmem;
-use serde::Deserialize;
+mod text;
+mod tokens;
+mod walk;
+mod words;
 
 use crate::config::schema::Format;
-use crate::wire::{Framing, eventstream, sse};
 
 pub use decoded::decoded;
-use report::Report;
+pub use decoding::Fault;
+pub use estimate::estimate;
+pub use observer::{Observed, Observer};
+pub use text::Text;
 
-/// Tokens of one answer, in the words of OpenTelemetry's GenAI conventions and with one
-/// meaning for every provider.
+/// What one answer took, in the words of OpenTelemetry's GenAI conventions and with one
+/// meaning for every provider: tokens, and searches.
 ///
-/// `input` is everything that was read: `cached_input` and `cache_write` are parts of it.
-/// OpenAI and Gemini report it so; Anthropic and Bedrock report the three apart. `output` is
-/// everything that was written: `reasoning` is a part of it. OpenAI and Anthropic report it
-/// so; Gemini and xAI report the two apart. Where a provider reports both used and billed
-/// tokens (Cohere), these are the billed ones, as the conventions demand.
+/// `input` is everything that was read: `cached_input`, `cache_write`, `input_audio` and
+/// `input_image` are parts of it. OpenAI and Gemini report it so; Anthropic and Bedrock report
+/// what their cache read and wrote apart. `output` is everything that was written: `reasoning`,
+/// `output_audio` and `output_image` are parts of it. OpenAI and Anthropic report it so; Gemini
+/// and xAI report thoughts apart. Where a provider reports both used and billed tokens (Cohere),
+/// these are the billed ones, as the conventions demand.
 #[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
 pub struct Usage {
     /// Tokens read, from whatever cache or none.
@@ -36,32 +46,144 @@ pub struct Usage {
     pub cached_input: u64,
     /// Tokens of the input that the provider put into its prompt cache.
     pub cache_write: u64,
+    /// Tokens of `cache_write` that stay there for an hour.
+    pub cache_write_1h: u64,
     /// Tokens of the output that were thoughts.
     pub reasoning: u64,
+    /// Tokens of the input that were sound.
+    pub input_audio: u64,
+    /// Tokens of the output that were sound.
+    pub output_audio: u64,
+    /// Tokens of both `cached_input` and `input_audio`.
+    pub cached_audio: u64,
+    /// Tokens of the input that were images.
+    pub input_image: u64,
+    /// Tokens of the output that were images.
+    pub output_image: u64,
+    /// Searches of the web that the provider made for the answer: no tokens.
+    pub web_searches: u64,
 }
 
 impl Usage {
-    /// As stored answers have it: input, output, cached input, cache write, reasoning.
-    pub fn to_array(self) -> [u64; 5] {
+    /// How many numbers it has.
+    pub const KINDS: usize = 12;
+
+    /// All numbers with their names: of tokens, and `web_searches`.
+    pub fn by_kind(self) -> [(&'static str, u64); Self::KINDS] {
+        // Exhaustive: a new count does not compile until it has a name.
         let Self {
             input,
             output,
             cached_input,
             cache_write,
+            cache_write_1h,
             reasoning,
+            input_audio,
+            output_audio,
+            cached_audio,
+            input_image,
+            output_image,
+            web_searches,
         } = self;
-        [input, output, cached_input, cache_write, reasoning]
+        [
+            ("input_tokens", input),
+            ("output_tokens", output),
+            ("cached_input_tokens", cached_input),
+            ("cache_write_tokens", cache_write),
+            // The first five are in the order of the first form of stored answers.
+            ("reasoning_tokens", reasoning),
+            ("cache_write_1h_tokens", cache_write_1h),
+            ("input_audio_tokens", input_audio),
+            ("output_audio_tokens", output_audio),
+            ("cached_audio_tokens", cached_audio),
+            ("input_image_tokens", input_image),
+            ("output_image_tokens", output_image),
+            ("web_searches", web_searches),
+        ]
+    }
+
+    /// As stored answers have it: the numbers in the order of [`Usage::by_kind`]. New ones are
+    /// only ever added at the end.
+    pub fn to_array(self) -> [u64; Self::KINDS] {
+        self.by_kind().map(|(_, count)| count)
     }
 
     /// What [`Usage::to_array`] made.
-    pub fn from_array([input, output, cached_input, cache_write, reasoning]: [u64; 5]) -> Self {
-        Self {
+    pub fn from_array(counts: [u64; Self::KINDS]) -> Self {
+        let [
             input,
             output,
             cached_input,
             cache_write,
             reasoning,
+            cache_write_1h,
+            input_audio,
+            output_audio,
+            cached_audio,
+            input_image,
+            output_image,
+            web_searches,
+        ] = counts;
+        Self {
+            input,
+            output,
+            cached_input,
+            cache_write,
+            cache_write_1h,
+            reasoning,
+            input_audio,
+            output_audio,
+            cached_audio,
+            input_image,
+            output_image,
+            web_searches,
         }
+    }
+}
+
+/// The class of service that a provider gave: prices differ.
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
+pub enum ServiceTier {
+    /// What is given unless something else is asked for, and capacity bought in advance.
+    #[default]
+    Standard,
+    /// Answered when there is time, as a part of a batch.
+    Batch,
+    /// Answered when there is room.
+    Flex,
+    /// Answered before others.
+    Priority,
+}
+
+impl ServiceTier {
+    /// Its name, as most providers write it.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Standard => "standard",
+            Self::Batch => "batch",
+            Self::Flex => "flex",
+            Self::Priority => "priority",
+        }
+    }
+
+    /// What a provider means by `word`; `None` for words that name no class, such as OpenAI's
+    /// `auto`, which leaves it open.
+    ///
+    /// Sources: the API references of OpenAI, Anthropic, Gemini (`serviceTier`), Vertex
+    /// (`TrafficType`), Bedrock (`ServiceTier`) and Groq.
+    fn of(word: &str) -> Option<Self> {
+        Some(match word.to_ascii_lowercase().as_str() {
+            "standard"
+            | "default"
+            | "scale"
+            | "reserved"
+            | "on_demand"
+            | "provisioned_throughput" => Self::Standard,
+            "batch" => Self::Batch,
+            "flex" | "on_demand_flex" => Self::Flex,
+            "priority" | "on_demand_priority" => Self::Priority,
+            _ => return None,
+        })
     }
 }
 
@@ -72,45 +194,9 @@ impl Usage {
 /// serve others' formats under their own paths (Anthropic's on Bedrock and Vertex). Only
 /// from an opaque answer nothing is read.
 pub fn of_answer(format: Format, content_type: &str, body: &[u8]) -> Option<Usage> {
-    if format == Format::Opaque {
-        return None;
-    }
-    let mut report = Report::default();
-    match Framing::of(Some(content_type.as_bytes()), None) {
-        Framing::Sse => sse::data(body).for_each(|data| read_event(&data, &mut report)),
-        Framing::EventStream => {
-            eventstream::payloads(body).for_each(|payload| read_message(payload, &mut report));
-        }
-        Framing::Other => read_documents(body, &mut report),
-    }
-    report.usage()
-}
-
-/// Most events carry a piece of text only: they are not parsed.
-fn read_event(data: &[u8], report: &mut Report) {
-    let words = [&b"usage"[..], b"billed_units"];
-    if words.iter().any(|word| memmem::find(data, word).is_some()) {
-        read_documents(data, report);
-    }
-}
-
-/// Bedrock Invoke wraps the model's own events in base64.
-fn read_message(payload: &[u8], report: &mut Report) {
-    #[derive(Deserialize)]
-    struct Wrapped {
-        bytes: String,
-    }
-    let wrapped = memmem::find(payload, b"\"bytes\"")
-        .and_then(|_| serde_json::from_slice::<Wrapped>(payload).ok())
-        .and_then(|wrapped| STANDARD.decode(wrapped.bytes).ok());
-    read_documents(wrapped.as_deref().unwrap_or(payload), report);
-}
-
-fn read_documents(body: &[u8], report: &mut Report) {
-    let documents = serde_json::Deserializer::from_slice(body).into_iter::<Report>();
-    for document in documents.map_while(Result::ok) {
-        report.merge(&document);
-    }
+    let mut observer = Observer::new(format, Some(content_type.as_bytes()), None);
+    observer.read(body);
+    observer.finish().usage
 }
 
 #[cfg(test)]

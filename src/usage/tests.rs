@@ -1,13 +1,19 @@
 //! Golden answers: each `tests/golden/usage/*.answer` is an exchange recorded from a real
 //! provider, its texts replaced and its middle cut out: a few `name: value` lines, an empty
-//! line, the body. `usage` is what must be read from it.
+//! line, the body. `usage`, `tier` and `model` are what must be read from it.
 
 #![allow(clippy::unwrap_used)]
+
+mod estimates;
+mod kinds;
+mod observing;
 
 use std::collections::BTreeSet;
 use std::fs;
 use std::path::Path;
 
+use memchr::memmem;
+use serde::Deserialize;
 use serde::de::IntoDeserializer;
 use serde::de::value::Error;
 
@@ -28,35 +34,82 @@ fn shown(usage: Option<Usage>) -> String {
         output,
         cached_input,
         cache_write,
+        cache_write_1h,
         reasoning,
+        input_audio,
+        output_audio,
+        cached_audio,
+        input_image,
+        output_image,
+        web_searches,
     } = usage;
     format!(
-        "input {input}, output {output}, cached_input {cached_input}, cache_write {cache_write}, reasoning {reasoning}"
+        "input {input}, output {output}, cached_input {cached_input}, cache_write {cache_write}, \
+         reasoning {reasoning}, cache_write_1h {cache_write_1h}, input_audio {input_audio}, \
+         output_audio {output_audio}, cached_audio {cached_audio}, input_image {input_image}, \
+         output_image {output_image}, web_searches {web_searches}"
     )
+}
+
+/// A golden file: its fields, and the body of the answer.
+struct Case {
+    name: String,
+    lines: String,
+    body: Vec<u8>,
+}
+
+impl Case {
+    fn field(&self, name: &str) -> &str {
+        let mut lines = self.lines.lines();
+        let field = lines.find_map(|line| line.strip_prefix(name)?.strip_prefix(": "));
+        field.unwrap()
+    }
+
+    /// An observer of its answer, in this content encoding.
+    fn observer(&self, encoding: Option<&str>) -> Observer {
+        let content_type = self.field("content-type").as_bytes();
+        Observer::new(format(self.field("format")), Some(content_type), encoding)
+    }
+}
+
+/// The golden files of a directory under `tests/golden`.
+fn cases(directory: &str) -> Vec<Case> {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden");
+    let files = fs::read_dir(root.join(directory)).unwrap();
+    let case = |path: std::path::PathBuf| {
+        let case = fs::read(&path).unwrap();
+        let head = memmem::find(&case, b"\n\n").unwrap();
+        Case {
+            name: path.display().to_string(),
+            lines: String::from_utf8(case[..head].to_vec()).unwrap(),
+            body: case[head + 2..].to_vec(),
+        }
+    };
+    files.map(|file| case(file.unwrap().path())).collect()
 }
 
 #[test]
 fn recorded_answers() {
-    let directory = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden/usage");
     let mut providers = BTreeSet::new();
-    for entry in fs::read_dir(directory).unwrap() {
-        let path = entry.unwrap().path();
-        let case = fs::read(&path).unwrap();
-        let head = memmem::find(&case, b"\n\n").unwrap();
-        let lines = std::str::from_utf8(&case[..head]).unwrap();
-        let field = |name: &str| {
-            let line = lines
-                .lines()
-                .find_map(|line| line.strip_prefix(name)?.strip_prefix(": "));
-            line.unwrap().to_owned()
-        };
-        let usage = of_answer(
-            format(&field("format")),
-            &field("content-type"),
-            &case[head + 2..],
+    for case in cases("usage") {
+        let mut observer = case.observer(None);
+        observer.push(&case.body.clone().into());
+        let seen = observer.finish();
+        let name = &case.name;
+        assert_eq!(shown(seen.usage), case.field("usage"), "{name}");
+        assert_eq!(seen.tier.name(), case.field("tier"), "{name}");
+        assert_eq!(
+            seen.model.as_deref().unwrap_or("none"),
+            case.field("model"),
+            "{name}"
         );
-        assert_eq!(shown(usage), field("usage"), "{}", path.display());
-        providers.insert(field("provider"));
+        // Not every provider ends its streams with a last word.
+        let ended = !case.lines.contains("ended: false");
+        assert_eq!((seen.ended, seen.fault), (ended, None), "{name}");
+        let content_type = case.field("content-type");
+        let of_answer = of_answer(format(case.field("format")), content_type, &case.body);
+        assert_eq!(of_answer, seen.usage, "{name}");
+        providers.insert(case.field("provider").to_owned());
     }
     assert!(providers.len() >= 8, "{providers:?}");
 }
@@ -68,6 +121,7 @@ fn usage(input: u64, output: u64, cached_input: u64, cache_write: u64, reasoning
         cached_input,
         cache_write,
         reasoning,
+        ..Usage::default()
     }
 }
 
@@ -78,7 +132,10 @@ fn words_of_providers() {
         // OpenAI images, responses with a cache, completions of others with cache writes.
         (
             r#"{"data":[{"b64_json":"A"}],"usage":{"input_tokens":50,"output_tokens":4160,"total_tokens":4210,"input_tokens_details":{"text_tokens":10,"image_tokens":40}}}"#,
-            usage(50, 4160, 0, 0, 0),
+            Usage {
+                input_image: 40,
+                ..usage(50, 4160, 0, 0, 0)
+            },
         ),
         (
             r#"{"usage":{"input_tokens":2006,"input_tokens_details":{"cached_tokens":1920},"output_tokens":300,"output_tokens_details":{"reasoning_tokens":256},"total_tokens":2306}}"#,

@@ -133,6 +133,49 @@ fn events_are_complete(format: Format, body: &[u8]) -> bool {
     ended && boundary.missing().is_empty()
 }
 
+/// What only the last events of streams have, in all dialects but Gemini's.
+const ENDS: [&[u8]; 11] = [
+    b"[DONE]",
+    b"response.completed",
+    b"response.incomplete",
+    b"response.failed",
+    b"response.cancelled",
+    b"message_stop",
+    b"message-end",
+    b"\"is_finished\"",
+    b"\"done\"",
+    b"invocationMetrics",
+    CONVERSE_METADATA,
+];
+/// What only the message has that reports the usage of Bedrock's converse, behind `messageStop`.
+const CONVERSE_METADATA: &[u8] = b"\"latencyMs\"";
+
+/// Whether nothing of the answer comes after this event, be it a success or not. For any
+/// dialect: hosts serve others' formats under their own paths.
+pub fn is_last(data: &[u8]) -> bool {
+    let has = |needle: &&[u8]| memmem::find(data, needle).is_some();
+    if GEMINI_ENDS.iter().any(has) {
+        return true;
+    }
+    // The others may stand in any text.
+    if !ENDS.iter().any(has) {
+        return false;
+    }
+    if data == b"[DONE]" || has(&BEDROCK_ENDS[1]) || has(&CONVERSE_METADATA) {
+        return true;
+    }
+    let event = serde_json::from_slice::<Outline<'_>>(data).unwrap_or_default();
+    let last = [
+        "response.completed",
+        "response.incomplete",
+        "response.failed",
+        "response.cancelled",
+        "message_stop",
+        "message-end",
+    ];
+    event.is_last() || last.contains(&event.kind())
+}
+
 /// Whether this event is the one with which `format` says that the answer is whole.
 fn ends_dialect(format: Format, data: &str, event: &Outline<'_>) -> bool {
     let kind = event.kind();

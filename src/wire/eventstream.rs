@@ -65,6 +65,73 @@ pub fn payloads(mut body: &[u8]) -> impl Iterator<Item = &[u8]> {
     })
 }
 
+/// Finds payloads in a stream that comes in pieces, cut anywhere: what [`payloads`] does for a
+/// complete body. Keeps an unfinished message.
+#[derive(Debug)]
+pub struct Reader {
+    message: Vec<u8>,
+    /// Bytes of a message that is left out, still to come.
+    skip: usize,
+    /// What came is no event stream: nothing more can be found.
+    is_broken: bool,
+    most: usize,
+}
+
+impl Reader {
+    /// Leaves out messages larger than `most` bytes.
+    pub fn new(most: usize) -> Self {
+        Self {
+            message: Vec::new(),
+            skip: 0,
+            is_broken: false,
+            most,
+        }
+    }
+
+    /// Takes the next piece; `payload` is called with that of each message that it completes.
+    pub fn push(&mut self, mut piece: &[u8], payload: &mut impl FnMut(&[u8])) {
+        while !piece.is_empty() && !self.is_broken {
+            let skipped = self.skip.min(piece.len());
+            self.skip -= skipped;
+            piece = &piece[skipped..];
+            let wanted = self.wanted().min(piece.len());
+            self.message.extend_from_slice(&piece[..wanted]);
+            piece = &piece[wanted..];
+            self.read(payload);
+        }
+    }
+
+    /// Bytes that it keeps.
+    pub fn held(&self) -> usize {
+        self.message.capacity()
+    }
+
+    /// Bytes until the length of the message is known, then until its end.
+    fn wanted(&self) -> usize {
+        let end = word(&self.message, 0).unwrap_or(PRELUDE);
+        end.max(PRELUDE).saturating_sub(self.message.len())
+    }
+
+    /// Reads the message if it is whole; looks at its length as soon as that is known.
+    fn read(&mut self, payload: &mut impl FnMut(&[u8])) {
+        let Some(length) = word(&self.message, 0).filter(|_| self.message.len() >= PRELUDE) else {
+            return;
+        };
+        if length < PRELUDE + CHECKSUM {
+            self.is_broken = true;
+        } else if length > self.most {
+            self.skip = length - self.message.len();
+            self.message.clear();
+        } else if length == self.message.len() {
+            match payloads(&self.message).next() {
+                Some(found) => payload(found),
+                None => self.is_broken = true,
+            }
+            self.message.clear();
+        }
+    }
+}
+
 fn word(bytes: &[u8], at: usize) -> Option<usize> {
     let word = bytes.get(at..)?.first_chunk()?;
     usize::try_from(u32::from_be_bytes(*word)).ok()
@@ -139,6 +206,34 @@ mod tests {
         }
         for nonsense in [&[0; 64][..], &[255; 64], &[0, 0, 0, 15, 0, 0, 0, 9], b"{}"] {
             assert_eq!(payloads(nonsense).count(), 0);
+        }
+    }
+
+    #[test]
+    fn a_reader_finds_the_same_payloads_however_the_stream_is_cut() {
+        let large = exception("large", &"x".repeat(200));
+        let stream = [exception("a", "one"), large, exception("b", "two")].concat();
+        for most in [150, 1000] {
+            let all = payloads(&stream).map(<[u8]>::to_vec);
+            let expected: Vec<_> = all.filter(|found| found.len() < most).collect();
+            for size in 1..=stream.len() {
+                let (mut reader, mut found) = (Reader::new(most), Vec::new());
+                for piece in stream.chunks(size) {
+                    reader.push(piece, &mut |payload| found.push(payload.to_vec()));
+                }
+                assert_eq!(found, expected, "{size}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_reader_finds_nothing_in_nonsense() {
+        for nonsense in [&[0; 64][..], &[255; 64], &[0, 0, 0, 15, 0, 0, 0, 9], b"{}"] {
+            let mut reader = Reader::new(1 << 20);
+            for byte in nonsense.chunks(1) {
+                reader.push(byte, &mut |_| panic!("{nonsense:?}"));
+            }
+            assert!(reader.held() < 100);
         }
     }
 
