@@ -10,6 +10,7 @@ use http::header::{HeaderMap, HeaderName, HeaderValue};
 
 use crate::cache::policy::Wishes;
 use crate::error::{Failure, Kind};
+use crate::pricing::CustomCost;
 use crate::routing::retry::{self, Backoff};
 use crate::routing::timeouts::Timeouts;
 
@@ -53,6 +54,10 @@ pub struct Directives {
     pub first_byte: Option<Duration>,
     /// `tollgate-trace`: the answer is to tell of all attempts.
     pub trace: bool,
+    /// `cf-aig-metadata`, unread: how it is read is up to the gateway.
+    pub metadata: Option<HeaderValue>,
+    /// `cf-aig-custom-cost`: what the call costs, whatever the price list says.
+    pub custom_cost: Option<Box<CustomCost>>,
 }
 
 impl Directives {
@@ -77,6 +82,8 @@ impl Directives {
                 "cf-aig-retry-delay" => retry.delay = Some(retry_delay(value)?),
                 "cf-aig-backoff" => retry.backoff = Some(backoff(value)?),
                 "cf-aig-request-timeout" => directives.first_byte = Some(request_timeout(value)?),
+                "cf-aig-metadata" => directives.metadata = Some(value.clone()),
+                "cf-aig-custom-cost" => directives.custom_cost = Some(custom_cost(value)?),
                 "tollgate-trace" => directives.trace = flag(name, value)?,
                 "cf-cache-ttl" => legacy.ttl = Some(seconds(name, value)?),
                 "cf-skip-cache" => legacy.skip = flag(name, value)?,
@@ -184,6 +191,13 @@ fn backoff(value: &HeaderValue) -> Result<Backoff, Failure> {
             Err(wrong("cf-aig-backoff", rule))
         }
     }
+}
+
+fn custom_cost(value: &HeaderValue) -> Result<Box<CustomCost>, Failure> {
+    let text = value.to_str().map_err(|_| "must be JSON".to_owned());
+    let cost = text.and_then(CustomCost::parse);
+    let cost = cost.map_err(|rule| wrong("cf-aig-custom-cost", &rule))?;
+    Ok(Box::new(cost))
 }
 
 /// A whole number; more digits than a number has are the largest one.

@@ -11,6 +11,8 @@ use ahash::AHashMap;
 
 use crate::cache::policy::Policy;
 use crate::limits::concurrency::{Gate, Scope, Settings};
+use crate::metadata;
+use crate::pricing::Prices;
 use crate::provider::{Provider, StoredKey};
 use crate::routing::health;
 use crate::routing::known::{Known, OfKey, OfProvider};
@@ -34,6 +36,8 @@ pub struct Snapshot {
     pub hedges: bool,
     /// How many calls may be at providers at once.
     pub in_flight: Option<Settings>,
+    /// What tokens cost.
+    pub prices: Arc<Prices>,
     /// Gateways by account, then by id.
     pub accounts: AHashMap<Box<str>, AHashMap<Box<str>, Arc<Gateway>>>,
 }
@@ -78,6 +82,8 @@ pub struct Gateway {
     pub health: health::Settings,
     /// How many of its calls may be at providers at once.
     pub in_flight: Option<Settings>,
+    /// How it reads what clients say of their calls.
+    pub metadata: metadata::Settings,
     /// Calls that more than one target may answer.
     pub routes: Routes,
     /// Providers by slug; aliases lead to the same one.

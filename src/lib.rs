@@ -14,7 +14,9 @@
 //! 9. [`routing`]: what a provider's failure means, and when it is tried again;
 //! 10. [`wire`]: how its answer can be ended honestly; [`usage`]: what it cost in tokens;
 //! 11. [`mod@error`]: what clients can receive from the gateway itself;
-//! 12. [`record`], [`telemetry`]: one record per request, and its views.
+//! 12. [`record`], [`metadata`]: one record per request, and what its client says of it;
+//! 13. [`ledger`], [`pricing`]: what it cost, worked out beside the requests; [`telemetry`]: the
+//!     record's views.
 //!
 //! Around them: [`mock`] (a built-in provider), [`lifecycle`] (start, reload,
 //! upgrade, drain), [`cache`] (stored answers), [`probe`] (looks whether providers are there),
@@ -31,10 +33,13 @@ pub mod dns;
 pub mod endpoint;
 pub mod error;
 pub mod gateway;
+pub mod ledger;
 pub mod lifecycle;
 pub mod limits;
 pub mod memory;
+pub mod metadata;
 pub mod mock;
+pub mod pricing;
 pub mod probe;
 pub mod provider;
 pub mod proxy;

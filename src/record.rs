@@ -15,8 +15,10 @@ use crate::cache::key::Key;
 use crate::cache::tiers::Tier;
 use crate::error::{Failure, Kind};
 use crate::gateway::{Gateway, Mounted};
+use crate::metadata::{self, Metadata};
+use crate::pricing::{Cost, CostSource, CustomCost};
 use crate::routing::verdict::Cause;
-use crate::usage::Usage;
+use crate::usage::{ServiceTier, Usage};
 
 /// Who is at fault for an error.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -135,6 +137,26 @@ pub struct CacheFacts {
     pub stood_in_for: Option<Fault>,
 }
 
+/// What a request took of a provider, and what that cost.
+#[derive(Debug, Clone, Default)]
+pub struct Spent {
+    /// Tokens that the provider counted, or an estimate; those of a stored answer where one was
+    /// given. `None` where nothing is known.
+    pub usage: Option<Usage>,
+    /// The provider did not say: the tokens are estimated.
+    pub is_estimate: bool,
+    /// The service class that the provider says it gave.
+    pub tier: ServiceTier,
+    /// The model that the answer names.
+    pub model: Option<Box<str>>,
+    /// What it cost; `None` where no price is known.
+    pub cost: Option<Cost>,
+    /// Where the price is from; `None` where there was nothing to price.
+    pub source: Option<CostSource>,
+    /// What the provider would have charged for an answer that it was not asked for.
+    pub saved: Option<Cost>,
+}
+
 /// Which of two targets that were asked at the same time gave the answer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Hedged {
@@ -194,6 +216,12 @@ pub struct RequestRecord {
     pub user_agent: Option<Box<str>>,
     /// The client's `traceparent`.
     pub traceparent: Option<Box<str>>,
+    /// The client's `cf-aig-event-id`.
+    pub event_id: Option<Box<str>>,
+    /// The client's `cf-aig-metadata`.
+    pub metadata: Metadata,
+    /// What the client says that it costs (`cf-aig-custom-cost`).
+    pub custom_cost: Option<Box<CustomCost>>,
     /// Status that the client received; 0 when it received none.
     pub status: u16,
     /// An answer of events or a protocol upgrade.
@@ -235,6 +263,8 @@ pub struct RequestRecord {
     pub first_token: Option<Duration>,
     /// What the cache had to do with it.
     pub cache: CacheFacts,
+    /// What it took and cost; the ledger fills it in before the record is published.
+    pub spent: Spent,
 }
 
 /// `rate_limited:12ms,reset:3ms`; where a route has several targets, with the target before each:
@@ -257,8 +287,44 @@ pub enum Value<'a> {
     Number(u64),
     /// Milliseconds.
     Milliseconds(f64),
+    /// Money.
+    Dollars(Cost),
     /// Yes or no.
     Flag(bool),
+}
+
+impl Spent {
+    /// Its facts by name; counts of zero are left out, but for input and output.
+    fn fields(&self, write: &mut impl FnMut(&'static str, Value<'_>)) {
+        let Self {
+            usage,
+            is_estimate,
+            tier,
+            model,
+            cost,
+            source,
+            saved,
+        } = self;
+        if let Some(usage) = usage {
+            for (kind, tokens) in usage.by_kind() {
+                if tokens > 0 || matches!(kind, "input_tokens" | "output_tokens") {
+                    write(kind, Value::Number(tokens));
+                }
+            }
+        }
+        if *is_estimate {
+            write("usage_estimated", Value::Flag(true));
+        }
+        if *tier != ServiceTier::Standard {
+            write("service_tier", Value::Text(tier.name().into()));
+        }
+        model
+            .as_deref()
+            .inspect(|model| write("answer_model", Value::Text((*model).into())));
+        cost.inspect(|cost| write("cost_usd", Value::Dollars(*cost)));
+        saved.inspect(|saved| write("saved_usd", Value::Dollars(*saved)));
+        source.inspect(|source| write("cost_source", Value::Text(source.name().into())));
+    }
 }
 
 impl RequestRecord {
@@ -277,6 +343,9 @@ impl RequestRecord {
             client: None,
             user_agent: None,
             traceparent: None,
+            event_id: None,
+            metadata: Metadata::new(),
+            custom_cost: None,
             status: kind.status(),
             streamed: false,
             failure: Some(Failure::new(kind)),
@@ -297,6 +366,7 @@ impl RequestRecord {
             first_byte: None,
             first_token: None,
             cache: CacheFacts::default(),
+            spent: Spent::default(),
         }
     }
 
@@ -364,6 +434,9 @@ impl RequestRecord {
             client,
             user_agent,
             traceparent,
+            event_id,
+            metadata,
+            custom_cost: _, // the cost itself is written, and its source
             status,
             streamed,
             failure: _, // written as the error and its detail
@@ -389,10 +462,11 @@ impl RequestRecord {
                     key: cache_key,
                     from: cache_tier,
                     source: cache_source,
-                    usage,
+                    usage: _, // taken over by `spent`
                     differs_at,
                     stood_in_for: _, // written as the error, with its status or its detail
                 },
+            spent,
         } = self;
         let text = |text: &str| Value::Text(Cow::Owned(text.to_owned()));
         let milliseconds = |duration: Duration| Value::Milliseconds(duration.as_secs_f64() * 1e3);
@@ -445,10 +519,7 @@ impl RequestRecord {
         cache_tier.inspect(|tier| write("cache_tier", text(tier.name())));
         cache_key.inspect(|key| write("cache_key", Value::Text(key.hex().into())));
         cache_source.inspect(|id| write("cache_source", Value::Text(id.to_string().into())));
-        usage.inspect(|usage| {
-            write("input_tokens", Value::Number(usage.input));
-            write("output_tokens", Value::Number(usage.output));
-        });
+        spent.fields(&mut write);
         differs_at
             .as_deref()
             .inspect(|pointer| write("cache_differs_at", text(pointer)));
@@ -458,5 +529,11 @@ impl RequestRecord {
         traceparent
             .as_deref()
             .inspect(|trace| write("traceparent", text(trace)));
+        event_id
+            .as_deref()
+            .inspect(|id| write("event_id", text(id)));
+        if !metadata.is_empty() {
+            write("metadata", Value::Text(metadata::to_json(metadata).into()));
+        }
     }
 }

@@ -20,6 +20,7 @@ use serde_json::{Value, json};
 
 use crate::cache::store::Cache;
 use crate::config::Problem;
+use crate::ledger::Ledger;
 use crate::lifecycle::entrance::HeadLimits;
 use crate::lifecycle::phase::{Phase, State};
 use crate::lifecycle::reload::Live;
@@ -88,37 +89,25 @@ pub fn head_limits() -> HeadLimits {
 
 /// The application behind the listener for operators.
 pub struct Admin {
-    address: SocketAddr,
-    phase: Arc<Phase>,
-    live: Arc<Live>,
-    upgrader: Arc<Upgrader>,
-    metrics: Arc<Metrics>,
-    cache: Arc<Cache>,
-    known: Arc<Known>,
+    /// Where it answers.
+    pub address: SocketAddr,
+    /// Tells whether the process takes new requests.
+    pub phase: Arc<Phase>,
+    /// Is reloaded.
+    pub live: Arc<Live>,
+    /// Upgrades.
+    pub upgrader: Arc<Upgrader>,
+    /// Are shown.
+    pub metrics: Arc<Metrics>,
+    /// Is purged.
+    pub cache: Arc<Cache>,
+    /// Whose standings are shown.
+    pub known: Arc<Known>,
+    /// What is shown has all finished requests in it.
+    pub ledger: Arc<Ledger>,
 }
 
 impl Admin {
-    /// Answers on `address`.
-    pub fn new(
-        address: SocketAddr,
-        phase: Arc<Phase>,
-        live: Arc<Live>,
-        upgrader: Arc<Upgrader>,
-        metrics: Arc<Metrics>,
-        cache: Arc<Cache>,
-        known: Arc<Known>,
-    ) -> Self {
-        Self {
-            address,
-            phase,
-            live,
-            upgrader,
-            metrics,
-            cache,
-            known,
-        }
-    }
-
     async fn answer(&self, method: &Method, path: &str, query: &str) -> Response<Vec<u8>> {
         if path.starts_with(management::ROOT) {
             let snapshot = self.live.snapshot().load_full();
@@ -136,10 +125,13 @@ impl Admin {
             Endpoint::Health => json_response(StatusCode::OK, &json!({ "status": "ok" })),
             Endpoint::Ready => ready(self.phase.state()),
             Endpoint::Metrics => {
+                // In this order, so that a request is either in flight or counted.
+                let in_flight = self.phase.requests();
+                self.ledger.caught_up().await;
                 self.cache.gauge();
                 self.metrics.standings(&self.known, Instant::now());
                 self.metrics.gates(&self.live.gates().gates());
-                let text = self.metrics.render(self.phase.requests());
+                let text = self.metrics.render(in_flight);
                 response(
                     StatusCode::OK,
                     "text/plain; version=0.0.4",

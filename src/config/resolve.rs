@@ -5,11 +5,15 @@
 
 mod cache;
 mod in_flight;
+mod prices;
 mod providers;
+mod records;
 mod routes;
 mod routing;
 
 pub use providers::MOCK;
+#[cfg(test)]
+pub(crate) use providers::built_in as built_in_providers;
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
@@ -131,6 +135,7 @@ pub fn resolve(config: &schema::Config, mock: SocketAddr) -> Result<Resolved, Ve
         admin,
         data_dir,
         cache,
+        prices,
         log,
         dns,
         providers,
@@ -140,6 +145,7 @@ pub fn resolve(config: &schema::Config, mock: SocketAddr) -> Result<Resolved, Ve
     (settings.cache_memory, settings.cache_disk) = cache::store(cache, &mut problems);
     let providers = providers::resolve(providers, mock, &mut problems);
     let accounts = resolve_accounts(accounts, &providers, &mut problems);
+    let prices = Arc::new(prices::resolve(prices, &mut problems));
     let limits = limits(server, &mut problems);
     let in_flight = in_flight::cap("server.in_flight", server.in_flight, &mut problems);
     if !problems.0.is_empty() {
@@ -159,6 +165,7 @@ pub fn resolve(config: &schema::Config, mock: SocketAddr) -> Result<Resolved, Ve
             gateway.routes.all().any(|plan| plan.hedge.is_some())
         }),
         in_flight,
+        prices,
         accounts,
     };
     Ok(Resolved { settings, snapshot })
@@ -382,6 +389,7 @@ fn resolve_gateway(
         timeouts,
         health,
         in_flight,
+        metadata,
         routes,
     } = gateway;
     let at = |key| format!("accounts.{account}.gateways.{id}.{key}");
@@ -395,6 +403,7 @@ fn resolve_gateway(
     let timeouts = routing::timeouts(&at("timeouts"), timeouts, problems);
     let health = routing::health(&at("health"), health, problems);
     let in_flight = in_flight::cap(&at("in_flight"), *in_flight, problems);
+    let metadata = records::metadata(&at("metadata"), metadata, problems);
     let providers = mount(providers);
     let terms = routes::Terms {
         path: &at("routes"),
@@ -413,6 +422,7 @@ fn resolve_gateway(
         timeouts,
         health,
         in_flight,
+        metadata,
         routes,
         providers,
     }

@@ -4,11 +4,14 @@
 //! manual. Nothing is checked beyond shape; [`super::resolve`] turns it into
 //! what the code needs and reports every mistake by its path.
 
+mod prices;
+
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 use serde::Deserialize;
 
+pub use self::prices::{PriceOverride, Prices, Rates};
 use super::secret::Secret;
 use super::units::{ByteSize, Duration};
 use crate::cache::policy::Replay;
@@ -27,6 +30,8 @@ pub struct Config {
     pub data_dir: Option<PathBuf>,
     /// Where answers are kept that gateways cache.
     pub cache: CacheStore,
+    /// What tokens cost.
+    pub prices: Prices,
     /// What is written to standard error.
     pub log: Log,
     /// How provider host names are resolved.
@@ -200,6 +205,9 @@ pub struct Provider {
     /// Request headers that change the answer: versions, beta flags, organisations. Cached
     /// answers are told apart by them.
     pub answer_headers: Vec<String>,
+    /// In whose name the price list has its models: a provider's id there, such as `openai`. Without it
+    /// only `prices.overrides` have prices for it.
+    pub prices: Option<String>,
     /// Look whether the provider is there, while it is a target of some route, without waiting for
     /// a call to find out. Without it nobody does.
     pub probe: Option<Probe>,
@@ -426,9 +434,24 @@ pub struct Gateway {
     pub health: Health,
     /// Calls of this gateway at providers at once. Without it no cap.
     pub in_flight: Option<InFlight>,
+    /// How `cf-aig-metadata` is read.
+    pub metadata: Metadata,
     /// Routes by name: several targets for the same calls, the next one where one fails. A call
     /// takes a route by its `match`, or by asking for the model `dynamic/<name>`.
     pub routes: BTreeMap<String, Route>,
+}
+
+/// How `cf-aig-metadata` is read: what clients say of their calls.
+#[derive(Debug, Clone, Copy, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Metadata {
+    /// Most entries, the first ones staying. Default 5, as Cloudflare has it; 1 to 64.
+    pub max_entries: Option<i64>,
+    /// Most bytes of the header. Default `8KiB`; `64B` to `64KiB`.
+    pub max_size: Option<ByteSize>,
+    /// Refuse what would be lost (400) instead of losing it: entries beyond the most, values that
+    /// are no text, number or boolean, keys that begin with `cf.`.
+    pub strict: bool,
 }
 
 /// Several targets for the same calls.

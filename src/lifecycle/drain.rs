@@ -14,6 +14,7 @@ use super::phase::{Phase, State};
 use super::reload::Live;
 use super::systemd;
 use crate::cache::store::Cache;
+use crate::ledger::Ledger;
 use crate::telemetry::log as log_setup;
 
 /// How long a connection on which no request has arrived yet may still bring one: clients
@@ -32,17 +33,24 @@ pub struct Shutdown {
     phase: Arc<Phase>,
     live: Arc<Live>,
     cache: Arc<Cache>,
+    ledger: Arc<Ledger>,
 }
 
 impl Shutdown {
-    /// Stops the process that `phase` and `live` describe, and closes its cache.
-    pub fn new(phase: Arc<Phase>, live: Arc<Live>, cache: Arc<Cache>) -> Self {
-        Self { phase, live, cache }
+    /// Stops the process that `phase` and `live` describe, and closes its cache and its ledger.
+    pub fn new(phase: Arc<Phase>, live: Arc<Live>, cache: Arc<Cache>, ledger: Arc<Ledger>) -> Self {
+        Self {
+            phase,
+            live,
+            cache,
+            ledger,
+        }
     }
 
     fn graceful(&self) -> ShutdownSignal {
-        let (phase, live, cache) = (self.phase.clone(), self.live.clone(), self.cache.clone());
-        std::thread::spawn(move || drain(&phase, &live, &cache));
+        let (phase, live) = (self.phase.clone(), self.live.clone());
+        let (cache, ledger) = (self.cache.clone(), self.ledger.clone());
+        std::thread::spawn(move || drain(&phase, &live, &cache, &ledger));
         ShutdownSignal::GracefulTerminate
     }
 }
@@ -76,7 +84,7 @@ fn listen_for(kind: SignalKind) -> Signal {
     signal(kind).expect("the system lets a process handle its signals")
 }
 
-fn drain(phase: &Phase, live: &Live, cache: &Cache) {
+fn drain(phase: &Phase, live: &Live, cache: &Cache, ledger: &Ledger) {
     let runtime = match tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
@@ -88,6 +96,7 @@ fn drain(phase: &Phase, live: &Live, cache: &Cache) {
         }
     };
     runtime.block_on(watch(phase, live));
+    ledger.settle();
     // What was stored is written, a few seconds at most.
     cache.release_disk();
     exit();

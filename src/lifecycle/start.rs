@@ -25,12 +25,12 @@ use crate::cache::store::{self, Cache};
 use crate::config::Problem;
 use crate::config::resolve::Settings;
 use crate::dns::Dns;
+use crate::ledger::{Entry, Ledger};
 use crate::probe::Prober;
 use crate::proxy::Door;
 use crate::proxy::cancel::Cancellable;
 use crate::record::RequestRecord;
 use crate::routing::known::Known;
-use crate::telemetry::access;
 use crate::telemetry::log as log_setup;
 use crate::telemetry::metrics::Metrics;
 
@@ -84,6 +84,7 @@ struct Shell {
     dns: Arc<Dns>,
     cache: Arc<Cache>,
     known: Arc<Known>,
+    ledger: Arc<Ledger>,
     upgrader: Arc<Upgrader>,
     settings: Settings,
     greeting: String,
@@ -103,6 +104,8 @@ impl Shell {
             },
             metrics.clone(),
         );
+        let ledger = Ledger::new(metrics.clone(), settings.access_log)
+            .map_err(|error| Problem::new("", format!("cannot start a thread: {error}")))?;
         let dns = Dns::new(&settings.dns_servers).map_err(|error| Problem::new("dns", error))?;
         // Whoever asked for an upgrade knows already where tollgate listens.
         let greeting = if takeover {
@@ -131,6 +134,7 @@ impl Shell {
             dns,
             cache: Arc::new(cache),
             known,
+            ledger: Arc::new(ledger),
             upgrader,
             settings,
             greeting,
@@ -153,8 +157,11 @@ impl Shell {
             eprintln!("tollgate: {error}");
             return ExitCode::FAILURE;
         }
-        let shutdown_signal = Box::new(Shutdown::new(self.phase, self.live, self.cache));
+        let ledger = self.ledger.clone();
+        let shutdown = Shutdown::new(self.phase, self.live, self.cache, self.ledger);
+        let shutdown_signal = Box::new(shutdown);
         server.run(RunArgs { shutdown_signal });
+        ledger.settle();
         log_setup::flush();
         ExitCode::SUCCESS
     }
@@ -221,7 +228,7 @@ impl Shell {
             self.dns.clone(),
             self.cache.clone(),
             self.known.clone(),
-            self.settings.access_log,
+            self.ledger.clone(),
         );
         let mut proxy = pingora_proxy::http_proxy(&server.configuration, door);
         proxy.server_options = Some(leave_connect_to_the_door());
@@ -236,11 +243,13 @@ impl Shell {
                 size: limits.max_header,
             }
         });
-        let (metrics, form) = (self.metrics.clone(), self.settings.access_log);
+        let (ledger, snapshot) = (self.ledger.clone(), self.live.snapshot());
         let report = Box::new(move |kind| {
-            let record = RequestRecord::refused(kind);
-            metrics.publish(&record);
-            access::write(form, &record);
+            ledger.enter(Entry {
+                record: RequestRecord::refused(kind),
+                evidence: None,
+                prices: Arc::clone(&snapshot.load().prices),
+            });
         });
         let entrance = Entrance::new(proxy, limits, self.phase.clone(), Phase::request)
             .with_http2()
@@ -259,15 +268,16 @@ impl Shell {
     /// The listener for operators.
     fn admin(&self) -> Service<Entrance<Admin>> {
         let address = self.settings.admin_listen;
-        let admin = Admin::new(
+        let admin = Admin {
             address,
-            self.phase.clone(),
-            self.live.clone(),
-            self.upgrader.clone(),
-            self.metrics.clone(),
-            self.cache.clone(),
-            self.known.clone(),
-        );
+            phase: self.phase.clone(),
+            live: self.live.clone(),
+            upgrader: self.upgrader.clone(),
+            metrics: self.metrics.clone(),
+            cache: self.cache.clone(),
+            known: self.known.clone(),
+            ledger: self.ledger.clone(),
+        };
         let entrance = Entrance::new(
             admin,
             Box::new(crate::admin::head_limits),

@@ -50,6 +50,8 @@ pub struct Provider {
     pub target_header: Option<TargetHeader>,
     /// Request headers that change its answers.
     pub answer_headers: Vec<HeaderName>,
+    /// Its id in the price list.
+    pub prices: Option<Box<str>>,
     /// A digest of the headers that are set, and of the address that is connected to.
     pub fingerprint: Box<str>,
     /// What looks whether it is there.

@@ -72,6 +72,9 @@ pub async fn admit(door: &Door, session: &mut Session, ctx: &mut Context) -> Res
         return answered.map(|()| Next::Answered);
     }
     ctx.directives = Directives::parse(&session.req_header().headers)?;
+    if let Some(given) = ctx.directives.metadata.take() {
+        ctx.metadata = gateway.metadata.read(&given)?;
+    }
     if endpoint.provider != COMPAT {
         native(session, ctx, &gateway, &endpoint)?;
     }

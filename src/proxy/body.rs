@@ -9,6 +9,7 @@ use pingora_core::ErrorType;
 use pingora_proxy::Session;
 
 use crate::call::{self, ModelScan};
+use crate::config::schema::Format;
 use crate::credential::Credential;
 use crate::error::{Failure, Kind};
 use crate::gateway::Limits;
@@ -16,6 +17,7 @@ use crate::memory::Reservation;
 
 use super::admission::content_length;
 use super::context::{Body, Context, Spend};
+use super::kept::Kept;
 use super::{Door, again, planning};
 
 /// Pingora replays a body it has read out of a buffer of this size, in bytes. The last read
@@ -50,10 +52,13 @@ pub async fn admit(
     let wants_model = json && route.is_some_and(|route| route.model.is_none());
     let scan = wants_model.then(ModelScan::default);
     if !held {
+        let tells = json && route.is_some_and(|route| route.format != Format::Opaque);
+        let kept = tells.then(|| Kept::new(door.memory.reserve_nothing(), limits.max_buffered));
         ctx.body = Body::Streaming {
             passed: 0,
             limit: limit.bytes,
             scan,
+            kept,
         };
         return Ok(());
     }
@@ -235,6 +240,7 @@ pub fn pass(
             passed,
             limit,
             scan,
+            kept,
         } => {
             // Pingora would write an empty last piece as a second end of a chunked body.
             if end_of_stream && piece.as_ref().is_some_and(Bytes::is_empty) {
@@ -251,6 +257,9 @@ pub fn pass(
             if let Some(scan) = scan {
                 scan.feed(piece);
             }
+            if let Some(kept) = kept {
+                kept.push(piece);
+            }
             Ok(())
         }
     }
@@ -259,8 +268,12 @@ pub fn pass(
 /// Begins a new attempt: the body passes again from its start.
 pub fn rewind(ctx: &mut Context) {
     ctx.attempt.body_sent = false;
-    if let Body::Streaming { passed, scan, .. } = &mut ctx.body {
+    if let Body::Streaming {
+        passed, scan, kept, ..
+    } = &mut ctx.body
+    {
         *passed = 0;
+        kept.iter_mut().for_each(Kept::rewind);
         if let Some(scan) = scan {
             *scan = ModelScan::default();
         }

@@ -250,7 +250,7 @@ fn revalidate(door: &Door, session: &mut Session, ctx: &Context) {
         return;
     };
     refresh.unsettled = Some(Box::new(Unsettled {
-        publisher: Arc::clone(&door.publisher),
+        ledger: Arc::clone(&door.ledger),
         asked: Asked::of(session, ctx),
     }));
     refresh.cache.status = Some(CacheStatus::Refresh);
@@ -313,7 +313,7 @@ fn ask(door: &Door, session: &Session, ctx: &mut Context, lead: Lead) {
     ctx.cache.status = Some(CacheStatus::Miss);
     ctx.cache.differs_at = differs_at(door, session, ctx);
     ctx.unsettled = Some(Box::new(Unsettled {
-        publisher: Arc::clone(&door.publisher),
+        ledger: Arc::clone(&door.ledger),
         asked: Asked::of(session, ctx),
     }));
     if let Some(caching) = &mut ctx.caching {

@@ -14,15 +14,18 @@ use crate::directives::Directives;
 use crate::error::Failure;
 use crate::gateway::{Gateway, Mounted, Snapshot};
 use crate::memory::Reservation;
+use crate::metadata::Metadata;
 use crate::provider::{StoredKey, Target};
 use crate::record::{CacheFacts, Hedged, Tried};
 use crate::routing::load::InFlight;
+use crate::usage::Observer;
 use crate::wire::{Framing, Watch};
 
 use super::Door;
 use super::caching::Caching;
 use super::cancel::Switch;
 use super::hedge::{self, Racer};
+use super::kept::Kept;
 use super::overload::Places;
 use super::planning::Planned;
 use super::settle::Unsettled;
@@ -83,6 +86,8 @@ pub struct Context {
     pub is_subrequest: bool,
     /// The client's HTTP version, where a subrequest's head says another.
     pub client_version: Option<http::Version>,
+    /// What its client says of it.
+    pub metadata: Metadata,
     /// What the cache has to do with it.
     pub cache: CacheFacts,
     /// How it meets the cache, where it does.
@@ -129,6 +134,8 @@ pub enum Body {
         limit: u64,
         /// Looks for the model's name as it passes.
         scan: Option<ModelScan>,
+        /// What is kept of it for the record.
+        kept: Option<Kept>,
     },
     /// It is held whole, and goes out whole with every attempt.
     Held {
@@ -231,6 +238,8 @@ pub struct Answer {
     pub streamed: bool,
     /// Knows how to end it honestly, should it break.
     pub watch: Option<Watch>,
+    /// Sees what it tells of tokens.
+    pub observer: Option<Observer>,
     /// Its last byte has arrived.
     pub ended: bool,
     /// The provider's status.
@@ -280,6 +289,7 @@ impl Context {
             handed_over: false,
             is_subrequest: false,
             client_version: None,
+            metadata: Metadata::new(),
             cache: CacheFacts::default(),
             caching: None,
             unsettled: None,
@@ -300,6 +310,7 @@ impl Context {
         again.gateway = self.gateway.clone();
         again.provider = self.provider.clone();
         again.directives = self.directives.clone();
+        again.metadata = self.metadata.clone();
         again.route = self.route.clone();
         again.planned = self.planned.clone();
         again.client_version = self.client_version;
@@ -325,6 +336,7 @@ impl Context {
         twin.gateway = self.gateway.clone();
         twin.provider = self.provider.clone();
         twin.directives = self.directives.clone();
+        twin.metadata = self.metadata.clone();
         twin.route = self.route.clone();
         twin.planned = self.planned.clone();
         twin.reading = self.reading;

@@ -225,7 +225,7 @@ fn start(
     }
     // Whatever ends it, it is settled.
     state.unsettled = Some(Box::new(Unsettled {
-        publisher: Arc::clone(&door.publisher),
+        ledger: Arc::clone(&door.ledger),
         asked: Asked::of(session, &state),
     }));
     state.racer = Some(racer);
@@ -309,7 +309,7 @@ fn lose(ctx: &mut Context, was_waiting: bool) {
         state.tried.append(&mut ctx.tried);
         state.asked.append(&mut ctx.asked_before);
     } else if let (Some(unsettled), Some(gateway)) = (unsettled, &ctx.gateway) {
-        let metrics = unsettled.publisher.metrics();
+        let metrics = unsettled.ledger.metrics();
         metrics.observe_attempts(&gateway.label, &ctx.asked_before, &ctx.tried);
     }
 }

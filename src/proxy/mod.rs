@@ -31,6 +31,7 @@ mod context;
 mod failure;
 mod fill;
 mod hedge;
+mod kept;
 mod keys;
 mod overload;
 mod planning;
@@ -58,10 +59,10 @@ use pingora_http::{RequestHeader, ResponseHeader};
 use pingora_proxy::{FailToProxy, ProxyHttp, ProxyWarnLogContext, RangeType, Session};
 
 use crate::cache::store::Cache;
-use crate::config::schema::AccessLog;
 use crate::credential::TokenCache;
 use crate::dns::Dns;
 use crate::gateway::Snapshot;
+use crate::ledger::Ledger;
 use crate::lifecycle::phase::Phase;
 use crate::lifecycle::reload::Live;
 use crate::limits::concurrency::Registry;
@@ -70,12 +71,11 @@ use crate::routing::known::Known;
 use crate::telemetry::metrics::Metrics;
 
 use context::Context;
-use settle::Publisher;
 
 /// The door: what Pingora drives for every request.
 pub struct Door {
     live: Arc<ArcSwap<Snapshot>>,
-    publisher: Arc<Publisher>,
+    ledger: Arc<Ledger>,
     phase: Arc<Phase>,
     dns: Arc<Dns>,
     tokens: TokenCache,
@@ -96,14 +96,13 @@ impl Door {
         dns: Arc<Dns>,
         cache: Arc<Cache>,
         known: Arc<Known>,
-        access_log: AccessLog,
+        ledger: Arc<Ledger>,
     ) -> Self {
         let tokens = TokenCache::new(attempt::token_endpoint(&dns, None));
         let memory = Arc::new(Memory::new(Arc::clone(&metrics)));
-        let publisher = Arc::new(Publisher::new(Arc::clone(&metrics), access_log));
         Self {
             live: live.snapshot(),
-            publisher,
+            ledger,
             phase,
             dns,
             tokens,
@@ -259,7 +258,7 @@ impl ProxyHttp for Door {
         end_of_stream: bool,
         ctx: &mut Self::CTX,
     ) -> Result<Option<Duration>> {
-        match response::body_arrived(body.as_deref(), end_of_stream, ctx) {
+        match response::body_arrived(body.as_ref(), end_of_stream, ctx) {
             Ok(()) => Ok(None),
             Err(failure) => Err(ctx.fail(failure)),
         }

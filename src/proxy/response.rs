@@ -11,11 +11,13 @@ use http::header::{
 use pingora_http::ResponseHeader;
 use pingora_proxy::Session;
 
+use crate::config::schema::Format;
 use crate::directives::PREFIX;
 use crate::error::{Failure, Kind};
 use crate::record::{self, CacheStatus, Fault, Source};
 use crate::routing::patience;
 use crate::routing::verdict::Cause;
+use crate::usage::Observer;
 use crate::wire::{Framing, Watch};
 
 use super::context::Context;
@@ -95,18 +97,30 @@ pub fn head_arrived(
         && !upgraded
         && session.req_header().method != http::Method::HEAD;
     ctx.watch(if room { framing } else { Framing::Other });
+    if status < 300 && !upgraded {
+        ctx.answer.observer = observer(response, ctx);
+    }
     Ok(Head::Passes)
+}
+
+/// Sees what an answer tells of tokens, in dialects that tell.
+fn observer(response: &ResponseHeader, ctx: &Context) -> Option<Observer> {
+    let format = ctx.route.as_ref()?.format;
+    let header = |name| response.headers.get(name);
+    let encoding = header(CONTENT_ENCODING).and_then(|value| value.to_str().ok());
+    let content_type = header(CONTENT_TYPE).map(HeaderValue::as_bytes);
+    (format != Format::Opaque).then(|| Observer::new(format, content_type, encoding))
 }
 
 /// A piece of the provider's body is there. A stream of events that ends before its first
 /// byte was broken off, whatever its framing says.
 pub fn body_arrived(
-    piece: Option<&[u8]>,
+    piece: Option<&Bytes>,
     end_of_stream: bool,
     ctx: &mut Context,
 ) -> Result<(), Failure> {
-    let piece = piece.unwrap_or_default();
-    if piece.is_empty() && !end_of_stream {
+    let piece = piece.filter(|piece| !piece.is_empty());
+    if piece.is_none() && !end_of_stream {
         return Ok(());
     }
     // A socket that was shut down looks like an end where only the end of the connection tells it.
@@ -126,8 +140,11 @@ pub fn body_arrived(
         .watch
         .as_mut()
         .filter(|watch| !matches!(watch, Watch::Other));
-    if !piece.is_empty() {
+    if let Some(piece) = piece {
         ctx.answer.first_byte.get_or_insert(now);
+        if let Some(observer) = &mut ctx.answer.observer {
+            observer.push(piece);
+        }
         if let Some(watch) = watch {
             watch.feed(piece);
         }

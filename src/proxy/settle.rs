@@ -1,20 +1,20 @@
-//! The end of a request: its one record is built and published.
+//! The end of a request: its one record is built and entered in the ledger.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use bytes::Bytes;
 use http::header::USER_AGENT;
 use pingora_core::Error;
 use pingora_proxy::Session;
 
-use crate::config::schema::AccessLog;
 use crate::error::{Failure, Kind};
-use crate::record::RequestRecord;
-use crate::telemetry::access;
-use crate::telemetry::metrics::Metrics;
+use crate::ledger::{Entry, Evidence, Ledger};
+use crate::record::{RequestRecord, Spent};
 
-use super::context::Context;
+use super::context::{Body, Context};
+use super::kept::Kept;
 use super::overload::{self, Waited};
 use super::{Door, caching, hedge, steps};
 
@@ -22,32 +22,6 @@ use super::{Door, caching, hedge, steps};
 const MAX_HEADER: usize = 256;
 /// Longest path that goes into the record, in bytes.
 const MAX_PATH: usize = 1024;
-
-/// Where finished requests go.
-pub struct Publisher {
-    metrics: Arc<Metrics>,
-    access_log: AccessLog,
-}
-
-impl Publisher {
-    /// To the metrics and the access log.
-    pub fn new(metrics: Arc<Metrics>, access_log: AccessLog) -> Self {
-        Self {
-            metrics,
-            access_log,
-        }
-    }
-
-    /// Where they are counted.
-    pub fn metrics(&self) -> &Metrics {
-        &self.metrics
-    }
-
-    fn publish(&self, record: &RequestRecord) {
-        self.metrics.publish(record);
-        access::write(self.access_log, record);
-    }
-}
 
 /// What a client asked, as far as the record shows it.
 pub struct Asked {
@@ -89,7 +63,7 @@ struct Sent {
 /// its answer any more.
 pub struct Unsettled {
     /// Where the record goes.
-    pub publisher: Arc<Publisher>,
+    pub ledger: Arc<Ledger>,
     /// What was asked.
     pub asked: Asked,
 }
@@ -104,8 +78,7 @@ impl Unsettled {
             request_bytes: ctx.received.unwrap_or(0),
             response_bytes: ctx.answer.given.bytes,
         };
-        let record = record(self.asked, sent, ctx);
-        self.publisher.publish(&record);
+        self.ledger.enter(entry(self.asked, sent, ctx));
     }
 }
 
@@ -135,8 +108,31 @@ pub fn publish(door: &Door, session: &mut Session, error: Option<&Error>, ctx: &
             .unwrap_or_else(|| session.body_bytes_read() as u64),
         response_bytes: session.body_bytes_sent() as u64,
     };
-    let record = record(asked, sent, ctx);
-    door.publisher.publish(&record);
+    door.ledger.enter(entry(asked, sent, ctx));
+}
+
+fn entry(asked: Asked, sent: Sent, ctx: &mut Context) -> Entry {
+    Entry {
+        record: record(asked, sent, ctx),
+        evidence: evidence(ctx),
+        prices: Arc::clone(&ctx.snapshot.prices),
+    }
+}
+
+/// What the provider's answer tells of tokens; with the request, for an answer that tells nothing.
+fn evidence(ctx: &mut Context) -> Option<Evidence> {
+    let observer = ctx.answer.observer.take()?;
+    let format = ctx.route.as_ref()?.format;
+    let request = match &mut ctx.body {
+        Body::Held { bytes, .. } => bytes.clone(),
+        Body::Streaming { kept, .. } => kept.as_mut().map(Kept::take).unwrap_or_default(),
+        Body::Unread => Bytes::new(),
+    };
+    Some(Evidence {
+        observer,
+        format,
+        request,
+    })
 }
 
 fn record(asked: Asked, sent: Sent, ctx: &mut Context) -> RequestRecord {
@@ -156,6 +152,9 @@ fn record(asked: Asked, sent: Sent, ctx: &mut Context) -> RequestRecord {
         client: asked.client,
         user_agent: asked.user_agent,
         traceparent: asked.traceparent,
+        event_id: event_id(ctx),
+        metadata: std::mem::take(&mut ctx.metadata),
+        custom_cost: ctx.directives.custom_cost.take(),
         status: sent.status,
         streamed: ctx.answer.streamed,
         failure: ctx.failure.take(),
@@ -178,7 +177,13 @@ fn record(asked: Asked, sent: Sent, ctx: &mut Context) -> RequestRecord {
         first_byte: ctx.since_start(ctx.answer.head),
         first_token: ctx.since_start(ctx.answer.first_byte.filter(|_| ctx.answer.streamed)),
         cache: std::mem::take(&mut ctx.cache),
+        spent: Spent::default(),
     }
+}
+
+fn event_id(ctx: &Context) -> Option<Box<str>> {
+    let id = ctx.directives.event_id.as_ref()?;
+    Some(String::from_utf8_lossy(id.as_bytes()).into())
 }
 
 /// At most `most` bytes of `text`, whole characters.

@@ -134,7 +134,7 @@ fn begin(
     state.body.replace(bytes);
     // Whatever ends it, it is settled.
     state.unsettled = Some(Box::new(Unsettled {
-        publisher: Arc::clone(&door.publisher),
+        ledger: Arc::clone(&door.ledger),
         asked: Asked::of(session, &state),
     }));
     state.step = Some(running);

@@ -54,6 +54,7 @@ fn push_plain(line: &mut String, value: &Value<'_>) {
         Value::Text(text) => write!(line, "{text}"),
         Value::Number(number) => write!(line, "{number}"),
         Value::Milliseconds(milliseconds) => write!(line, "{milliseconds:.3}"),
+        Value::Dollars(cost) => write!(line, "{cost}"),
         Value::Flag(flag) => write!(line, "{flag}"),
     };
 }
@@ -94,6 +95,9 @@ pub(crate) mod tests {
             client: None,
             user_agent: None,
             traceparent: None,
+            event_id: None,
+            metadata: Vec::new(),
+            custom_cost: None,
             status: 200,
             streamed: false,
             failure: None,
@@ -114,6 +118,7 @@ pub(crate) mod tests {
             first_byte: None,
             first_token: None,
             cache: crate::record::CacheFacts::default(),
+            spent: crate::record::Spent::default(),
         }
     }
 

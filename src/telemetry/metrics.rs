@@ -12,6 +12,7 @@ mod process;
 mod register;
 mod requests;
 mod routes;
+mod spending;
 
 use prometheus::{Encoder, Registry, TextEncoder};
 
@@ -23,6 +24,7 @@ use register::Register;
 use requests::RequestMetrics;
 pub use requests::Series;
 use routes::RouteMetrics;
+use spending::SpendingMetrics;
 
 /// Seconds; a model answers between a tenth of a second and ten minutes.
 const DURATIONS: [f64; 16] = [
@@ -42,6 +44,7 @@ pub struct Metrics {
     cache: CacheMetrics,
     routes: RouteMetrics,
     gates: GateMetrics,
+    spending: SpendingMetrics,
 }
 
 impl Metrics {
@@ -55,6 +58,7 @@ impl Metrics {
             cache: CacheMetrics::new(&register)?,
             routes: RouteMetrics::new(&register)?,
             gates: GateMetrics::new(&register)?,
+            spending: SpendingMetrics::new(&register)?,
             registry,
         })
     }

@@ -7,6 +7,7 @@ mod cache;
 mod cache_coalescing;
 mod cache_stale;
 mod cache_store;
+mod costs;
 mod examples;
 mod failures;
 mod harness;

@@ -18,6 +18,7 @@ use super::{Problems, routing};
 use crate::config::schema::{self, Auth, Format};
 use crate::config::secret::Secret;
 use crate::credential::{self, Credential, KeyPlaces};
+use crate::pricing::Catalogue;
 use crate::provider::join::Version;
 use crate::provider::template::{Pattern, Template};
 use crate::provider::{
@@ -68,6 +69,12 @@ pub(super) fn resolve(
         providers.insert(slug.as_str().into(), provider);
     }
     providers
+}
+
+/// The catalogue, before a deployment changes it.
+#[cfg(test)]
+pub(crate) fn built_in() -> BTreeMap<String, schema::Provider> {
+    catalogue(&mut Problems::default())
 }
 
 fn catalogue(problems: &mut Problems) -> BTreeMap<String, schema::Provider> {
@@ -137,6 +144,7 @@ impl Builder<'_> {
             realtime,
             target_header,
             answer_headers,
+            prices,
             probe,
         } = entry;
         let insecure = allow_insecure.unwrap_or(false);
@@ -181,8 +189,17 @@ impl Builder<'_> {
             }),
             target_header: target_header.and_then(|header| self.target_header(&header)),
             answer_headers: self.answer_headers(&answer_headers),
+            prices: prices.and_then(|id| self.price_list(&id)),
             probe,
         }
+    }
+
+    fn price_list(&mut self, id: &str) -> Option<Box<str>> {
+        let known = Catalogue::bundled().has_provider(id);
+        let rule = format!(
+            "the price list has no provider `{id}`; its ids are those of genai-prices, such as openai"
+        );
+        self.ok("prices", known.then(|| id.into()).ok_or(rule))
     }
 
     fn at(&self, field: &str) -> String {

@@ -133,6 +133,7 @@ impl Metrics {
         self.observe_attempts(gateway, &record.asked_before, &record.tried);
         self.observe_route(record);
         self.observe_cache(record);
+        self.observe_spending(record);
         if record.status == 200 {
             series.ok.inc();
         } else {

@@ -23,6 +23,7 @@ pub fn merge(entry: schema::Provider, change: schema::Provider) -> schema::Provi
         realtime,
         target_header,
         answer_headers,
+        prices,
         probe,
     } = change;
     let own_paths = !paths.is_empty();
@@ -67,6 +68,7 @@ pub fn merge(entry: schema::Provider, change: schema::Provider) -> schema::Provi
         } else {
             answer_headers
         },
+        prices: prices.or(entry.prices),
         probe: probe.or(entry.probe),
     }
 }

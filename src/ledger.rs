@@ -1,0 +1,281 @@
+//! The books of finished requests.
+//!
+//! A request leaves its record here at its end and is done. One thread of its own reads what the
+//! answer tells of tokens, prices it, and publishes the record to all who look at it, so that none
+//! of this delays a byte. Nothing is ever left out: where the thread does not keep up, requests
+//! close their own entries.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::mpsc::{Receiver, Sender, channel};
+use std::thread::{self, JoinHandle};
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+
+use crate::config::schema::{AccessLog, Format};
+use crate::pricing::{Cost, CostSource, Prices, Seller};
+use crate::record::{RequestRecord, Spent};
+use crate::telemetry::access;
+use crate::telemetry::metrics::Metrics;
+use crate::usage::{Observer, ServiceTier, Usage, estimate};
+
+/// Most bytes that wait to be read and priced. Above it requests close their own entries.
+const MAX_WAITING: usize = 64 << 20;
+/// How long the thread lets entries gather, while there are some: waking it for each would cost the
+/// request more than the work does.
+const GATHER: Duration = Duration::from_millis(5);
+/// How long the end of the process waits for the books, and how long somebody who looks at them.
+const CLOSING: Duration = Duration::from_secs(10);
+const LOOKING: Duration = Duration::from_secs(2);
+
+/// A request that is over.
+pub struct Entry {
+    /// All that is known of it.
+    pub record: RequestRecord,
+    /// What tells of its tokens; `None` where no provider was asked, or had no answer.
+    pub evidence: Option<Evidence>,
+    /// What they cost.
+    pub prices: Arc<Prices>,
+}
+
+/// What tells how many tokens an answer took.
+pub struct Evidence {
+    /// Has seen the answer.
+    pub observer: Observer,
+    /// In which dialect.
+    pub format: Format,
+    /// The body of the request, or its beginning; empty where nothing of it was kept.
+    pub request: Bytes,
+}
+
+/// Takes the records of finished requests.
+pub struct Ledger {
+    /// Emptied at the end, so that the thread ends too.
+    sender: Sender<Entry>,
+    waiting: Arc<Waiting>,
+    books: Arc<Books>,
+}
+
+/// What has not been closed yet.
+#[derive(Default)]
+struct Waiting {
+    entered: AtomicU64,
+    closed: AtomicU64,
+    bytes: AtomicUsize,
+}
+
+/// Where entries are closed, on whatever thread.
+struct Books {
+    metrics: Arc<Metrics>,
+    access_log: AccessLog,
+}
+
+impl Ledger {
+    /// Publishes to the metrics and the access log, from a thread that ends with the ledger.
+    pub fn new(metrics: Arc<Metrics>, access_log: AccessLog) -> std::io::Result<Self> {
+        let books = Arc::new(Books {
+            metrics,
+            access_log,
+        });
+        let waiting = Arc::new(Waiting::default());
+        let (sender, receiver) = channel();
+        let (kept, left) = (Arc::clone(&books), Arc::clone(&waiting));
+        let _detached: JoinHandle<()> = thread::Builder::new()
+            .name("ledger".to_owned())
+            .spawn(move || keep(&receiver, &kept, &left))?;
+        Ok(Self {
+            sender,
+            waiting,
+            books,
+        })
+    }
+
+    /// Where records are counted.
+    pub fn metrics(&self) -> &Metrics {
+        &self.books.metrics
+    }
+
+    /// Takes over a request that is over. Waits for nothing.
+    pub fn enter(&self, entry: Entry) {
+        let size = entry.size();
+        if self.waiting.bytes.load(Ordering::Relaxed) + size > MAX_WAITING {
+            return self.books.close(entry);
+        }
+        self.waiting.add(size);
+        // The thread ends with the ledger only; were it gone, the entry still would not be lost.
+        if let Err(returned) = self.sender.send(entry) {
+            self.waiting.remove(size);
+            self.books.close(returned.0);
+        }
+    }
+
+    /// Waits until all that has been entered is published, ten seconds at most. Blocks.
+    pub fn settle(&self) {
+        let until = Instant::now() + CLOSING;
+        let entered = self.waiting.entered.load(Ordering::Acquire);
+        while self.waiting.left_of(entered) > 0 {
+            if Instant::now() > until {
+                let left = self.waiting.left_of(entered);
+                return log::error!("{left} finished requests were not published");
+            }
+            thread::sleep(Duration::from_millis(1));
+        }
+    }
+
+    /// Waits, a moment at most, until all that has been entered is published: who looks at the
+    /// metrics finds every request in them that is not in flight any more.
+    pub async fn caught_up(&self) {
+        let until = Instant::now() + LOOKING;
+        let entered = self.waiting.entered.load(Ordering::Acquire);
+        while self.waiting.left_of(entered) > 0 && Instant::now() < until {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+    }
+}
+
+impl Waiting {
+    fn add(&self, size: usize) {
+        self.bytes.fetch_add(size, Ordering::Relaxed);
+        self.entered.fetch_add(1, Ordering::Release);
+    }
+
+    fn remove(&self, size: usize) {
+        self.bytes.fetch_sub(size, Ordering::Relaxed);
+        self.closed.fetch_add(1, Ordering::Release);
+    }
+
+    /// How many of the first `entered` are not closed: they are closed in their order.
+    fn left_of(&self, entered: u64) -> u64 {
+        entered.saturating_sub(self.closed.load(Ordering::Acquire))
+    }
+}
+
+/// The thread: sleeps until there is an entry, then closes them in heaps until none comes.
+fn keep(entries: &Receiver<Entry>, books: &Books, waiting: &Waiting) {
+    let close = |entry: Entry| {
+        let size = entry.size();
+        books.close(entry);
+        waiting.remove(size);
+    };
+    while let Ok(first) = entries.recv() {
+        close(first);
+        loop {
+            thread::sleep(GATHER);
+            if entries.try_iter().map(close).count() == 0 {
+                break;
+            }
+        }
+    }
+}
+
+impl Books {
+    /// Works out what it cost and publishes it: the one place where a record is made public.
+    fn close(&self, entry: Entry) {
+        let Entry {
+            mut record,
+            evidence,
+            prices,
+        } = entry;
+        record.spent = spent(&record, evidence, &prices);
+        self.metrics.publish(&record);
+        access::write(self.access_log, &record);
+    }
+}
+
+impl Entry {
+    /// Bytes that it holds while it waits.
+    fn size(&self) -> usize {
+        let evidence = self.evidence.as_ref().map_or(0, |evidence| {
+            evidence.observer.held() + evidence.request.len()
+        });
+        size_of::<Self>() + evidence
+    }
+}
+
+/// What a request took and cost.
+fn spent(record: &RequestRecord, evidence: Option<Evidence>, prices: &Prices) -> Spent {
+    match (record.cache.from, evidence) {
+        (Some(_), _) => given_again(record, prices),
+        (None, Some(evidence)) => bought(record, evidence, prices),
+        (None, None) => Spent::default(),
+    }
+}
+
+/// An answer that the provider was not asked for costs nothing, and saves what it would have cost.
+fn given_again(record: &RequestRecord, prices: &Prices) -> Spent {
+    let usage = record.cache.usage;
+    let price = usage
+        .and_then(|usage| Pricing::of(record, prices, ServiceTier::Standard).by_list(&usage, None));
+    Spent {
+        usage,
+        cost: Some(Cost::ZERO),
+        source: Some(CostSource::Cached),
+        saved: price.map(|(cost, _)| cost),
+        ..Spent::default()
+    }
+}
+
+/// What the provider's answer took.
+fn bought(record: &RequestRecord, evidence: Evidence, prices: &Prices) -> Spent {
+    let seen = evidence.observer.finish();
+    let (request, model) = (&evidence.request[..], record.model.as_deref());
+    let settled = estimate::settled(&seen, Some(request), model, evidence.format);
+    let Some((usage, is_estimate)) = settled else {
+        return Spent::default();
+    };
+    let pricing = Pricing::of(record, prices, seen.tier);
+    let (cost, source) = pricing.price(&usage, seen.model.as_deref());
+    Spent {
+        usage: Some(usage),
+        is_estimate,
+        tier: seen.tier,
+        cost,
+        source: Some(source),
+        saved: None,
+        model: seen.model,
+    }
+}
+
+/// All that a price depends on but the tokens.
+struct Pricing<'a> {
+    record: &'a RequestRecord,
+    prices: &'a Prices,
+    tier: ServiceTier,
+}
+
+impl<'a> Pricing<'a> {
+    fn of(record: &'a RequestRecord, prices: &'a Prices, tier: ServiceTier) -> Self {
+        Self {
+            record,
+            prices,
+            tier,
+        }
+    }
+
+    /// The client's own price goes before all lists.
+    fn price(&self, usage: &Usage, answered: Option<&str>) -> (Option<Cost>, CostSource) {
+        if let Some(custom) = &self.record.custom_cost {
+            return (Some(custom.cost(usage)), CostSource::Custom);
+        }
+        match self.by_list(usage, answered) {
+            Some((cost, source)) => (Some(cost), source),
+            None => (None, CostSource::Unpriced),
+        }
+    }
+
+    /// By the model that answered, or else by the one that was asked for: names of deployments
+    /// are in no list, and some answers name a file.
+    fn by_list(&self, usage: &Usage, answered: Option<&str>) -> Option<(Cost, CostSource)> {
+        let provider = &self.record.provider.as_ref()?.provider;
+        let models = [answered, self.record.model.as_deref()];
+        let models: Vec<_> = models.into_iter().flatten().collect();
+        let seller = Seller {
+            provider: &provider.slug,
+            id: provider.prices.as_deref(),
+            models: &models,
+        };
+        let at = self.record.started;
+        self.prices.price(seller, usage, self.tier, at)
+    }
+}

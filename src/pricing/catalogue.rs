@@ -1,0 +1,123 @@
+//! Every price that is publicly listed: which model of which provider a name means, and what
+//! it cost when.
+//!
+//! The list of the `genai-prices` crate is compiled in (`build.rs`). Names are matched by walking a provider's list, so what
+//! a name has led to, nothing included, is remembered.
+
+use std::collections::HashMap;
+use std::sync::{Arc, LazyLock};
+use std::time::SystemTime;
+
+use quick_cache::sync::Cache;
+
+use super::rates::Card;
+use super::source::{self, Model, Provider};
+use super::spellings;
+use crate::usage::ServiceTier;
+
+/// Names remembered; beyond it those unused for longest are looked up anew.
+const REMEMBERED: usize = 4096;
+
+/// Longest model name looked up, in bytes. Model names come from clients, and what is
+/// remembered of them must be bounded.
+const LONGEST_NAME: usize = 256;
+
+/// The prices of one snapshot of the public lists. Shared between configurations: a reload
+/// needs no new one.
+pub struct Catalogue {
+    providers: HashMap<String, Provider>,
+    known: Cache<(Box<str>, Box<str>), Option<Found>>,
+}
+
+/// A model, and whether the provider asked for lists it itself.
+#[derive(Clone)]
+struct Found {
+    model: Arc<Model>,
+    own: bool,
+}
+
+impl Catalogue {
+    /// The catalogue that is compiled in, one for all configurations. The first time takes tens of
+    /// milliseconds.
+    pub fn bundled() -> &'static Self {
+        static BUNDLED: LazyLock<Catalogue> = LazyLock::new(|| {
+            let json = include_str!(concat!(env!("OUT_DIR"), "/prices.json"));
+            // Not in a binary whose tests have passed.
+            Catalogue::from_json(json).unwrap_or_else(|error| {
+                log::error!("nothing is priced, the price list cannot be read: {error}");
+                Catalogue::empty()
+            })
+        });
+        &BUNDLED
+    }
+
+    fn empty() -> Self {
+        Self {
+            providers: HashMap::new(),
+            known: Cache::new(REMEMBERED),
+        }
+    }
+
+    /// A catalogue in the format of genai-prices, version 2.
+    ///
+    /// # Errors
+    /// Says what is wrong, and with which model.
+    pub fn from_json(json: &str) -> Result<Self, String> {
+        Ok(Self {
+            providers: source::read(json)?,
+            known: Cache::new(REMEMBERED),
+        })
+    }
+
+    /// Whether there is a provider of this id: what `prices` in a configuration may name.
+    pub fn has_provider(&self, id: &str) -> bool {
+        self.providers.contains_key(id)
+    }
+
+    /// The prices of a model as `provider`, an id of this catalogue, sold it at a time; `None`
+    /// if it lists no such model.
+    pub fn card(
+        &self,
+        provider: &str,
+        model: &str,
+        tier: ServiceTier,
+        at: SystemTime,
+    ) -> Option<Card> {
+        let found = self.find(provider, model)?;
+        Some(found.model.card(tier, found.own, at))
+    }
+
+    /// The catalogue's name for a model; `None` if it knows none.
+    pub fn model_id(&self, provider: &str, model: &str) -> Option<String> {
+        Some(self.find(provider, model)?.model.id.clone())
+    }
+
+    fn find(&self, provider: &str, model: &str) -> Option<Found> {
+        if model.len() > LONGEST_NAME {
+            return None;
+        }
+        let key = (Box::from(provider), Box::from(model));
+        if let Some(found) = self.known.get(&key) {
+            return found;
+        }
+        let found = self.search(provider, model);
+        self.known.insert(key, found.clone());
+        found
+    }
+
+    fn search(&self, provider: &str, model: &str) -> Option<Found> {
+        let provider = self.providers.get(provider)?;
+        let fallbacks = provider.fallbacks.iter();
+        let others = fallbacks.filter_map(|id| self.providers.get(id));
+        spellings::of(model).iter().find_map(|name| {
+            let sellers = [(provider, true)]
+                .into_iter()
+                .chain(others.clone().map(|other| (other, false)));
+            sellers.into_iter().find_map(|(seller, own)| {
+                let model = seller.models.iter().find(|model| model.is_called(name))?;
+                let model = Arc::clone(model);
+                Some(Found { model, own })
+            })
+        })
+    }
+}

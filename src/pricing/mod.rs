@@ -1,0 +1,103 @@
+//! What calls cost: usage times price, exact to the pico-dollar.
+//!
+//! Prices come from three places: the request's own header ([`CustomCost`]), the
+//! configuration ([`Override`]), and the catalogue of public prices ([`Catalogue`]). Nothing
+//! is guessed: what none of them knows has no price. What a call would have cost that the
+//! response cache answered is the price of the usage that was stored with it.
+//!
+//! Not priced: what is sold by minutes, characters, pages or images, as usage does not count
+//! them; storage of caches by the hour; discounts, minimums, taxes.
+
+mod catalogue;
+mod custom;
+mod money;
+mod overrides;
+mod rates;
+mod source;
+mod spellings;
+
+use std::time::SystemTime;
+
+use crate::usage::{ServiceTier, Usage};
+
+pub use catalogue::Catalogue;
+pub use custom::{CacheRates, CustomCost};
+pub use money::{Cost, Rate, parse_rate};
+pub use overrides::Override;
+pub use rates::{Card, Kind};
+
+/// Where the cost of a call comes from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum CostSource {
+    /// The public prices.
+    Catalogue,
+    /// The prices of the configuration.
+    Override,
+    /// The prices that the request brought along.
+    Custom,
+    /// None: the answer came from the response cache.
+    Cached,
+    /// None: nobody knows the price.
+    Unpriced,
+}
+
+impl CostSource {
+    /// As logs and metrics have it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Catalogue => "catalogue",
+            Self::Override => "override",
+            Self::Custom => "custom",
+            Self::Cached => "cached",
+            Self::Unpriced => "unpriced",
+        }
+    }
+}
+
+/// All prices of one configuration: those of the catalogue, and what it says over them.
+#[derive(Debug, Default)]
+pub struct Prices {
+    /// The first that covers a model counts.
+    pub overrides: Vec<Override>,
+}
+
+/// Whose answer it was.
+#[derive(Debug, Clone, Copy)]
+pub struct Seller<'a> {
+    /// The provider's slug.
+    pub provider: &'a str,
+    /// Its id in the catalogue; without it only overrides have prices for it.
+    pub id: Option<&'a str>,
+    /// What the model may be called, the most telling name first.
+    pub models: &'a [&'a str],
+}
+
+impl Prices {
+    /// What a call with this usage cost at a time; `None` if nobody knows. An override of any of
+    /// the model's names goes before the catalogue.
+    pub fn price(
+        &self,
+        seller: Seller<'_>,
+        usage: &Usage,
+        tier: ServiceTier,
+        at: SystemTime,
+    ) -> Option<(Cost, CostSource)> {
+        let Seller {
+            provider,
+            id,
+            models,
+        } = seller;
+        let covers = |own: &&Override| models.iter().any(|model| own.covers(provider, model));
+        if let Some(own) = self.overrides.iter().find(covers) {
+            return Some((own.card.cost(usage)?, CostSource::Override));
+        }
+        let catalogue = Catalogue::bundled();
+        let card = |model: &&str| catalogue.card(id?, model, tier, at);
+        let card = models.iter().find_map(card)?;
+        Some((card.cost(usage)?, CostSource::Catalogue))
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests;
