@@ -144,8 +144,8 @@ pub fn resolve(config: &schema::Config, mock: SocketAddr) -> Result<Resolved, Ve
     let mut settings = settings(server, admin, data_dir.as_ref(), log, dns, &mut problems);
     (settings.cache_memory, settings.cache_disk) = cache::store(cache, &mut problems);
     let providers = providers::resolve(providers, mock, &mut problems);
+    let prices = Arc::new(prices::resolve(prices, &providers, &mut problems));
     let accounts = resolve_accounts(accounts, &providers, &mut problems);
-    let prices = Arc::new(prices::resolve(prices, &mut problems));
     let limits = limits(server, &mut problems);
     let in_flight = in_flight::cap("server.in_flight", server.in_flight, &mut problems);
     if !problems.0.is_empty() {

@@ -11,7 +11,7 @@ use std::path::PathBuf;
 
 use serde::Deserialize;
 
-pub use self::prices::{PriceOverride, Prices, Rates};
+pub use self::prices::{Above, PriceOverride, Prices, Rates};
 use super::secret::Secret;
 use super::units::{ByteSize, Duration};
 use crate::cache::policy::Replay;

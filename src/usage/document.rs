@@ -13,7 +13,9 @@ use super::text::Text;
 use super::words::Said;
 
 /// Largest document that is kept whole, in bytes.
-const MAX_WHOLE: usize = 4 << 20;
+const MAX_WHOLE: usize = 1 << 20;
+/// Pieces that are smaller are gathered, in bytes.
+const SMALL: usize = 2 << 10;
 /// Bytes that are kept of the beginning and of the end of a larger one.
 const MAX_PART: usize = 64 << 10;
 /// Places at the end of a part in which one of the names is looked at.
@@ -30,7 +32,9 @@ const NAMES: [&str; 4] = [
 #[derive(Default)]
 pub(super) struct Document {
     pieces: VecDeque<Bytes>,
-    /// Bytes in `pieces`.
+    /// Small pieces behind them: each apart would take many times its length.
+    gathered: Vec<u8>,
+    /// Bytes in both.
     length: usize,
     /// The first bytes of one that is too large to be kept whole.
     start: Option<Box<[u8]>>,
@@ -40,7 +44,16 @@ impl Document {
     /// Takes the next piece.
     pub fn push(&mut self, piece: Bytes) {
         self.length += piece.len();
-        self.pieces.push_back(piece);
+        if piece.len() < SMALL {
+            self.gathered.extend_from_slice(&piece);
+            if self.gathered.len() < MAX_PART {
+                return;
+            }
+            self.gather();
+        } else {
+            self.gather();
+            self.pieces.push_back(piece);
+        }
         if self.start.is_none() && self.length <= MAX_WHOLE {
             return;
         }
@@ -58,13 +71,21 @@ impl Document {
         }
     }
 
+    fn gather(&mut self) {
+        if !self.gathered.is_empty() {
+            let gathered = std::mem::take(&mut self.gathered);
+            self.pieces.push_back(gathered.into());
+        }
+    }
+
     /// Bytes that it holds.
     pub fn held(&self) -> usize {
         self.length + self.start.as_ref().map_or(0, |start| start.len())
     }
 
     /// What it says; its text, where it reports no usage; whether it was whole.
-    pub fn read(self) -> (Said, Text, bool) {
+    pub fn read(mut self) -> (Said, Text, bool) {
+        self.gather();
         let body = self.first(usize::MAX);
         if let Some(start) = &self.start {
             let end = &body[body.len().saturating_sub(MAX_PART)..];

@@ -1,7 +1,5 @@
 //! What tokens cost, as users write it.
 
-use std::collections::BTreeMap;
-
 use serde::Deserialize;
 
 use crate::config::units::Decimal;
@@ -24,8 +22,18 @@ pub struct PriceOverride {
     pub model: Option<String>,
     /// What it costs.
     pub rates: Rates,
-    /// What it costs instead, for the whole call, when more input tokens than this are read.
-    pub above: BTreeMap<u64, Rates>,
+    /// What long contexts cost.
+    pub above: Vec<Above>,
+}
+
+/// What a whole call costs instead that reads more than so many tokens, cached ones included.
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Above {
+    /// So many. At least 1.
+    pub tokens: u64,
+    /// What is left out costs what it usually does.
+    pub rates: Rates,
 }
 
 /// US dollars for a million tokens, written as decimal numbers. What is left out costs what
