@@ -156,11 +156,7 @@ impl Waiting {
 fn keep(entries: &Receiver<Entry>, books: &Books, waiting: &Waiting) {
     let close = |entry: Entry| {
         let size = entry.size();
-        // A mistake in reading one answer must not cost the records of all others.
-        let closed = catch_unwind(AssertUnwindSafe(|| books.close(entry)));
-        if closed.is_err() {
-            log::error!("a finished request could not be published: this is a bug in tollgate");
-        }
+        books.close(entry);
         waiting.remove(size);
     };
     while let Ok(first) = entries.recv() {
@@ -182,7 +178,15 @@ impl Books {
             evidence,
             prices,
         } = entry;
-        record.spent = spent(&record, evidence, &prices);
+        // A mistake in reading one answer must not cost its record, nor all others.
+        let spent = catch_unwind(AssertUnwindSafe(|| spent(&record, evidence, &prices)));
+        record.spent = spent.unwrap_or_else(|_| {
+            log::error!(
+                "the tokens of request {} could not be read: this is a bug in tollgate",
+                record.id
+            );
+            Spent::default()
+        });
         self.metrics.publish(&record);
         access::write(self.access_log, &record);
     }
