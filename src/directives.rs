@@ -194,10 +194,19 @@ fn backoff(value: &HeaderValue) -> Result<Backoff, Failure> {
 }
 
 fn custom_cost(value: &HeaderValue) -> Result<Box<CustomCost>, Failure> {
-    let text = value.to_str().map_err(|_| "must be JSON".to_owned());
+    let text = value
+        .to_str()
+        .map_err(|_| "it has other than visible ASCII characters".to_owned());
     let cost = text.and_then(CustomCost::parse);
-    let cost = cost.map_err(|rule| wrong("cf-aig-custom-cost", &rule))?;
-    Ok(Box::new(cost))
+    let refused = |fault: String| {
+        let example =
+            r#"{"per_token_in": 0.000003, "per_token_out": 0.000015} or {"total_cost": 0.02}"#;
+        wrong(
+            "cf-aig-custom-cost",
+            &format!("must be such as {example}: {fault}"),
+        )
+    };
+    Ok(Box::new(cost.map_err(refused)?))
 }
 
 /// A whole number; more digits than a number has are the largest one.
