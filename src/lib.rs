@@ -36,6 +36,7 @@ pub mod gateway;
 pub mod ledger;
 pub mod lifecycle;
 pub mod limits;
+pub mod logs;
 pub mod memory;
 pub mod metadata;
 pub mod mock;
