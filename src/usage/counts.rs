@@ -2,8 +2,8 @@
 //!
 //! Sources: the API references of OpenAI (usage objects of chat, responses, embeddings, images
 //! and transcriptions), Anthropic (usage), Google (`UsageMetadata`), AWS (`TokenUsage`,
-//! `CacheDetail`, invocation metrics), Cohere (`Usage`), xAI and Perplexity (searches), and
-//! recorded answers. A word of an unexpected type counts as absent.
+//! `CacheDetail`, invocation metrics), Cohere (`Usage`), xAI (searches), Perplexity (`UsageInfo`,
+//! `ResponsesUsage`), and recorded answers. A word of an unexpected type counts as absent.
 
 use serde::de::SeqAccess;
 use serde::{Deserialize, Deserializer};
@@ -38,9 +38,13 @@ pub(super) struct Words {
     cache_creation: Object<CacheCreation>,
     server_tool_use: Object<ServerTools>,
     pub service_tier: Tier,
-    /// xAI; Perplexity.
+    /// xAI.
     server_side_tool_usage_details: Object<ServerTools>,
+    /// Perplexity: chat, and its agents.
     num_search_queries: Count,
+    citation_tokens: Count,
+    reasoning_tokens: Count,
+    tool_calls_details: Object<AgentTools>,
     /// Bedrock Converse.
     #[serde(rename = "inputTokens")]
     converse_input: Count,
@@ -76,9 +80,11 @@ impl Words {
         let output = self.output_details();
         let hits = [
             input.cached_tokens,
+            input.cache_read_input_tokens,
             self.prompt_cache_hit_tokens,
             self.cached_tokens,
         ];
+        let written = [input.cache_write_tokens, input.cache_creation_input_tokens];
         let mut report = Report {
             input: first([self.prompt_tokens, units.input_tokens]),
             output: first([
@@ -88,7 +94,7 @@ impl Words {
             ]),
             total: self.total_tokens.0,
             cached: first(hits),
-            written: input.cache_write_tokens.0,
+            written: first(written),
             input_audio: input.audio_tokens.0,
             input_image: input.image_tokens.0,
             cached_audio: input.cached_audio(),
@@ -100,6 +106,7 @@ impl Words {
             ..Report::default()
         };
         self.read_caches(&mut report);
+        self.read_research(&mut report);
         report
     }
 
@@ -127,11 +134,25 @@ impl Words {
     fn searches(&self) -> Option<u64> {
         let anthropic = self.server_tool_use.0.unwrap_or_default();
         let xai = self.server_side_tool_usage_details.0.unwrap_or_default();
+        let agent = self.tool_calls_details.0.unwrap_or_default();
         first([
             anthropic.web_search_requests,
             xai.web_search_calls,
             self.num_search_queries,
+            agent.search_web.0.unwrap_or_default().invocation,
         ])
+    }
+
+    /// Perplexity counts what it read of its sources, and what it thought about them, besides
+    /// its sums; SGLang's servers have thoughts of the same name in theirs.
+    fn read_research(&self, report: &mut Report) {
+        let apart = [self.citation_tokens, self.num_search_queries];
+        if first(apart).is_some() {
+            report.tools_apart = self.citation_tokens.0;
+            report.reasoning_apart = self.reasoning_tokens.0;
+        } else {
+            report.reasoning = report.reasoning.or(self.reasoning_tokens.0);
+        }
     }
 
     /// Anthropic and Bedrock count what their cache reads and writes besides the input.
@@ -167,6 +188,9 @@ impl Words {
 struct Details {
     cached_tokens: Count,
     cache_write_tokens: Count,
+    /// Perplexity's agents.
+    cache_read_input_tokens: Count,
+    cache_creation_input_tokens: Count,
     /// Anthropic's are thinking tokens.
     #[serde(alias = "thinking_tokens")]
     reasoning_tokens: Count,
@@ -235,6 +259,19 @@ struct CacheDetail {
 struct ServerTools {
     web_search_requests: Count,
     web_search_calls: Count,
+}
+
+/// The same for Perplexity's agents.
+#[derive(Default, Clone, Copy, Deserialize)]
+#[serde(default)]
+struct AgentTools {
+    search_web: Object<Invocations>,
+}
+
+#[derive(Default, Clone, Copy, Deserialize)]
+#[serde(default)]
+struct Invocations {
+    invocation: Count,
 }
 
 /// Cohere's counts, billed or used.

@@ -181,7 +181,7 @@ impl ServiceTier {
             | "provisioned_throughput" => Self::Standard,
             "batch" => Self::Batch,
             "flex" | "on_demand_flex" => Self::Flex,
-            "priority" | "on_demand_priority" => Self::Priority,
+            "priority" | "fast" | "on_demand_priority" => Self::Priority,
             _ => return None,
         })
     }

@@ -11,11 +11,12 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
-from fake.identities import AWS_REGION, GOOGLE_LOCATION
+from fake.identities import AWS_REGION, AZURE_RESOURCE, GOOGLE_LOCATION
 
 SERVER_NAMES = (
     "localhost",
     f"bedrock-runtime.{AWS_REGION}.amazonaws.com",
+    f"{AZURE_RESOURCE}.openai.azure.com",
     f"{GOOGLE_LOCATION}-aiplatform.googleapis.com",
     "oauth2.googleapis.com",
 )

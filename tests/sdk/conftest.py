@@ -8,6 +8,7 @@ import pytest
 
 import gateway_config
 import stack
+from access_log import AccessLog
 from stack import Fake
 
 pytest.register_assert_rewrite("comparison", "recorded")
@@ -46,6 +47,13 @@ def caching_gateway(fake: Fake) -> Iterator[str]:
     """A gateway that gives answers again."""
     with stack.gateway(fake, "caching", gateway_config.caching(fake)) as url:
         yield url
+
+
+@pytest.fixture(scope="session")
+def priced_gateway(fake: Fake) -> Iterator[tuple[str, AccessLog]]:
+    """A gateway in front of all providers of golden answers, and its access log."""
+    with stack.gateway(fake, "priced", gateway_config.priced(fake)) as url:
+        yield url, AccessLog(fake.folder / "priced" / "log")
 
 
 @pytest.fixture(scope="session", params=["h1", "h2"])

@@ -27,6 +27,11 @@ BASE_PATHS = {
     "cohere": "/cohere",
 }
 
+# The other providers of golden answers.
+OTHERS = (
+    "deepseek", "grok", "ollama", "openrouter", "perplexity-ai", "together", "voyage", "writer",
+)  # fmt: skip
+
 
 def plain(fake: Fake) -> dict:
     """Plain HTTP to the application and to most providers; stored keys for the two clouds."""
@@ -50,6 +55,16 @@ def caching(fake: Fake) -> dict:
     """As `plain`, with the cache on."""
     config = plain(fake)
     config["accounts"]["default"]["gateways"]["default"]["cache"] = {"ttl": "5m"}
+    return config
+
+
+def priced(fake: Fake) -> dict:
+    """As `plain`, with a log that says what requests cost, and all whose answers are priced."""
+    config = plain(fake)
+    config["log"] = {"access": "json"}
+    for slug in OTHERS:
+        config["providers"][slug] = {"base_url": f"{fake.url}/{slug}", "allow_insecure": True}
+    config["providers"]["azure-openai"] = _connection(fake)
     return config
 
 
@@ -110,7 +125,7 @@ def _clouds(fake: Fake) -> dict:
         "secretAccessKey": AWS_SECRETS[AWS_STORED_KEY_ID],
         "region": AWS_REGION,
     }
-    connection = {"connect_to": f"127.0.0.1:{fake.https_port}", "tls": {"ca": str(fake.ca)}}
+    connection = _connection(fake)
     return {
         "aws-bedrock": {**connection, "keys": [{"value": json.dumps(aws_key)}]},
         "google-vertex-ai": {
@@ -119,3 +134,8 @@ def _clouds(fake: Fake) -> dict:
             "keys": [{"file": str(account_file)}],
         },
     }
+
+
+def _connection(fake: Fake) -> dict:
+    """Reaches the fake under the real host's name."""
+    return {"connect_to": f"127.0.0.1:{fake.https_port}", "tls": {"ca": str(fake.ca)}}

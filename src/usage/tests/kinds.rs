@@ -91,7 +91,7 @@ fn counts_by_kind() {
                 ..base(60, 5)
             },
         ),
-        // xAI, responses with server-side tools; Perplexity.
+        // xAI, responses with server-side tools.
         (
             r#"{"usage":{"input_tokens":7583,"output_tokens":3192,"total_tokens":10775,"num_server_side_tools_used":3,"server_side_tool_usage_details":{"web_search_calls":2,"x_search_calls":1}}}"#,
             Usage {
@@ -99,11 +99,32 @@ fn counts_by_kind() {
                 ..base(7583, 3192)
             },
         ),
+        // Perplexity, deep research: its sources and its thoughts stand besides the sums.
         (
-            r#"{"usage":{"prompt_tokens":8,"completion_tokens":439,"total_tokens":447,"citation_tokens":5000,"num_search_queries":4}}"#,
+            r#"{"usage":{"prompt_tokens":8,"completion_tokens":439,"total_tokens":447,"citation_tokens":5000,"num_search_queries":4,"reasoning_tokens":7000}}"#,
             Usage {
+                reasoning: 7000,
                 web_searches: 4,
+                ..base(5008, 7439)
+            },
+        ),
+        // SGLang's servers have theirs in the sum.
+        (
+            r#"{"usage":{"prompt_tokens":8,"completion_tokens":439,"total_tokens":447,"reasoning_tokens":400}}"#,
+            Usage {
+                reasoning: 400,
                 ..base(8, 439)
+            },
+        ),
+        // Perplexity, agents.
+        (
+            r#"{"usage":{"input_tokens":11575,"input_tokens_details":{"cache_creation_input_tokens":6296,"cache_read_input_tokens":5270},"output_tokens":227,"output_tokens_details":{"reasoning_tokens":28},"tool_calls_details":{"search_web":{"cost_usd":0.005,"invocation":2}},"total_tokens":11802}}"#,
+            Usage {
+                cached_input: 5270,
+                cache_write: 6296,
+                reasoning: 28,
+                web_searches: 2,
+                ..base(11575, 227)
             },
         ),
         // Unexpected types count as absent, here too.
@@ -143,6 +164,7 @@ fn tiers_of_providers() {
         (r#"{"service_tier":"scale"}"#, ServiceTier::Standard),
         (r#"{"service_tier":"flex"}"#, ServiceTier::Flex),
         (r#"{"service_tier":"priority"}"#, ServiceTier::Priority),
+        (r#"{"service_tier":"fast"}"#, ServiceTier::Priority),
         (r#"{"response":{"service_tier":"flex"}}"#, ServiceTier::Flex),
         // Anthropic.
         (

@@ -1,4 +1,5 @@
-"""The ASGI application: records every request and answers it from the fixtures.
+"""The ASGI application: records every request and answers it from the fixtures, or the golden
+answers.
 
 `GET /_control/records` returns what was recorded since the last such call.
 """
@@ -8,6 +9,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 
+from . import golden
 from .aws import check_signature
 from .fixtures import FixtureSet
 from .google import TokenServer
@@ -52,6 +54,8 @@ class FakeProviders:
         return json_reply(200, [request.as_record() for request in records])
 
     def _provider_reply(self, request: Request) -> Reply:
+        if asked := request.header(golden.ASK):
+            return golden.reply(asked)
         fixture = self._fixtures.find(request)
         if fixture is None:
             return json_reply(404, {"error": f"no fixture answers {request.path}"})

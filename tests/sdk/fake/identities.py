@@ -11,6 +11,8 @@ AWS_SECRETS = {
     AWS_CLIENT_KEY_ID: "client-secret-of-the-fake-cloud",
 }
 
+AZURE_RESOURCE = "sea-resource"
+
 GOOGLE_PROJECT = "sea-project"
 GOOGLE_LOCATION = "us-central1"
 GOOGLE_ACCOUNT = f"tollgate-test@{GOOGLE_PROJECT}.iam.gserviceaccount.com"
