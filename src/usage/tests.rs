@@ -1,6 +1,8 @@
-//! Golden answers: each `tests/golden/usage/*.answer` is an exchange recorded from a real
-//! provider, its texts replaced and its middle cut out: a few `name: value` lines, an empty
-//! line, the body. `usage`, `tier` and `model` are what must be read from it.
+//! Golden answers: a few `name: value` lines, an empty line, the body. `usage`, `tier` and `model`
+//! are what must be read from it. Each `tests/golden/usage/*.answer` is an exchange recorded from
+//! a real provider, its texts replaced and its middle cut out; each
+//! `tests/golden/documented/*.answer` is modelled on what `source` documents, for what no
+//! recorded one has. `tests/sdk/test_prices.py` has all of them priced by the binary.
 
 #![allow(clippy::unwrap_used)]
 
@@ -89,9 +91,9 @@ fn cases(directory: &str) -> Vec<Case> {
 }
 
 #[test]
-fn recorded_answers() {
+fn recorded_and_documented_answers() {
     let mut providers = BTreeSet::new();
-    for case in cases("usage") {
+    for case in ["usage", "documented"].into_iter().flat_map(cases) {
         let mut observer = case.observer(None);
         observer.push(&case.body.clone().into());
         let seen = observer.finish();

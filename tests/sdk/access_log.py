@@ -24,7 +24,8 @@ class AccessLog:
         deadline = time.monotonic() + PATIENCE_SECONDS
         while request_id not in self._lines:
             assert time.monotonic() < deadline, f"no line for request {request_id}"
-            self._read() or time.sleep(POLL_SECONDS)
+            if not self._read():
+                time.sleep(POLL_SECONDS)
         return self._lines.pop(request_id)
 
     def _read(self) -> bool:

@@ -44,6 +44,7 @@ CONTEXTS = {
 def usage_by_them(golden: Golden, provider: str, flavor: str) -> Usage:
     """Their usage, read by their own rules for this provider and API."""
     document = document_of(golden)
+    document.pop("model", None)  # the reader's list need not have it
     extracted = genai_prices.extract_usage(document, provider_id=provider, api_flavor=flavor)
     return extracted.usage
 
@@ -59,9 +60,7 @@ def tokens(usage: Usage) -> dict[str, int]:
     return {kind: int(count) for kind, count in counts.items() if count}
 
 
-def cost(
-    usage: Usage, provider: str, model: str, tier: str, at: datetime
-) -> Decimal:
+def cost(usage: Usage, provider: str, model: str, tier: str, at: datetime) -> Decimal:
     """Their cost in dollars, rounded once, at its end, to a pico-dollar."""
     price = genai_prices.calc_price(
         usage,
@@ -112,7 +111,9 @@ def _anthropic(events: list[dict]) -> dict:
 
 
 def _openai_chat(events: list[dict]) -> dict:
-    return [event for event in events if event.get("usage")][-1]
+    """Groq may have the usage among what is its own."""
+    said = [{**event, **event.get("x_groq", {})} for event in events]
+    return [event for event in said if event.get("usage")][-1]
 
 
 def _openai_responses(events: list[dict]) -> dict:

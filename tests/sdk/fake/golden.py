@@ -105,15 +105,15 @@ def _deflated(window_bits: int) -> Callable[[list[bytes]], bytes]:
 
 def _brotli(frames: list[bytes]) -> bytes:
     packer = brotli.Compressor()
-    return b"".join(packer.process(frame) + packer.flush() for frame in frames) + packer.finish()
+    packed = [packer.process(frame) + packer.flush() for frame in frames]
+    return b"".join(packed) + packer.finish()
 
 
 def _zstd(frames: list[bytes]) -> bytes:
     packer = zstandard.ZstdCompressor().compressobj()
     block = zstandard.COMPRESSOBJ_FLUSH_BLOCK
-    return b"".join(packer.compress(frame) + packer.flush(block) for frame in frames) + (
-        packer.flush()
-    )
+    packed = [packer.compress(frame) + packer.flush(block) for frame in frames]
+    return b"".join(packed) + packer.flush()
 
 
 # Each frame can be unpacked when it arrives, as streams are packed by those who mean them as such.
