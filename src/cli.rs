@@ -1,5 +1,7 @@
 //! The command line.
 
+mod logs;
+
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -28,7 +30,8 @@ Examples:
   tollgate --conf my.yaml                    serve my.yaml (short for: tollgate serve --conf my.yaml)
   tollgate check --conf my.yaml              list every mistake in my.yaml
   tollgate reload --conf my.yaml             let the running process read my.yaml again
-  tollgate upgrade --conf my.yaml            replace the running process by the binary now on disk";
+  tollgate upgrade --conf my.yaml            replace the running process by the binary now on disk
+  tollgate logs -f --filter success=false    show failed requests as they end";
 
 /// A self-hosted AI gateway: one well-instrumented door in front of all of a company's model traffic.
 #[derive(Debug, Parser)]
@@ -80,6 +83,16 @@ enum Command {
         #[command(flatten)]
         admin: AdminAddress,
     },
+    /// Show finished requests of the running process: the newest, those of a filter, or one
+    ///
+    /// They come out of its log store, over the listener for operators.
+    #[command(after_help = logs::EXAMPLES)]
+    Logs {
+        #[command(flatten)]
+        wanted: logs::Wanted,
+        #[command(flatten)]
+        admin: AdminAddress,
+    },
 }
 
 #[derive(Debug, clap::Args)]
@@ -98,6 +111,10 @@ pub fn run() -> ExitCode {
         Command::Check => check(&conf),
         Command::Reload { admin } => ask(&conf, &admin, "/-/reload"),
         Command::Upgrade { admin } => ask(&conf, &admin, "/-/upgrade"),
+        Command::Logs { wanted, admin } => match address(&conf, &admin) {
+            Some(address) => logs::show(address, &wanted),
+            None => ExitCode::FAILURE,
+        },
     }
 }
 
@@ -140,16 +157,8 @@ fn summary(config: &schema::Config) -> String {
 
 /// Asks the running process and prints its answer.
 fn ask(conf: &Path, admin: &AdminAddress, path: &str) -> ExitCode {
-    let address = match admin.admin.map_or_else(|| configured_admin(conf), Ok) {
-        Ok(address) => address,
-        Err(problems) => {
-            eprintln!(
-                "tollgate: nothing was done: {} has mistakes",
-                conf.display()
-            );
-            problems.iter().for_each(|problem| eprintln!("  {problem}"));
-            return ExitCode::FAILURE;
-        }
+    let Some(address) = address(conf, admin) else {
+        return ExitCode::FAILURE;
     };
     match client::post(address, path) {
         Ok(answer) if answer.done => {
@@ -160,13 +169,29 @@ fn ask(conf: &Path, admin: &AdminAddress, path: &str) -> ExitCode {
             eprint!("tollgate: {}", describe(&answer.body));
             ExitCode::FAILURE
         }
-        Err(error) => {
-            eprintln!(
-                "tollgate: no running process answers at {address} (admin.listen, or --admin): {error}"
-            );
-            ExitCode::FAILURE
-        }
+        Err(error) => nobody_answers(address, &error),
     }
+}
+
+fn nobody_answers(address: SocketAddr, error: &std::io::Error) -> ExitCode {
+    eprintln!(
+        "tollgate: no running process answers at {address} (admin.listen, or --admin): {error}"
+    );
+    ExitCode::FAILURE
+}
+
+/// Where the running process is asked; a mistake is told.
+fn address(conf: &Path, admin: &AdminAddress) -> Option<SocketAddr> {
+    let address = admin.admin.map_or_else(|| configured_admin(conf), Ok);
+    address
+        .inspect_err(|problems| {
+            eprintln!(
+                "tollgate: nothing was done: {} has mistakes",
+                conf.display()
+            );
+            problems.iter().for_each(|problem| eprintln!("  {problem}"));
+        })
+        .ok()
 }
 
 /// `admin.listen` of the file. Secrets are not needed for it: who asks need not have the

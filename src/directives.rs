@@ -10,6 +10,7 @@ use http::header::{HeaderMap, HeaderName, HeaderValue};
 
 use crate::cache::policy::Wishes;
 use crate::error::{Failure, Kind};
+use crate::logs::policy;
 use crate::pricing::CustomCost;
 use crate::routing::retry::{self, Backoff};
 use crate::routing::timeouts::Timeouts;
@@ -54,6 +55,8 @@ pub struct Directives {
     pub first_byte: Option<Duration>,
     /// `tollgate-trace`: the answer is to tell of all attempts.
     pub trace: bool,
+    /// `cf-aig-collect-log`, `cf-aig-collect-log-payload`.
+    pub logs: policy::Wishes,
     /// `cf-aig-metadata`, unread: how it is read is up to the gateway.
     pub metadata: Option<HeaderValue>,
     /// `cf-aig-custom-cost`: what the call costs, whatever the price list says.
@@ -70,7 +73,9 @@ impl Directives {
             if !name.starts_with(FAMILY) && !name.starts_with(OWN) {
                 continue;
             }
-            let Self { cache, retry, .. } = &mut directives;
+            let Self {
+                cache, retry, logs, ..
+            } = &mut directives;
             match name {
                 "cf-aig-event-id" => directives.event_id = event_id(value)?,
                 "cf-aig-byok-alias" => directives.key_alias = Some(key_alias(value)?),
@@ -82,6 +87,8 @@ impl Directives {
                 "cf-aig-retry-delay" => retry.delay = Some(retry_delay(value)?),
                 "cf-aig-backoff" => retry.backoff = Some(backoff(value)?),
                 "cf-aig-request-timeout" => directives.first_byte = Some(request_timeout(value)?),
+                "cf-aig-collect-log" => logs.collect = Some(flag(name, value)?),
+                "cf-aig-collect-log-payload" => logs.payload = Some(flag(name, value)?),
                 "cf-aig-metadata" => directives.metadata = Some(value.clone()),
                 "cf-aig-custom-cost" => directives.custom_cost = Some(custom_cost(value)?),
                 "tollgate-trace" => directives.trace = flag(name, value)?,

@@ -11,6 +11,7 @@ use ahash::AHashMap;
 
 use crate::cache::policy::Policy;
 use crate::limits::concurrency::{Gate, Scope, Settings};
+use crate::logs::policy;
 use crate::metadata;
 use crate::pricing::Prices;
 use crate::provider::{Provider, StoredKey};
@@ -38,6 +39,8 @@ pub struct Snapshot {
     pub in_flight: Option<Settings>,
     /// What tokens cost.
     pub prices: Arc<Prices>,
+    /// Most bytes of each body that the log store is to have; `None` where there is no store.
+    pub logged_body: Option<usize>,
     /// Gateways by account, then by id.
     pub accounts: AHashMap<Box<str>, AHashMap<Box<str>, Arc<Gateway>>>,
 }
@@ -84,6 +87,8 @@ pub struct Gateway {
     pub in_flight: Option<Settings>,
     /// How it reads what clients say of their calls.
     pub metadata: metadata::Settings,
+    /// What of its requests is kept in the log store.
+    pub logs: policy::Policy,
     /// Calls that more than one target may answer.
     pub routes: Routes,
     /// Providers by slug; aliases lead to the same one.

@@ -5,6 +5,7 @@
 //! of this delays a byte. Nothing is ever left out: where the thread does not keep up, requests
 //! close their own entries.
 
+use std::borrow::Cow;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
@@ -15,8 +16,10 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 
 use crate::config::schema::{AccessLog, Format};
+use crate::logs;
+use crate::logs::store::Store;
 use crate::pricing::{Cost, CostSource, Prices, Seller};
-use crate::record::{RequestRecord, Spent};
+use crate::record::{Logged, RequestRecord, Spent};
 use crate::telemetry::access;
 use crate::telemetry::metrics::Metrics;
 use crate::usage::{Observer, ServiceTier, Usage, estimate};
@@ -38,6 +41,8 @@ pub struct Entry {
     pub evidence: Option<Evidence>,
     /// What they cost.
     pub prices: Arc<Prices>,
+    /// What the log store is to have of it.
+    pub logged: Logged,
 }
 
 /// What tells how many tokens an answer took.
@@ -46,8 +51,8 @@ pub struct Evidence {
     pub observer: Observer,
     /// In which dialect.
     pub format: Format,
-    /// The body of the request, or its beginning; empty where nothing of it was kept.
-    pub request: Bytes,
+    /// The body of the request, or its beginning, in pieces; none where nothing of it was kept.
+    pub request: Vec<Bytes>,
 }
 
 /// Takes the records of finished requests.
@@ -70,14 +75,21 @@ struct Waiting {
 struct Books {
     metrics: Arc<Metrics>,
     access_log: AccessLog,
+    store: Option<Store>,
 }
 
 impl Ledger {
-    /// Publishes to the metrics and the access log, from a thread that ends with the ledger.
-    pub fn new(metrics: Arc<Metrics>, access_log: AccessLog) -> std::io::Result<Self> {
+    /// Publishes to the metrics, the access log and the log store, from a thread that ends with the
+    /// ledger.
+    pub fn new(
+        metrics: Arc<Metrics>,
+        access_log: AccessLog,
+        store: Option<Store>,
+    ) -> std::io::Result<Self> {
         let books = Arc::new(Books {
             metrics,
             access_log,
+            store,
         });
         let waiting = Arc::new(Waiting::default());
         let (sender, receiver) = channel();
@@ -121,6 +133,10 @@ impl Ledger {
                 return log::error!("{left} finished requests were not published");
             }
             thread::sleep(Duration::from_millis(1));
+        }
+        let stored = self.books.store.as_ref().map(|store| store.flush(CLOSING));
+        if let Some(Err(problem)) = stored {
+            log::error!("the log store may miss the last requests: {problem}");
         }
     }
 
@@ -177,6 +193,7 @@ impl Books {
             mut record,
             evidence,
             prices,
+            logged,
         } = entry;
         // A mistake in reading one answer must not cost its record, nor all others.
         let spent = catch_unwind(AssertUnwindSafe(|| spent(&record, evidence, &prices)));
@@ -189,6 +206,17 @@ impl Books {
         });
         self.metrics.publish(&record);
         access::write(self.access_log, &record);
+        self.store(&record, logged);
+    }
+
+    fn store(&self, record: &RequestRecord, logged: Logged) {
+        let Some(store) = &self.store else { return };
+        let seen = match logged {
+            Logged::Nothing => return,
+            Logged::Facts => None,
+            Logged::Whole(seen) => Some(*seen),
+        };
+        store.offer(logs::entry(record, seen));
     }
 }
 
@@ -196,9 +224,10 @@ impl Entry {
     /// Bytes that it holds while it waits.
     fn size(&self) -> usize {
         let evidence = self.evidence.as_ref().map_or(0, |evidence| {
-            evidence.observer.held() + evidence.request.len()
+            let request = evidence.request.iter().map(Bytes::len);
+            evidence.observer.held() + request.sum::<usize>()
         });
-        size_of::<Self>() + evidence
+        size_of::<Self>() + evidence + self.logged.held()
     }
 }
 
@@ -228,8 +257,8 @@ fn given_again(record: &RequestRecord, prices: &Prices) -> Spent {
 /// What the provider's answer took.
 fn bought(record: &RequestRecord, evidence: Evidence, prices: &Prices) -> Spent {
     let seen = evidence.observer.finish();
-    let (request, model) = (&evidence.request[..], record.model.as_deref());
-    let settled = estimate::settled(&seen, Some(request), model, evidence.format);
+    let (request, model) = (joined(&evidence.request), record.model.as_deref());
+    let settled = estimate::settled(&seen, Some(&request), model, evidence.format);
     let Some((usage, is_estimate)) = settled else {
         return Spent::default();
     };
@@ -243,6 +272,15 @@ fn bought(record: &RequestRecord, evidence: Evidence, prices: &Prices) -> Spent 
         source: Some(source),
         saved: None,
         model: seen.model,
+    }
+}
+
+/// The pieces of a body as one.
+fn joined(pieces: &[Bytes]) -> Cow<'_, [u8]> {
+    match pieces {
+        [] => Cow::Borrowed(&[]),
+        [all] => Cow::Borrowed(all),
+        several => Cow::Owned(several.concat()),
     }
 }
 

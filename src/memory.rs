@@ -72,6 +72,11 @@ impl Reservation {
         self.memory.give_back(bytes);
     }
 
+    /// An empty one of the same memory.
+    pub fn another(&self) -> Self {
+        self.memory.reserve_nothing()
+    }
+
     /// Moves all of it into another reservation.
     pub fn split(&mut self) -> Self {
         Self {

@@ -4,6 +4,7 @@
 //! are views of it and cannot disagree. To add a fact, add a field; [`RequestRecord::fields`]
 //! takes the record apart exhaustively and refuses to compile until it is written somewhere.
 
+mod seen;
 mod spent;
 
 use std::borrow::Cow;
@@ -22,6 +23,7 @@ use crate::pricing::{Cost, CustomCost};
 use crate::routing::verdict::Cause;
 use crate::usage::Usage;
 
+pub use seen::{Begun, Logged, Seen};
 pub use spent::Spent;
 
 /// Who is at fault for an error.
@@ -344,7 +346,7 @@ impl RequestRecord {
     /// What went wrong, also where the client was spared it: who is at fault, and the kind out
     /// of a closed vocabulary: [`crate::error::Kind::name`], or a class of provider statuses.
     pub fn error(&self) -> Option<(Source, &'static str)> {
-        if let Some(failure) = self.any_failure() {
+        if let Some(failure) = self.failure() {
             return Some((failure.kind.source(), failure.kind.name()));
         }
         let kind = match self.provider_status().unwrap_or(self.status) {
@@ -356,8 +358,21 @@ impl RequestRecord {
         Some((Source::Provider, kind))
     }
 
+    /// The client got a good answer, whole.
+    pub fn is_success(&self) -> bool {
+        (100..400).contains(&self.status) && self.failure.is_none()
+    }
+
+    /// The client got all of an answer, be it an error that the gateway or the provider wrote.
+    pub fn is_complete(&self) -> bool {
+        let own_answer = |failure: &Failure| {
+            failure.kind != Kind::ClientGone && failure.kind.status() == self.status
+        };
+        self.status != 0 && self.failure.as_ref().is_none_or(own_answer)
+    }
+
     /// The failure of the request, or else the one that a stored answer stood in for.
-    fn any_failure(&self) -> Option<&Failure> {
+    pub fn failure(&self) -> Option<&Failure> {
         let stood_in_for = self.cache.stood_in_for.as_ref();
         self.failure
             .as_ref()
@@ -365,7 +380,7 @@ impl RequestRecord {
     }
 
     /// The provider's status that a stored answer stood in for.
-    fn provider_status(&self) -> Option<u16> {
+    pub fn provider_status(&self) -> Option<u16> {
         self.cache.stood_in_for.as_ref().and_then(Fault::status)
     }
 
@@ -441,7 +456,7 @@ impl RequestRecord {
         });
         self.provider_status()
             .inspect(|status| write("provider_status", Value::Number((*status).into())));
-        self.any_failure()
+        self.failure()
             .inspect(|failure| write("detail", Value::Text(failure.to_string().into())));
         route
             .as_deref()

@@ -1,4 +1,4 @@
-//! The listener for operators: health, metrics, reload, upgrade.
+//! The listener for operators: health, metrics, reload, upgrade, and finished requests.
 //!
 //! There are no admin tokens yet, so it listens on loopback only and answers only requests
 //! that name it as their `Host`, and as their `Origin` if they have one: a web page that a
@@ -7,16 +7,16 @@
 pub mod client;
 mod guard;
 mod management;
+mod serve;
 
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use async_trait::async_trait;
+use bytes::Bytes;
 use http::{Method, Response, StatusCode, header};
-use pingora_core::apps::http_app::ServeHttp;
-use pingora_core::protocols::http::ServerSession;
 use serde_json::{Value, json};
+use tokio::sync::mpsc::Receiver;
 
 use crate::cache::store::Cache;
 use crate::config::Problem;
@@ -25,14 +25,11 @@ use crate::lifecycle::entrance::HeadLimits;
 use crate::lifecycle::phase::{Phase, State};
 use crate::lifecycle::reload::Live;
 use crate::lifecycle::upgrade::{NotUpgraded, Upgrader};
+use crate::logs::store::Store;
 use crate::routing::known::Known;
 use crate::telemetry::metrics::Metrics;
 
-/// No endpoint reads a body; clients that send one all the same may send this much.
-const LARGEST_BODY: usize = 16 * 1024;
-
-/// How long sending it may take.
-const BODY_TIME: Duration = Duration::from_secs(10);
+use management::Asked;
 
 /// What can be asked for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -105,14 +102,27 @@ pub struct Admin {
     pub known: Arc<Known>,
     /// What is shown has all finished requests in it.
     pub ledger: Arc<Ledger>,
+    /// Has finished requests; `None` where there is no log store.
+    pub logs: Option<Store>,
+}
+
+/// What is answered.
+enum Answer {
+    /// All of it is there.
+    Whole(Response<Vec<u8>>),
+    /// A head, and pieces of a body as they come; an error ends it as one that is broken off.
+    Streamed(Response<Vec<u8>>, Receiver<std::io::Result<Bytes>>),
 }
 
 impl Admin {
-    async fn answer(&self, method: &Method, path: &str, query: &str) -> Response<Vec<u8>> {
-        if path.starts_with(management::ROOT) {
-            let snapshot = self.live.snapshot().load_full();
-            return management::answer(&self.cache, &snapshot, method, path, query).await;
+    async fn answer(&self, asked: &Asked<'_>) -> Answer {
+        if asked.path.starts_with(management::ROOT) || asked.path.starts_with(management::ALL) {
+            return management::answer(self, asked).await;
         }
+        Answer::Whole(self.operate(asked.method, asked.path).await)
+    }
+
+    async fn operate(&self, method: &Method, path: &str) -> Response<Vec<u8>> {
         let Some((endpoint, path, allowed, _)) =
             ENDPOINTS.iter().find(|(_, known, ..)| *known == path)
         else {
@@ -182,32 +192,6 @@ impl Admin {
     }
 }
 
-#[async_trait]
-impl ServeHttp for Admin {
-    async fn response(&self, session: &mut ServerSession) -> Response<Vec<u8>> {
-        let request = session.req_header();
-        if let Err(reason) = guard::check(self.address, &request.headers) {
-            session.set_keepalive(None);
-            return json_response(StatusCode::FORBIDDEN, &json!({ "error": reason }));
-        }
-        let (method, path) = (request.method.clone(), request.uri.path().to_owned());
-        let query = request.uri.query().unwrap_or("").to_owned();
-        if let Err(refusal) = discard_body(session).await {
-            session.set_keepalive(None);
-            return refusal;
-        }
-        let mut response = self.answer(&method, &path, &query).await;
-        if self.phase.state() >= State::HandingOver {
-            session.set_keepalive(None);
-        }
-        response.headers_mut().insert(
-            header::CACHE_CONTROL,
-            header::HeaderValue::from_static("no-store"),
-        );
-        response
-    }
-}
-
 fn unknown_path() -> Response<Vec<u8>> {
     let list: Vec<_> = ENDPOINTS
         .iter()
@@ -236,31 +220,6 @@ fn ready(state: State) -> Response<Vec<u8>> {
         State::HandingOver | State::Draining => (StatusCode::SERVICE_UNAVAILABLE, state.name()),
     };
     json_response(status, &json!({ "status": name }))
-}
-
-/// Reads the request's body, which means nothing, so that the connection can be used again.
-async fn discard_body(session: &mut ServerSession) -> Result<(), Response<Vec<u8>>> {
-    let reading = async {
-        let mut size = 0;
-        while let Ok(Some(bytes)) = session.read_request_body().await {
-            size += bytes.len();
-            if size > LARGEST_BODY {
-                return false;
-            }
-        }
-        true
-    };
-    match tokio::time::timeout(BODY_TIME, reading).await {
-        Ok(true) => Ok(()),
-        Ok(false) => Err(json_response(
-            StatusCode::PAYLOAD_TOO_LARGE,
-            &json!({ "error": "send no body" }),
-        )),
-        Err(_) => Err(json_response(
-            StatusCode::REQUEST_TIMEOUT,
-            &json!({ "error": "the body took too long" }),
-        )),
-    }
 }
 
 fn list(problems: &[Problem]) -> Value {

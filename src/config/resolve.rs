@@ -26,6 +26,7 @@ use super::Problem;
 use super::schema::{self, AccessLog, ServerTls};
 use super::units::ByteSize;
 use crate::gateway::{Gateway, Limits, Mounted, Snapshot};
+use crate::logs;
 use crate::provider::Provider;
 use crate::routing::retry::Retry;
 
@@ -50,6 +51,8 @@ pub struct Settings {
     pub cache_memory: u64,
     /// Disk for cached answers, in bytes; 0 for none.
     pub cache_disk: u64,
+    /// The log store; `None` for none.
+    pub logs: Option<logs::settings::Settings>,
     /// Form of the access log.
     pub access_log: AccessLog,
     /// Filter in env_logger's syntax.
@@ -80,6 +83,7 @@ impl Settings {
             upgrade_socket,
             cache_memory,
             cache_disk,
+            logs,
             access_log,
             log_filter,
             dns_servers,
@@ -101,6 +105,7 @@ impl Settings {
             ("data_dir", *data_dir != new.data_dir),
             ("cache.memory", *cache_memory != new.cache_memory),
             ("cache.disk", *cache_disk != new.cache_disk),
+            ("logs", *logs != new.logs),
             ("log.access", *access_log != new.access_log),
             ("log.level", *log_filter != new.log_filter),
             ("dns.servers", *dns_servers != new.dns_servers),
@@ -135,6 +140,7 @@ pub fn resolve(config: &schema::Config, mock: SocketAddr) -> Result<Resolved, Ve
         admin,
         data_dir,
         cache,
+        logs,
         prices,
         log,
         dns,
@@ -143,6 +149,7 @@ pub fn resolve(config: &schema::Config, mock: SocketAddr) -> Result<Resolved, Ve
     } = config;
     let mut settings = settings(server, admin, data_dir.as_ref(), log, dns, &mut problems);
     (settings.cache_memory, settings.cache_disk) = cache::store(cache, &mut problems);
+    settings.logs = records::store(logs, &mut problems);
     let providers = providers::resolve(providers, mock, &mut problems);
     let prices = Arc::new(prices::resolve(prices, &providers, &mut problems));
     let accounts = resolve_accounts(accounts, &providers, &mut problems);
@@ -166,6 +173,7 @@ pub fn resolve(config: &schema::Config, mock: SocketAddr) -> Result<Resolved, Ve
         }),
         in_flight,
         prices,
+        logged_body: settings.logs.as_ref().map(|logs| logs.max_body),
         accounts,
     };
     Ok(Resolved { settings, snapshot })
@@ -223,6 +231,7 @@ fn settings(
             .unwrap_or_else(|| "/run/tollgate/upgrade.sock".into()),
         cache_memory: 0,
         cache_disk: 0,
+        logs: None,
         access_log: *access,
         log_filter: log_filter(level.as_deref(), problems),
         dns_servers: addresses("dns.servers", servers, problems),
@@ -389,6 +398,7 @@ fn resolve_gateway(
         timeouts,
         health,
         in_flight,
+        logs,
         metadata,
         routes,
     } = gateway;
@@ -423,6 +433,7 @@ fn resolve_gateway(
         health,
         in_flight,
         metadata,
+        logs: records::policy(*logs),
         routes,
         providers,
     }

@@ -4,6 +4,7 @@
 //! manual. Nothing is checked beyond shape; [`super::resolve`] turns it into
 //! what the code needs and reports every mistake by its path.
 
+mod logs;
 mod prices;
 mod routes;
 
@@ -12,6 +13,7 @@ use std::path::PathBuf;
 
 use serde::Deserialize;
 
+pub use self::logs::{GatewayLogs, Logs, Redact};
 pub use self::prices::{Above, PriceOverride, Prices, Rates};
 pub use self::routes::{Affinity, Health, Hedge, Route, RouteMatch, RouteTarget};
 use super::secret::Secret;
@@ -31,6 +33,8 @@ pub struct Config {
     pub data_dir: Option<PathBuf>,
     /// Where answers are kept that gateways cache.
     pub cache: CacheStore,
+    /// Where finished requests are kept, and what of them is never written down.
+    pub logs: Logs,
     /// What tokens cost.
     pub prices: Prices,
     /// What is written to standard error.
@@ -435,6 +439,8 @@ pub struct Gateway {
     pub health: Health,
     /// Calls of this gateway at providers at once. Without it no cap.
     pub in_flight: Option<InFlight>,
+    /// What of its requests is kept in the log store.
+    pub logs: GatewayLogs,
     /// How `cf-aig-metadata` is read.
     pub metadata: Metadata,
     /// Routes by name: several targets for the same calls, the next one where one fails. A call

@@ -26,10 +26,11 @@ use crate::config::Problem;
 use crate::config::resolve::Settings;
 use crate::dns::Dns;
 use crate::ledger::{Entry, Ledger};
+use crate::logs::store::Store;
 use crate::probe::Prober;
 use crate::proxy::Door;
 use crate::proxy::cancel::Cancellable;
-use crate::record::RequestRecord;
+use crate::record::{Logged, RequestRecord};
 use crate::routing::known::Known;
 use crate::telemetry::log as log_setup;
 use crate::telemetry::metrics::Metrics;
@@ -85,6 +86,7 @@ struct Shell {
     cache: Arc<Cache>,
     known: Arc<Known>,
     ledger: Arc<Ledger>,
+    logs: Option<Store>,
     upgrader: Arc<Upgrader>,
     settings: Settings,
     greeting: String,
@@ -104,7 +106,8 @@ impl Shell {
             },
             metrics.clone(),
         );
-        let ledger = Ledger::new(metrics.clone(), settings.access_log)
+        let logs = log_store(&settings, &metrics)?;
+        let ledger = Ledger::new(metrics.clone(), settings.access_log, logs.clone())
             .map_err(|error| Problem::new("", format!("cannot start a thread: {error}")))?;
         let dns = Dns::new(&settings.dns_servers).map_err(|error| Problem::new("dns", error))?;
         // Whoever asked for an upgrade knows already where tollgate listens.
@@ -135,6 +138,7 @@ impl Shell {
             cache: Arc::new(cache),
             known,
             ledger: Arc::new(ledger),
+            logs,
             upgrader,
             settings,
             greeting,
@@ -248,6 +252,7 @@ impl Shell {
             ledger.enter(Entry {
                 record: RequestRecord::refused(kind),
                 evidence: None,
+                logged: Logged::Facts,
                 prices: Arc::clone(&snapshot.load().prices),
             });
         });
@@ -277,6 +282,7 @@ impl Shell {
             cache: self.cache.clone(),
             known: self.known.clone(),
             ledger: self.ledger.clone(),
+            logs: self.logs.clone(),
         };
         let entrance = Entrance::new(
             admin,
@@ -289,6 +295,23 @@ impl Shell {
         service.add_tcp(&address.to_string());
         service
     }
+}
+
+/// Opens the log store, if there is to be one. One that cannot be opened is told and tried again
+/// later: traffic goes on without it.
+fn log_store(settings: &Settings, metrics: &Metrics) -> Result<Option<Store>, Problem> {
+    let Some(logs) = &settings.logs else {
+        return Ok(None);
+    };
+    let options = logs
+        .options()
+        .map_err(|rule| Problem::new("logs.redact", rule.to_string()))?;
+    let store = Store::open(&settings.data_dir.join("logs"), options)
+        .map_err(|error| Problem::new("logs", format!("cannot start a thread: {error}")))?;
+    metrics
+        .follow_logs(store.clone())
+        .map_err(|error| Problem::new("", format!("metrics: {error}")))?;
+    Ok(Some(store))
 }
 
 /// The engine would refuse `CONNECT` with a bare 405; the door refuses it as it does the rest.

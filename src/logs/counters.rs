@@ -1,4 +1,4 @@
-//! What the store did and what it had to give up. `telemetry/metrics.rs` names them.
+//! What the store did and what it had to give up. `telemetry/metrics/logs.rs` names them.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 

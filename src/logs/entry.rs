@@ -33,10 +33,10 @@ pub struct Entry {
     pub gateway: Text,
     /// Provider that answered, or was asked last.
     pub provider: Option<Text>,
-    /// Model that answered.
+    /// Model that was asked, or else the one that answered.
     pub model: Option<Text>,
-    /// Model that the client named, where that is another.
-    pub requested_model: Option<Text>,
+    /// Model that the answer names, where that is another.
+    pub answer_model: Option<Text>,
     /// Kind of model, such as `chat`.
     pub model_type: Option<Text>,
     /// Path without query.
@@ -160,6 +160,7 @@ pub struct Tokens {
     pub reasoning: Option<u64>,
     pub input_audio: Option<u64>,
     pub output_audio: Option<u64>,
+    pub cached_audio: Option<u64>,
     pub input_image: Option<u64>,
     pub output_image: Option<u64>,
     pub web_searches: Option<u64>,

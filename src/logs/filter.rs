@@ -2,9 +2,11 @@
 //! every mistake named by its field (contract, logs REST API). `filter/sql.rs` makes SQL of it.
 
 mod fields;
+mod spread;
 pub(super) mod sql;
 
 pub(super) use fields::TOKENS;
+pub(super) use spread::Spread;
 
 use serde_json::Value;
 use uuid::Uuid;
@@ -33,7 +35,7 @@ pub struct FieldError {
 }
 
 impl FieldError {
-    pub(super) fn new(field: impl Into<String>, reason: impl Into<String>) -> Self {
+    pub(crate) fn new(field: impl Into<String>, reason: impl Into<String>) -> Self {
         Self {
             field: field.into(),
             reason: reason.into(),
@@ -120,6 +122,14 @@ impl Filter {
                 .push(one(&format!("filters[{index}]"), filter)?);
         }
         Ok(())
+    }
+
+    /// Adds filters that came in several parameters.
+    pub fn add_spread(&mut self, spread: Spread) -> Result<(), FieldError> {
+        match spread.json()? {
+            Some(json) => self.add_json(&json),
+            None => Ok(()),
+        }
     }
 
     /// Adds a flat parameter; `false` when it is none.

@@ -123,7 +123,7 @@ impl Row<'_, '_> {
         self.word(&entry.cache_status)?;
         self.plain(entry.streamed)?;
         self.plain(entry.complete)?;
-        self.word(&entry.requested_model)?;
+        self.word(&entry.answer_model)?;
         self.some(&entry.path)?;
         self.some(&entry.method)?;
         self.some(&entry.http_version)?;
@@ -158,6 +158,7 @@ impl Row<'_, '_> {
             usage.reasoning,
             usage.input_audio,
             usage.output_audio,
+            usage.cached_audio,
             usage.input_image,
             usage.output_image,
             usage.web_searches,

@@ -5,6 +5,7 @@
 //! - [`store`]: the queue in front, which nobody waits for; `writer`: the thread behind it.
 //! - [`redaction`]: what is never written. `insert`, `words`, `segments`, [`schema`]: how the
 //!   rest is. `retention`: how long it stays.
+//! - [`settings`], [`policy`]: what is kept at all; `of_record`: the entry of a finished request.
 //! - [`query`], [`filter`]: what the API can ask for; [`reader`], [`shown`]: the answers.
 //!   `change`: feedback and removal.
 //!
@@ -22,18 +23,23 @@ pub mod filter;
 mod insert;
 pub mod metadata;
 mod metadata_test;
+mod of_record;
 mod operator;
+pub mod policy;
 pub mod query;
 pub mod reader;
 pub mod redaction;
 mod retention;
 pub mod schema;
 pub mod segments;
+pub mod settings;
 pub mod shown;
 pub mod store;
 pub mod times;
 mod words;
 mod writer;
+
+pub use of_record::entry;
 
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]

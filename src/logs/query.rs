@@ -3,7 +3,7 @@
 use serde::Deserialize;
 use serde_json::Value;
 
-use super::filter::{FieldError, Filter};
+use super::filter::{FieldError, Filter, Spread};
 use super::metadata::Metadata;
 
 /// Most entries of one page.
@@ -25,6 +25,8 @@ pub enum OrderBy {
     Cached,
     Cost,
     Tokens,
+    TokensIn,
+    TokensOut,
     Duration,
     Feedback,
 }
@@ -38,9 +40,11 @@ impl OrderBy {
         ("success", Self::Success),
         ("cached", Self::Cached),
     ];
-    const DELETED: [(&'static str, Self); 4] = [
+    const DELETED: [(&'static str, Self); 6] = [
         ("cost", Self::Cost),
         ("tokens", Self::Tokens),
+        ("tokens_in", Self::TokensIn),
+        ("tokens_out", Self::TokensOut),
         ("duration", Self::Duration),
         ("feedback", Self::Feedback),
     ];
@@ -62,6 +66,8 @@ impl OrderBy {
             Self::Cached => Some("cached".to_owned()),
             Self::Cost => Some("cost".to_owned()),
             Self::Tokens => Some(super::filter::TOKENS.to_owned()),
+            Self::TokensIn => Some("input".to_owned()),
+            Self::TokensOut => Some("output".to_owned()),
             Self::Duration => Some("duration".to_owned()),
             Self::Feedback => Some("feedback".to_owned()),
         }
@@ -113,9 +119,13 @@ impl Query {
         parameters: impl IntoIterator<Item = (&'a str, &'a str)>,
     ) -> Result<Self, FieldError> {
         let mut query = Self::default();
+        let mut spread = Spread::default();
         for (name, value) in parameters {
-            query.take(name, value)?;
+            if !spread.take(name, value) {
+                query.take(name, value)?;
+            }
         }
+        query.filter.add_spread(spread)?;
         if query.cursor.is_some() && (query.order.by != OrderBy::CreatedAt || query.page > 1) {
             return Err(FieldError::new(
                 "cursor",
@@ -156,13 +166,16 @@ impl Deletion {
     ) -> Result<Self, FieldError> {
         let mut deletion = Self::default();
         let orders = [&OrderBy::LISTED[..], &OrderBy::DELETED].concat();
+        let mut spread = Spread::default();
         for (name, value) in parameters {
             match name {
+                _ if spread.take(name, value) => {}
                 "limit" => deletion.limit = Some(whole(name, value, u32::MAX)?.into()),
                 "order_by" => deletion.order.by = order_by(value, &orders)?,
                 _ => selection(&mut deletion.filter, &mut deletion.order, name, value)?,
             }
         }
+        deletion.filter.add_spread(spread)?;
         Ok(deletion)
     }
 }

@@ -43,7 +43,7 @@ const SECRET_PARTS: [&str; 3] = ["authorization", "api-key", "apikey"];
 const SECRET_ENDS: [&str; 3] = ["-token", "-secret", "-signature"];
 
 /// What to redact, as it is configured.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Rules {
     /// Names of headers.
     pub headers: Vec<String>,

@@ -19,7 +19,7 @@ const PATIENCE: Duration = Duration::from_secs(5);
 
 /// The columns of `entries` in the order of the table: those that filters read come first,
 /// because SQLite reads a row from its start.
-pub const COLUMNS: [&str; 71] = [
+pub const COLUMNS: [&str; 72] = [
     "key",
     "gateway",
     "created_at",
@@ -53,7 +53,7 @@ pub const COLUMNS: [&str; 71] = [
     "cache_status",
     "streamed",
     "complete",
-    "requested_model",
+    "answer_model",
     "path",
     "method",
     "http_version",
@@ -80,6 +80,7 @@ pub const COLUMNS: [&str; 71] = [
     "reasoning",
     "input_audio",
     "output_audio",
+    "cached_audio",
     "input_image",
     "output_image",
     "web_searches",

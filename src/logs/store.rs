@@ -189,8 +189,15 @@ impl Store {
 
     /// Waits until all that was offered before is written, or given up. It then survives the
     /// death of the process, by whatever signal; not yet a power cut.
-    pub fn flush(&self) -> Result<(), String> {
-        self.run(|_| Ok(()))
+    ///
+    /// # Errors
+    /// When it was not written within `patience`, or cannot be.
+    pub fn flush(&self, patience: Duration) -> Result<(), String> {
+        let late = |_| format!("not written within {} s", patience.as_secs());
+        let receiver = self.start(|_| Ok(()));
+        receiver
+            .recv_timeout(patience)
+            .unwrap_or_else(|error| Err(late(error)))
     }
 
     /// Does something on the writer's thread, after all that was offered before is written, and
@@ -199,14 +206,22 @@ impl Store {
         &self,
         job: impl FnOnce(&mut Database) -> Result<T, String> + Send + 'static,
     ) -> Result<T, String> {
+        let gone = |_| Err("the log writer has ended".to_owned());
+        self.start(job).recv().unwrap_or_else(gone)
+    }
+
+    /// The same, waiting for nothing.
+    fn start<T: Send + 'static>(
+        &self,
+        job: impl FnOnce(&mut Database) -> Result<T, String> + Send + 'static,
+    ) -> mpsc::Receiver<Result<T, String>> {
         let (sender, receiver) = mpsc::sync_channel(1);
         self.0.send(Message::Job(Box::new(move |database| {
             // Nobody may be waiting any more.
             let _ = sender.send(database.and_then(job));
         })));
         self.0.hurry();
-        let gone = |_| Err("the log writer has ended".to_owned());
-        receiver.recv().unwrap_or_else(gone)
+        receiver
     }
 }
 

@@ -18,6 +18,9 @@ use super::metadata::{Metadata, MetadataValue};
 use super::reader::{Reader, Scope};
 use super::store::{Options, Store};
 
+/// Longer than any flush takes.
+const SOON: Duration = Duration::from_secs(60);
+
 /// Milliseconds since 1970: 2026-11-28T06:30:00.123Z.
 const TIME: u64 = 1_795_847_400_123;
 
@@ -69,7 +72,7 @@ fn full(milliseconds: u64) -> Entry {
     Entry {
         provider: text("openai"),
         model: text("openai/gpt-5-mini"),
-        requested_model: text("dynamic/support"),
+        answer_model: text("dynamic/support"),
         model_type: text("chat"),
         path: "/v1/chat/completions".into(),
         method: "POST".into(),
@@ -126,6 +129,7 @@ fn full(milliseconds: u64) -> Entry {
             reasoning: Some(4),
             input_audio: Some(5),
             output_audio: Some(6),
+            cached_audio: None,
             input_image: Some(7),
             output_image: Some(8),
             web_searches: Some(9),

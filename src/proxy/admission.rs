@@ -21,7 +21,7 @@ use crate::wire;
 
 use super::context::{Context, Route, Spend};
 use super::planning::{COMPAT, Choice};
-use super::{Door, attempt, body, caching, hedge, planning, steps, subrequest, timed};
+use super::{Door, attempt, body, caching, copied, hedge, planning, steps, subrequest, timed};
 
 /// What happens after admission.
 pub enum Next {
@@ -67,6 +67,7 @@ pub async fn admit(door: &Door, session: &mut Session, ctx: &mut Context) -> Res
     let endpoint = Endpoint::parse(target.as_bytes()).map_err(unserved)?;
     let gateway = gateway(ctx, &endpoint)?;
     ctx.gateway = Some(Arc::clone(&gateway));
+    copied::by_policy(ctx);
     if endpoint.is_universal() {
         let answered = Box::pin(steps::run(door, session, ctx)).await;
         return answered.map(|()| Next::Answered);
@@ -75,6 +76,7 @@ pub async fn admit(door: &Door, session: &mut Session, ctx: &mut Context) -> Res
     if let Some(given) = ctx.directives.metadata.take() {
         ctx.metadata = gateway.metadata.read(&given)?;
     }
+    copied::begin(door, session, ctx);
     if endpoint.provider != COMPAT {
         native(session, ctx, &gateway, &endpoint)?;
     }

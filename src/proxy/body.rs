@@ -17,8 +17,8 @@ use crate::memory::Reservation;
 
 use super::admission::content_length;
 use super::context::{Body, Context, Spend};
-use super::kept::Kept;
-use super::{Door, again, planning};
+use super::kept::{self, Kept};
+use super::{Door, again, copied, planning};
 
 /// Pingora replays a body it has read out of a buffer of this size, in bytes. The last read
 /// must happen with that buffer on, and a read returns at most as much.
@@ -53,7 +53,9 @@ pub async fn admit(
     let scan = wants_model.then(ModelScan::default);
     if !held {
         let tells = json && route.is_some_and(|route| route.format != Format::Opaque);
-        let kept = tells.then(|| Kept::new(door.memory.reserve_nothing(), limits.max_buffered));
+        let most = copied::of_request(ctx).max(if tells { kept::TO_COUNT } else { 0 });
+        let memory = door.memory.reserve_nothing();
+        let kept = (most > 0).then(|| Kept::new(memory, limits.max_buffered, most));
         ctx.body = Body::Streaming {
             passed: 0,
             limit: limit.bytes,

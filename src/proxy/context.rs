@@ -5,6 +5,7 @@ use std::time::{Duration, Instant, SystemTime};
 
 use bytes::Bytes;
 use pingora_core::{Error, ErrorType};
+use pingora_http::ResponseHeader;
 use uuid::Uuid;
 
 use crate::call::{MAX_MODEL, ModelScan};
@@ -24,6 +25,7 @@ use crate::wire::{Framing, Watch};
 use super::Door;
 use super::caching::Caching;
 use super::cancel::Switch;
+use super::copied::Copied;
 use super::hedge::{self, Racer};
 use super::kept::Kept;
 use super::overload::Places;
@@ -88,6 +90,8 @@ pub struct Context {
     pub client_version: Option<http::Version>,
     /// What its client says of it.
     pub metadata: Metadata,
+    /// What the log store is to have of it.
+    pub copied: Copied,
     /// What the cache has to do with it.
     pub cache: CacheFacts,
     /// How it meets the cache, where it does.
@@ -260,6 +264,18 @@ pub struct Given {
 }
 
 impl Context {
+    /// A head goes to the client.
+    pub fn begins(&mut self, head: &ResponseHeader) {
+        self.answer.given.status = head.status.as_u16();
+        self.copied.head(head);
+    }
+
+    /// A piece of a body does.
+    pub fn gives(&mut self, piece: &Bytes) {
+        self.answer.given.bytes += piece.len() as u64;
+        self.copied.piece(piece);
+    }
+
     /// For a request whose head has just been read.
     pub fn new(snapshot: Arc<Snapshot>) -> Self {
         Self {
@@ -290,6 +306,7 @@ impl Context {
             is_subrequest: false,
             client_version: None,
             metadata: Metadata::new(),
+            copied: Copied::Facts,
             cache: CacheFacts::default(),
             caching: None,
             unsettled: None,
@@ -311,6 +328,7 @@ impl Context {
         again.provider = self.provider.clone();
         again.directives = self.directives.clone();
         again.metadata = self.metadata.clone();
+        again.copied = self.copied.again();
         again.route = self.route.clone();
         again.planned = self.planned.clone();
         again.client_version = self.client_version;
@@ -337,6 +355,7 @@ impl Context {
         twin.provider = self.provider.clone();
         twin.directives = self.directives.clone();
         twin.metadata = self.metadata.clone();
+        twin.copied = self.copied.again();
         twin.route = self.route.clone();
         twin.planned = self.planned.clone();
         twin.reading = self.reading;

@@ -268,7 +268,9 @@ async fn write(
         session.set_keepalive(None);
     }
     session.set_close_on_response_before_downstream_finish(!little);
+    ctx.begins(&head);
     session.write_response_header(Box::new(head), false).await?;
+    ctx.gives(&body);
     finish(session, body).await?;
     ctx.answered = Some(Instant::now());
     if unread && (!little || closes) {
@@ -292,8 +294,9 @@ async fn linger(session: &mut Session) {
 }
 
 /// Ends an answer that broke while it was given: what has come of it is given first.
-async fn end_begun(session: &mut Session, ctx: &Context) -> pingora_core::Result<()> {
+async fn end_begun(session: &mut Session, ctx: &mut Context) -> pingora_core::Result<()> {
     for piece in caching::not_yet_given(ctx) {
+        ctx.gives(&piece);
         session.write_response_body(Some(piece), false).await?;
     }
     end_broken(session, ctx).await
@@ -301,10 +304,13 @@ async fn end_begun(session: &mut Session, ctx: &Context) -> pingora_core::Result
 
 /// Ends an answer that broke after its first byte: in its own dialect where that is possible,
 /// otherwise by breaking the framing. Never so that it looks complete.
-async fn end_broken(session: &mut Session, ctx: &Context) -> pingora_core::Result<()> {
+async fn end_broken(session: &mut Session, ctx: &mut Context) -> pingora_core::Result<()> {
     session.set_keepalive(None);
     match error_frame(ctx) {
-        Some(frame) => finish(session, frame).await,
+        Some(frame) => {
+            ctx.gives(&frame);
+            finish(session, frame).await
+        }
         None => {
             cut(session).await;
             Ok(())

@@ -28,6 +28,7 @@ mod body;
 mod caching;
 pub mod cancel;
 mod context;
+mod copied;
 mod failure;
 mod fill;
 mod hedge;
@@ -280,7 +281,7 @@ impl ProxyHttp for Door {
         _end_of_stream: bool,
         ctx: &mut Self::CTX,
     ) -> Result<Option<Duration>> {
-        response::body_leaves(body.as_deref(), ctx);
+        response::body_leaves(body.as_ref(), ctx);
         Ok(None)
     }
 

@@ -179,13 +179,14 @@ pub fn head_leaves(
         // It knows no chunks: the end of the connection is the end of the answer.
         session.set_keepalive(None);
     }
-    ctx.answer.given.status = response.status.as_u16();
-    own_headers(response, ctx)
+    own_headers(response, ctx)?;
+    ctx.begins(response);
+    Ok(())
 }
 
 /// A piece of the body goes to the client.
-pub fn body_leaves(piece: Option<&[u8]>, ctx: &mut Context) {
-    ctx.answer.given.bytes += piece.unwrap_or_default().len() as u64;
+pub fn body_leaves(piece: Option<&Bytes>, ctx: &mut Context) {
+    piece.into_iter().for_each(|piece| ctx.gives(piece));
 }
 
 /// The length that an answer's head tells, in bytes.

@@ -104,7 +104,7 @@ pub async fn entry(session: &mut Session, ctx: &mut Context, entry: &Entry) -> R
         entry.body.clone()
     };
     note_bytes(ctx);
-    end(session, rest).await
+    end(session, ctx, rest).await
 }
 
 /// The pieces of a stream, each as long after the first as it came.
@@ -155,13 +155,13 @@ pub async fn live(
                 }
                 write(session, ctx, piece).await?;
             }
-            Ok(None) => return end(session, Bytes::new()).await,
+            Ok(None) => return end(session, ctx, Bytes::new()).await,
             Err(_) => {
                 let broken = Failure::new(Kind::UpstreamCut);
                 ctx.failure = Some(broken.clone());
                 session.set_keepalive(None);
                 return match failure::error_frame(ctx) {
-                    Some(frame) => end(session, frame).await,
+                    Some(frame) => end(session, ctx, frame).await,
                     // Pingora would end in order what is not said to have failed.
                     None => Err(broken),
                 };
@@ -192,8 +192,8 @@ async fn begin(
     } else {
         Framing::Other
     });
+    ctx.begins(&head);
     let written = session.write_response_header(Box::new(head), false).await;
-    ctx.answer.given.status = status;
     written.map_err(|error| gone(&error))
 }
 
@@ -234,12 +234,13 @@ fn note_bytes(ctx: &mut Context) {
 }
 
 async fn write(session: &mut Session, ctx: &mut Context, piece: Bytes) -> Result<(), Failure> {
-    ctx.answer.given.bytes += piece.len() as u64;
+    ctx.gives(&piece);
     let written = session.write_response_body(Some(piece), false).await;
     written.map_err(|error| gone(&error))
 }
 
-async fn end(session: &mut Session, piece: Bytes) -> Result<(), Failure> {
+async fn end(session: &mut Session, ctx: &mut Context, piece: Bytes) -> Result<(), Failure> {
+    ctx.gives(&piece);
     let ended = failure::finish(session, piece).await;
     ended.map_err(|error| gone(&error))
 }

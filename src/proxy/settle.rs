@@ -4,17 +4,16 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use bytes::Bytes;
 use http::header::USER_AGENT;
 use pingora_core::Error;
 use pingora_proxy::Session;
 
 use crate::error::{Failure, Kind};
 use crate::ledger::{Entry, Evidence, Ledger};
-use crate::record::{RequestRecord, Spent};
+use crate::record::{Begun, RequestRecord, Spent};
 
-use super::context::{Body, Context};
-use super::kept::Kept;
+use super::context::Context;
+use super::copied;
 use super::overload::{self, Waited};
 use super::{Door, caching, hedge, steps};
 
@@ -112,26 +111,23 @@ pub fn publish(door: &Door, session: &mut Session, error: Option<&Error>, ctx: &
 }
 
 fn entry(asked: Asked, sent: Sent, ctx: &mut Context) -> Entry {
+    let request = copied::request(&mut ctx.body);
     Entry {
+        evidence: evidence(&request, ctx),
+        logged: ctx.copied.take(request),
         record: record(asked, sent, ctx),
-        evidence: evidence(ctx),
         prices: Arc::clone(&ctx.snapshot.prices),
     }
 }
 
 /// What the provider's answer tells of tokens; with the request, for an answer that tells nothing.
-fn evidence(ctx: &mut Context) -> Option<Evidence> {
+fn evidence(request: &Begun, ctx: &mut Context) -> Option<Evidence> {
     let observer = ctx.answer.observer.take()?;
     let format = ctx.route.as_ref()?.format;
-    let request = match &mut ctx.body {
-        Body::Held { bytes, .. } => bytes.clone(),
-        Body::Streaming { kept, .. } => kept.as_mut().map(Kept::take).unwrap_or_default(),
-        Body::Unread => Bytes::new(),
-    };
     Some(Evidence {
         observer,
         format,
-        request,
+        request: request.pieces.clone().unwrap_or_default(),
     })
 }
 

@@ -8,6 +8,7 @@
 
 mod cache;
 mod gates;
+mod logs;
 mod process;
 mod register;
 mod requests;

@@ -7,7 +7,7 @@ use serde_json::Value;
 use crate::cache::with_cache;
 use crate::support::conf::{CHAT, entry, openai, path};
 use crate::support::upstream::End;
-use crate::support::{Answer, Gateway, Reply, Request, Upstream};
+use crate::support::{Answer, Gateway, Reply, Request, Upstream, eventually};
 
 const JSON_LOG: &str = "log: { access: json }\n";
 
@@ -20,18 +20,13 @@ const COST: f64 = 0.000_165;
 
 /// The `count`th line of the access log, once it is there.
 async fn line(gateway: &Gateway, count: usize) -> Value {
-    let what = format!("{count} finished requests");
-    gateway
-        .metrics_when(&what, |metrics| {
-            metrics.sum("tollgate_requests_total", &[]) >= count as f64
-        })
-        .await;
-    let log = gateway.log();
-    let lines = log
-        .lines()
-        .filter(|line| line.contains("\"cost_source\"") || line.contains("\"overhead_ms\""));
-    let line = lines.clone().nth(count - 1);
-    serde_json::from_str(line.unwrap_or_else(|| panic!("line {count} of\n{log}"))).unwrap()
+    let what = format!("line {count} of the access log");
+    let found = eventually(&what, || {
+        let log = gateway.log();
+        let mut lines = log.lines().filter(|line| line.contains("\"overhead_ms\""));
+        lines.nth(count - 1).map(str::to_owned)
+    });
+    serde_json::from_str(&found.await).unwrap()
 }
 
 async fn start(fragment: &str) -> Gateway {

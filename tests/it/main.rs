@@ -21,6 +21,7 @@ mod lifecycle_reload;
 mod lifecycle_systemd;
 mod lifecycle_upgrade;
 mod limits;
+mod logs;
 mod mappings;
 mod observability;
 mod overload;

@@ -120,6 +120,12 @@ def gateway(fake: Fake, name: str, config: dict) -> Iterator[str]:
         yield f"{scheme}://127.0.0.1:{port}/v1/default/default"
 
 
+def admin_address(fake: Fake, name: str) -> str:
+    """Where the gateway `name` listens for operators."""
+    config = yaml.safe_load((fake.folder / name / "tollgate.yaml").read_text(encoding="utf-8"))
+    return config["admin"]["listen"]
+
+
 @contextlib.contextmanager
 def _stopped_afterwards(process: subprocess.Popen) -> Iterator[None]:
     try:

@@ -49,7 +49,7 @@ pub const TOKENS: &str = "COALESCE(input + output, input, output)";
 
 /// Of what is not recorded, because it does not exist here: never wholesale billing, a
 /// compatibility mode or a DLP action.
-const FIELDS: [(&str, Kind); 27] = [
+const FIELDS: [(&str, Kind); 33] = [
     ("id", Kind::Id),
     ("created_at", Kind::Time),
     ("request_content_type", Kind::Words("request_content_type")),
@@ -80,6 +80,12 @@ const FIELDS: [(&str, Kind); 27] = [
     ("error", Kind::Words("error")),
     ("route", Kind::Words("route")),
     ("consumer", Kind::Words("consumer")),
+    ("owner", Kind::Words("owner")),
+    ("gateway", Kind::Words("gateway")),
+    ("key_alias", Kind::Words("key_alias")),
+    ("cache_status", Kind::Words("cache_status")),
+    ("answer_model", Kind::Words("answer_model")),
+    ("error_source", Kind::Words("error_source")),
 ];
 
 /// The field of this name.

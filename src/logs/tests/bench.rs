@@ -205,7 +205,7 @@ fn writing() {
             let (start, before) = (Instant::now(), processor());
             entries.into_iter().for_each(|entry| store.offer(entry));
             offering += start.elapsed().as_secs_f64() * 1e6;
-            store.flush().unwrap();
+            store.flush(SOON).unwrap();
             busy += processor() - before;
             wall += start.elapsed().as_secs_f64();
         }
@@ -253,7 +253,7 @@ fn sustained() {
         let due = Duration::from_micros(at * 500);
         std::thread::sleep(due.saturating_sub(start.elapsed()));
     }
-    store.flush().unwrap();
+    store.flush(SOON).unwrap();
     let counters = store.counters();
     println!(
         "2,000/s for {:?}: {:.2} us of the writer's CPU a row, {:.2} of all, {} flushes, dropped {} bodies {} rows",
@@ -281,10 +281,10 @@ fn listing() {
     for at in 0..rows {
         store.offer(usual(&mut chance, at, false));
         if at % 10_000 == 0 {
-            store.flush().unwrap();
+            store.flush(SOON).unwrap();
         }
     }
-    store.flush().unwrap();
+    store.flush(SOON).unwrap();
     let (size, _) = bytes(dir.path());
     println!(
         "{rows} rows in {:?}, {:.1} B a row",

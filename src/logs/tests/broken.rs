@@ -29,7 +29,7 @@ fn a_file_of_something_else_stops_the_store_and_stays() {
     );
     (0..10).for_each(|at| store.offer(full(TIME + at)));
     assert_eq!(read(&store.counters().rows_dropped), 10);
-    assert!(store.flush().unwrap_err().contains("damaged"));
+    assert!(store.flush(SOON).unwrap_err().contains("damaged"));
     assert!(Reader::open(dir.path(), Duration::ZERO).is_err());
     drop(store);
     assert_eq!(std::fs::read(schema::path(dir.path())).unwrap(), garbage);
@@ -48,7 +48,7 @@ fn damage_that_is_met_later_stops_the_store() {
     let store = open(dir.path());
     (0..5_000).for_each(|at| store.offer(full(TIME + 5_000 + at)));
     // Whether it is met at the start or with the first batch.
-    let _ = store.flush();
+    let _ = store.flush(SOON);
     wait_for(|| read(&store.counters().alarm) == 1);
     store.offer(full(TIME + 10_001));
     wait_for(|| read(&store.counters().rows_dropped) == 5_001);
@@ -92,7 +92,7 @@ fn a_full_store_stops_and_goes_on_when_there_is_room() {
     });
     limit.unwrap();
     (0..2_000).for_each(|at| store.offer(full(TIME + 1 + at)));
-    assert!(store.flush().unwrap_err().contains("full"));
+    assert!(store.flush(SOON).unwrap_err().contains("full"));
     let counters = store.counters();
     assert_eq!(read(&counters.alarm), 1);
     // A first batch may have found room.
@@ -106,7 +106,7 @@ fn a_full_store_stops_and_goes_on_when_there_is_room() {
     wait_for(|| {
         at += 1;
         store.offer(full(TIME + at));
-        store.flush().is_ok() && read(&counters.alarm) == 0
+        store.flush(SOON).is_ok() && read(&counters.alarm) == 0
     });
     assert_eq!(store.problem(), None);
     assert!(read(&counters.rows_written) > 1);
@@ -134,14 +134,14 @@ fn segments_that_cannot_be_written_cost_bodies_first() {
     let entry = full(TIME);
     let id = entry.id;
     store.offer(entry);
-    let _ = store.flush();
+    let _ = store.flush(SOON);
     wait_for(|| read(&store.counters().errors) == 1);
     let shown = reader(dir.path()).get(&scope(), id).unwrap().unwrap();
     assert!(shown.place.is_none());
     assert_eq!(read(&store.counters().bodies_dropped), 1);
     wait_for(|| {
         store.offer(full(TIME + 1));
-        store.flush().is_ok() && read(&store.counters().alarm) == 0
+        store.flush(SOON).is_ok() && read(&store.counters().alarm) == 0
     });
 }
 
@@ -157,10 +157,10 @@ fn two_stores_write_one_directory() {
                     entry.model = Some(format!("model-{number}-{}", at % 20).into());
                     store.offer(entry);
                     if at % 100 == 0 {
-                        store.flush().unwrap();
+                        store.flush(SOON).unwrap();
                     }
                 }
-                store.flush().unwrap();
+                store.flush(SOON).unwrap();
             });
         }
     });

@@ -28,7 +28,7 @@ fn child() {
         };
         store.offer(entry);
         if number % 500 == 499 {
-            store.flush().unwrap();
+            store.flush(SOON).unwrap();
             writeln!(out, "flushed {number}").unwrap();
         } else if number % 10 == 0 {
             writeln!(out, "offered {number}").unwrap();

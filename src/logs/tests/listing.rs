@@ -219,7 +219,7 @@ fn sql_finds_what_a_naive_filter_finds() {
         id: id_at(TIME),
         ..other
     });
-    store.flush().unwrap();
+    store.flush(SOON).unwrap();
     let mut reader = reader(dir.path());
     let mut sizes = BTreeSet::new();
     for _ in 0..1_500 {
@@ -255,7 +255,7 @@ fn flat_parameters_filter_too() {
     let dir = tempfile::tempdir().unwrap();
     let store = open(dir.path());
     store.offer(full(TIME));
-    store.flush().unwrap();
+    store.flush(SOON).unwrap();
     let mut reader = reader(dir.path());
     let cases = [
         ("cached", "false", 1),
@@ -304,7 +304,7 @@ fn pages_cover_everything_once_in_every_order() {
     let mut chance = Chance(3);
     let entries: Vec<_> = (0..95).map(|at| random(&mut chance, at)).collect();
     entries.iter().for_each(|entry| store.offer(entry.clone()));
-    store.flush().unwrap();
+    store.flush(SOON).unwrap();
     let mut reader = reader(dir.path());
     for order in [
         "created_at",
@@ -354,7 +354,7 @@ fn cursors_go_on_where_the_page_ended() {
     let dir = tempfile::tempdir().unwrap();
     let store = open(dir.path());
     (0..25).for_each(|at| store.offer(small(TIME + at)));
-    store.flush().unwrap();
+    store.flush(SOON).unwrap();
     let mut reader = reader(dir.path());
     let mut cursor: Option<String> = None;
     let mut times = Vec::new();
@@ -367,7 +367,7 @@ fn cursors_go_on_where_the_page_ended() {
         times.extend(page.result.into_iter().map(|entry| entry.created_at));
         // What comes meanwhile moves nothing.
         store.offer(small(TIME + 100 + times.len() as u64));
-        store.flush().unwrap();
+        store.flush(SOON).unwrap();
         cursor = page.result_info.cursor;
         if cursor.is_none() {
             break;
@@ -395,7 +395,7 @@ fn totals_and_ranges_are_of_all_that_pass() {
         });
         store.offer(entry);
     }
-    store.flush().unwrap();
+    store.flush(SOON).unwrap();
     let query = Query::parse([
         ("meta_info", "true"),
         ("max_cost", "0.025"),
@@ -420,7 +420,7 @@ fn patience_ends_with_what_was_found() {
     let dir = tempfile::tempdir().unwrap();
     let store = open(dir.path());
     (0..5_000).for_each(|at| store.offer(full(TIME + at)));
-    store.flush().unwrap();
+    store.flush(SOON).unwrap();
     let mut reader = Reader::open(dir.path(), Duration::ZERO).unwrap();
     let page = reader.list(&scope(), &Query::default()).unwrap();
     assert_eq!(page.result.len(), 20);

@@ -14,18 +14,18 @@ fn an_entry_comes_back_as_the_contract_shows_it() {
     let entry = full(TIME);
     let (id, source) = (entry.id, entry.cache_source.unwrap());
     store.offer(entry);
-    store.flush().unwrap();
+    store.flush(SOON).unwrap();
     let shown = reader(dir.path()).get(&scope(), id).unwrap().unwrap();
     let json = serde_json::to_value(shown).unwrap();
     let expected = r#"{
         "id": "ID", "created_at": "2026-11-28T06:30:00.123Z", "gateway": "acme/main",
         "provider": "openai", "model": "openai/gpt-5-mini", "model_type": "chat",
-        "requested_model": "dynamic/support", "path": "/v1/chat/completions", "method": "POST",
+        "answer_model": "dynamic/support", "path": "/v1/chat/completions", "method": "POST",
         "http_version": "HTTP/1.1", "duration": 1235, "success": true, "status_code": 200,
         "provider_status": 503, "cached": false, "cache_status": "miss", "cache_tier": "memory",
         "cache_source": "SOURCE", "tokens_in": 100, "tokens_out": 50,
         "usage_metadata": {"input": 100, "output": 50, "cached_input": 1, "cache_write": 2,
-            "cache_write_1h": 3, "reasoning": 4, "input_audio": 5, "output_audio": 6,
+            "cache_write_1h": 3, "reasoning": 4, "input_audio": 5, "output_audio": 6, "cached_audio": null,
             "input_image": 7, "output_image": 8, "web_searches": 9},
         "usage_estimated": true, "cost": 0.0015, "custom_cost": true, "cost_source": "catalog",
         "saved": 0.25, "service_tier": "priority",
@@ -92,7 +92,7 @@ fn long_bodies_are_cut_and_previewed() {
     let request = "ä".repeat(1500);
     entry.payload = Some(Box::new(payload(&request, "é")));
     store.offer(entry);
-    store.flush().unwrap();
+    store.flush(SOON).unwrap();
     let mut reader = reader(dir.path());
     let body = reader.request(&scope(), id).unwrap().unwrap();
     assert_eq!(&body.bytes[..], &request.as_bytes()[..2000]);
@@ -116,7 +116,7 @@ fn equal_keys_make_way() {
         ids.push(entry.id);
         store.offer(entry);
     }
-    store.flush().unwrap();
+    store.flush(SOON).unwrap();
     let mut reader = reader(dir.path());
     for id in ids {
         assert_eq!(reader.get(&scope(), id).unwrap().unwrap().id, id);
@@ -135,7 +135,7 @@ fn a_time_far_from_the_id_is_not_believed() {
         };
         let id = entry.id;
         store.offer(entry);
-        store.flush().unwrap();
+        store.flush(SOON).unwrap();
         let shown = reader(dir.path()).get(&scope(), id).unwrap().unwrap();
         assert_eq!(
             shown.created_at,
@@ -182,7 +182,7 @@ fn pressure_takes_bodies_then_details_then_rows() {
     assert!(read(&counters.queue_bytes) <= (weight * 10) as u64);
     hold.send(()).unwrap();
     blocked.join().unwrap().unwrap();
-    store.flush().unwrap();
+    store.flush(SOON).unwrap();
     let written = read(&counters.rows_written);
     let (bodies, details, rows) = (
         read(&counters.bodies_dropped),
@@ -327,7 +327,7 @@ fn removed_entries_leave_no_body_behind() {
     ])
     .unwrap();
     let mut reader_before = reader(dir.path());
-    store.flush().unwrap();
+    store.flush(SOON).unwrap();
     let first = reader_before.get(&scope(), ids[0].0).unwrap().unwrap();
     assert_eq!(store.delete(&scope(), &deletion).unwrap(), 550);
     assert!(
@@ -419,7 +419,7 @@ fn what_is_too_much_goes_oldest_first() {
         entry.payload = Some(Box::new(payload(&noise, "")));
         store.offer(entry);
         if at % 500 == 0 {
-            store.flush().unwrap();
+            store.flush(SOON).unwrap();
         }
     }
     drop(store);

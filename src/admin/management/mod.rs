@@ -1,0 +1,247 @@
+//! The management API: the tree of Cloudflare's API that belongs to the gateways, at the same
+//! paths and in the same envelope (contract of Cloudflare AI Gateway, management API, logs REST
+//! API).
+//!
+//! [`Resource`] is all there is; [`purge`] and [`logs`] answer for them. The calls of all gateways
+//! together are at `/-/logs…`, with the same parameters.
+
+mod export;
+mod logs;
+mod purge;
+
+use http::{Method, StatusCode};
+use serde::Serialize;
+use serde_json::{Value, json};
+use uuid::Uuid;
+
+use super::{Admin, Answer, json_response};
+use crate::gateway::Snapshot;
+use crate::logs::filter::FieldError;
+use crate::logs::reader::Scope;
+
+/// What all its paths begin with.
+pub const ROOT: &str = "/client/v4/";
+/// What the paths begin with that name no gateway.
+pub const ALL: &str = "/-/logs";
+
+/// A request to the API.
+pub struct Asked<'a> {
+    /// Its method.
+    pub method: &'a Method,
+    /// Its path.
+    pub path: &'a str,
+    /// Its query, or nothing.
+    pub query: &'a str,
+    /// Its body.
+    pub body: &'a [u8],
+}
+
+/// What a path names.
+#[derive(Debug, PartialEq, Eq)]
+enum Resource<'a> {
+    /// The stored answers of a gateway.
+    Cache(Gateway<'a>),
+    /// Finished requests of a gateway, or of all.
+    Logs(Option<Gateway<'a>>, logs::Resource),
+}
+
+/// Account and gateway, as a path names them.
+type Gateway<'a> = (&'a str, &'a str);
+
+/// Why something is not done, and what to do.
+#[derive(Debug)]
+pub(super) struct Refusal {
+    status: StatusCode,
+    code: u32,
+    message: String,
+    /// The parameter that is to blame.
+    field: Option<String>,
+}
+
+impl Refusal {
+    fn of(status: StatusCode, message: impl Into<String>) -> Self {
+        Self {
+            status,
+            code: 7000 + u32::from(status.as_u16()),
+            message: message.into(),
+            field: None,
+        }
+    }
+
+    fn broken(message: &str) -> Self {
+        Self::of(StatusCode::INTERNAL_SERVER_ERROR, message)
+    }
+}
+
+impl From<FieldError> for Refusal {
+    fn from(error: FieldError) -> Self {
+        let code = if error.unknown_key { 7001 } else { 7400 };
+        Self {
+            code,
+            message: error.to_string(),
+            field: Some(error.field),
+            ..Self::of(StatusCode::BAD_REQUEST, "")
+        }
+    }
+}
+
+/// Answers a request whose path begins with [`ROOT`] or [`ALL`].
+pub async fn answer(admin: &Admin, asked: &Asked<'_>) -> Answer {
+    let result = match resource(asked.path) {
+        Ok(resource) => serve(admin, asked, resource).await,
+        Err(refusal) => Err(refusal),
+    };
+    result.unwrap_or_else(|refusal| refused(&refusal))
+}
+
+async fn serve(
+    admin: &Admin,
+    asked: &Asked<'_>,
+    resource: Resource<'_>,
+) -> Result<Answer, Refusal> {
+    let snapshot = admin.live.snapshot().load_full();
+    match resource {
+        Resource::Cache(gateway) => {
+            let label = known(&snapshot, gateway)?;
+            only(asked.method, &[Method::DELETE])?;
+            let purged = purge::answer(&admin.cache, label, asked.query).await?;
+            Ok(done(&purged))
+        }
+        Resource::Logs(gateway, resource) => {
+            let scope = match gateway {
+                // Also one that is configured no more: its calls are still there.
+                Some((account, gateway)) => Scope::gateway(account, gateway),
+                None => Scope::all(),
+            };
+            logs::answer(admin, asked, scope, resource).await
+        }
+    }
+}
+
+/// The label of a gateway that is configured.
+fn known(snapshot: &Snapshot, (account, gateway): Gateway<'_>) -> Result<Box<str>, Refusal> {
+    let found = snapshot.gateway(account, gateway);
+    found.map(|found| found.label.clone()).ok_or_else(|| {
+        let message = format!("account `{account}` has no gateway `{gateway}`");
+        Refusal::of(StatusCode::NOT_FOUND, message)
+    })
+}
+
+fn only(method: &Method, allowed: &[Method]) -> Result<(), Refusal> {
+    if allowed.contains(method) {
+        return Ok(());
+    }
+    let names: Vec<_> = allowed.iter().map(Method::as_str).collect();
+    let message = format!("this resource answers {} only", names.join(" and "));
+    Err(Refusal::of(StatusCode::METHOD_NOT_ALLOWED, message))
+}
+
+fn resource(path: &str) -> Result<Resource<'_>, Refusal> {
+    if let Some(rest) = path.strip_prefix(ALL) {
+        let found = logs::Resource::parse(rest.trim_start_matches('/'));
+        return found
+            .map(|found| Resource::Logs(None, found))
+            .ok_or_else(unknown);
+    }
+    let rest = path.strip_prefix(ROOT).unwrap_or("");
+    let parts: Vec<_> = rest.splitn(6, '/').collect();
+    let ["accounts", account, "ai-gateway", "gateways", gateway, rest] = parts[..] else {
+        return Err(unknown());
+    };
+    match rest.split_once('/').unwrap_or((rest, "")) {
+        ("cache", "") if !rest.ends_with('/') => Ok(Resource::Cache((account, gateway))),
+        ("logs", rest) => logs::Resource::parse(rest)
+            .map(|found| Resource::Logs(Some((account, gateway)), found))
+            .ok_or_else(unknown),
+        _ => Err(unknown()),
+    }
+}
+
+fn unknown() -> Refusal {
+    let message = "no such resource; below /client/v4/accounts/{account}/ai-gateway/gateways/{gateway} there are DELETE /cache, GET and DELETE /logs, GET and PATCH /logs/{id}, GET /logs/{id}/request, GET /logs/{id}/response and GET /logs/export";
+    Refusal::of(StatusCode::NOT_FOUND, message)
+}
+
+fn refused(refusal: &Refusal) -> Answer {
+    let mut error = json!({ "code": refusal.code, "message": refusal.message });
+    if let Some(field) = &refusal.field {
+        error["path"] = json!([field]);
+    }
+    let body = json!({ "success": false, "result": null, "errors": [error], "messages": [] });
+    Answer::Whole(json_response(refusal.status, &body))
+}
+
+fn done(result: &Value) -> Answer {
+    enveloped(&json!({ "result": result }))
+}
+
+/// `parts`, an object, in the envelope.
+fn enveloped(parts: &impl Serialize) -> Answer {
+    let mut body = json!({ "success": true, "errors": [], "messages": [] });
+    match (serde_json::to_value(parts), body.as_object_mut()) {
+        (Ok(Value::Object(parts)), Some(body)) => body.extend(parts),
+        (other, _) => log::error!("an answer of the management API is no object: {other:?}"),
+    }
+    Answer::Whole(json_response(StatusCode::OK, &body))
+}
+
+/// The id in a path.
+fn id(text: &str) -> Option<Uuid> {
+    Uuid::try_parse(text).ok()
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_tree_has_these_resources_and_no_others() {
+        let gateway = "/client/v4/accounts/a/ai-gateway/gateways/g";
+        let of = |path: &str| {
+            resource(&format!("{gateway}{path}"))
+                .ok()
+                .map(|found| format!("{found:?}"))
+        };
+        let cache = of("/cache").unwrap();
+        assert_eq!(cache, r#"Cache(("a", "g"))"#);
+        let one = "019ac3e0-0000-7000-8000-000000000001";
+        for (path, end) in [
+            ("/logs".to_owned(), "List)".to_owned()),
+            ("/logs/export".to_owned(), "Export)".to_owned()),
+            (format!("/logs/{one}"), format!("One({one}))")),
+            (format!("/logs/{one}/request"), format!("Request({one}))")),
+            (format!("/logs/{one}/response"), format!("Response({one}))")),
+        ] {
+            let found = of(&path).unwrap_or_else(|| panic!("{path}"));
+            assert!(found.ends_with(&end), "{path}: {found}");
+            let all = path.replacen("/logs", ALL, 1);
+            assert!(
+                matches!(resource(&all), Ok(Resource::Logs(None, _))),
+                "{all}"
+            );
+        }
+        for other in [
+            "",
+            "/",
+            "/cache/",
+            "/cache/x",
+            "/cachex",
+            "/logs/x",
+            "/logs/export/x",
+            "/log",
+        ] {
+            assert_eq!(of(other), None, "{other}");
+        }
+        for other in [
+            "",
+            "/",
+            "/x",
+            "/client/v4/",
+            "/accounts/a/ai-gateway/gateways/g/cache",
+            "/-/logsx",
+        ] {
+            assert!(resource(other).is_err(), "{other}");
+        }
+    }
+}
