@@ -54,8 +54,9 @@ impl Facts {
             .source
             .filter(|source| *source != CostSource::Cached)
             .and(spent.usage);
+        let ended = record.started.checked_add(record.duration);
         Self {
-            ended: record.started + record.duration,
+            ended: ended.unwrap_or(record.started),
             succeeded: error.is_none() && (100..400).contains(&record.status),
             streamed: record.streamed,
             fell_back: fell_back(record),

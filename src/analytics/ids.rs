@@ -72,9 +72,9 @@ impl Ids {
     pub fn keep(connection: &Connection, id: i64, needed_until: i64) -> rusqlite::Result<()> {
         connection
             .prepare_cached(
-                "UPDATE series SET needed_until = ?2 + ?3 WHERE id = ?1 AND needed_until < ?2",
+                "UPDATE series SET needed_until = ?3 WHERE id = ?1 AND needed_until < ?2",
             )?
-            .execute((id, needed_until, AHEAD))?;
+            .execute((id, needed_until, needed_until.saturating_add(AHEAD)))?;
         Ok(())
     }
 

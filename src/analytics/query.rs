@@ -443,7 +443,7 @@ mod tests {
             ),
             (
                 &[("start", "0"), ("interval", "6h")],
-                "interval: makes 83143 points of this time, and 1500 are most: ask for a shorter time",
+                "interval: makes 83142 points of this time, and 1500 are most: ask for a shorter time",
             ),
             (&[("start", "0")], "start: must be at most 1500 days"),
             (

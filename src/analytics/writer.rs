@@ -152,9 +152,7 @@ impl Writer {
 
     /// Writes all rows that have changed until now.
     fn write(&mut self) -> Result<(), String> {
-        if matches!(self.state, State::Waiting(until) if Instant::now() >= until) {
-            self.reopen();
-        }
+        self.try_again();
         let shared = Arc::clone(&self.shared);
         let State::Open(database) = &mut self.state else {
             return Err(shared.problem.lock().clone().unwrap_or_default());
@@ -184,6 +182,13 @@ impl Writer {
         if self.shared.counters.alarm.swap(0, Ordering::Relaxed) == 1 {
             log::info!("{}: analytics are stored again", self.dir.display());
             *self.shared.problem.lock() = None;
+        }
+    }
+
+    /// Opens what could not be used, once it is time to.
+    fn try_again(&mut self) {
+        if matches!(self.state, State::Waiting(until) if Instant::now() >= until) {
+            self.reopen();
         }
     }
 
@@ -219,12 +224,19 @@ impl Writer {
 
     /// Makes an hour or a day, or removes some of what is too old; says whether there is more.
     fn tidy(&mut self) -> bool {
+        self.try_again();
         let State::Open(database) = &mut self.state else {
             return false;
         };
         let now = seconds((self.options.clock)());
         match tidy_step(database, self.kept, now, &self.shared) {
-            Ok(more) => more,
+            Ok(more) => {
+                // What could not be written is written again first.
+                if self.shared.minutes.lock().is_unchanged() {
+                    self.recovered();
+                }
+                more
+            }
             Err(error) if schema::is_busy(&error) => false,
             Err(error) => {
                 self.fail(Problem::Database(schema::path(&self.dir), error));

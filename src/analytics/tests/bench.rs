@@ -17,7 +17,7 @@ type Asked<'a> = (&'a str, i64, &'a [(&'a str, &'a str)]);
 
 fn count() -> u64 {
     let count = std::env::var(REQUESTS).ok();
-    count.and_then(|count| count.parse().ok()).unwrap_or(5_000)
+    count.and_then(|count| count.parse().ok()).unwrap_or(1_000)
 }
 
 /// Some hundred series in use, and user ids in the metadata.

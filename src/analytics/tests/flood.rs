@@ -18,7 +18,7 @@ fn bounds_hold_and_totals_are_exact() {
             record.model = Some(format!("model-{made_up}").into());
             record.user_agent = Some(format!("agent/{made_up}").into());
             for key in ["trace", &made_up] {
-                let value = metadata::Value::Text(format!("{}{made_up}", "v".repeat(500)).into());
+                let value = metadata::Value::Text(format!("{made_up}{}", "v".repeat(500)).into());
                 record.metadata.push((key.into(), value));
             }
             store.observe(&record);
@@ -51,11 +51,8 @@ fn check(dir: &Path, records: &[RequestRecord], level: &str, seconds: i64) {
         let series: i64 = connection
             .query_row(&most, number, |row| row.get(0))
             .unwrap();
-        let limit = dimension.limits().series as i64;
-        assert!(
-            series > limit / 4 && series <= limit / 2 * 3 + 1,
-            "{dimension:?}: {series}"
-        );
+        let most = dimension.limits().series as i64 / 2 * 3 + 1;
+        assert!(series >= 200 && series <= most, "{dimension:?}: {series}");
     }
     let interval = match seconds {
         60 => "1m",
