@@ -4,8 +4,9 @@
 use std::time::SystemTime;
 
 use super::figures::histogram::Sample;
+use super::figures::words::Name;
 use crate::pricing::CostSource;
-use crate::record::{CacheStatus, Hedged, RequestRecord, Source};
+use crate::record::{Hedged, RequestRecord};
 use crate::usage::Usage;
 
 /// A request's part of [`super::figures::Figures`].
@@ -24,14 +25,14 @@ pub struct Facts {
     pub usage_estimated: bool,
     /// There are tokens, and no price for them.
     pub unpriced: bool,
-    /// Who was at fault, and what happened.
-    pub error: Option<(Source, &'static str)>,
+    /// Who was at fault and what happened: `provider:provider_429`.
+    pub error: Option<Name>,
     /// What the cache had to do with it.
-    pub cache: Option<CacheStatus>,
+    pub cache: Option<Name>,
     /// Attempts, at whatever provider.
     pub attempts: u64,
-    /// Tokens by kind, of an answer that a provider gave.
-    pub tokens: Option<[(&'static str, u64); Usage::KINDS]>,
+    /// Tokens of an answer that a provider gave, in the order of [`Usage::by_kind`].
+    pub tokens: Option<[u64; Usage::KINDS]>,
     /// Pico-dollars.
     pub cost: u64,
     /// Pico-dollars.
@@ -62,10 +63,10 @@ impl Facts {
             fell_back: fell_back(record),
             usage_estimated: bought.is_some() && spent.is_estimate,
             unpriced: bought.is_some() && spent.source == Some(CostSource::Unpriced),
-            error,
-            cache: record.cache.status,
+            error: error.map(|(source, kind)| Name::of_pair(source.name(), kind)),
+            cache: record.cache.status.map(|status| Name::of(status.name())),
             attempts: record.attempts.into(),
-            tokens: bought.map(Usage::by_kind),
+            tokens: bought.map(Usage::to_array),
             cost: spent.cost.map_or(0, |cost| cost.0),
             saved: spent.saved.map_or(0, |saved| saved.0),
             latency: Sample::of(record.duration),
@@ -144,7 +145,7 @@ mod tests {
             ..Spent::default()
         };
         let facts = Facts::of(&record);
-        assert_eq!(facts.tokens.unwrap()[0], ("input_tokens", 7));
+        assert_eq!(facts.tokens.unwrap()[0], 7);
         assert!(facts.usage_estimated && facts.unpriced);
         record.spent.source = Some(CostSource::Cached);
         (record.spent.cost, record.spent.saved) = (Some(Cost::ZERO), Some(Cost(9)));

@@ -8,13 +8,22 @@ mod blob;
 pub mod counts;
 pub mod histogram;
 mod shown;
+pub mod words;
+
+use std::sync::LazyLock;
 
 use counts::Counts;
 use histogram::Histogram;
+use words::Name;
 
 use super::facts::Facts;
+use crate::usage::Usage;
 
 pub use blob::Damaged;
+
+/// The names of the numbers in usage, in their order.
+static KINDS: LazyLock<[Name; Usage::KINDS]> =
+    LazyLock::new(|| Usage::default().by_kind().map(|(kind, _)| Name::of(kind)));
 
 /// What requests came to.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -68,13 +77,13 @@ impl Figures {
         self.attempts = self.attempts.saturating_add(facts.attempts);
         self.cost = self.cost.saturating_add(facts.cost.into());
         self.saved = self.saved.saturating_add(facts.saved.into());
-        if let Some((source, kind)) = facts.error {
-            self.errors.count_pair(source.name(), kind);
+        if let Some(error) = &facts.error {
+            self.errors.count(error, 1);
         }
-        if let Some(status) = facts.cache {
-            self.cache.count(status.name(), 1);
+        if let Some(status) = &facts.cache {
+            self.cache.count(status, 1);
         }
-        for (kind, tokens) in facts.tokens.iter().flatten() {
+        for (kind, tokens) in KINDS.iter().zip(facts.tokens.iter().flatten()) {
             if *tokens > 0 {
                 self.tokens.count(kind, *tokens);
             }

@@ -19,8 +19,8 @@ pub const INTERVALS: [(&str, i64); 6] = [
 
 /// Most points of an answer.
 pub const MOST_POINTS: i64 = 1_500;
-/// Most points of all groups together: what an answer of some 20 MB has.
-pub const MOST_CELLS: i64 = 50_000;
+/// Most points of all groups together: what an answer of some 10 MB has.
+pub const MOST_CELLS: i64 = 20_000;
 /// Points that an interval is chosen for when none is named.
 const USUAL_POINTS: i64 = 90;
 
@@ -463,7 +463,7 @@ mod tests {
                     ("group_by", "model"),
                     ("limit", "100"),
                 ],
-                "limit: makes 72100 points of 100 groups, and 50000 are most: 69 groups would fit",
+                "limit: makes 72100 points of 100 groups, and 20000 are most: 27 groups would fit",
             ),
             (&[("colour", "red")], "colour: is none of start, end"),
             (&[("model", "")], "model: must be a text of 1 to 1024"),

@@ -11,6 +11,7 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use ahash::AHashMap;
+use rusqlite::types::ValueRef;
 use rusqlite::{Connection, OptionalExtension};
 
 use super::answer::{Answer, Timeline};
@@ -55,7 +56,7 @@ impl Reader {
             self.connection = schema::open_to_read(&self.dir)?;
         }
         let Some(connection) = &mut self.connection else {
-            return Ok(groups::answer(query, &Timeline::new(query), Vec::new()));
+            return Ok(groups::answer(query, Timeline::new(query), Vec::new()));
         };
         let database = |error| Problem::Database(schema::path(&self.dir), error);
         let until = Instant::now() + self.patience;
@@ -110,14 +111,14 @@ impl<'a> Question<'a> {
         match &query.group_by {
             None => {
                 let all = self.of_all_calls()?;
-                Ok(groups::answer(query, &all, Vec::new()))
+                Ok(groups::answer(query, all, Vec::new()))
             }
             Some(GroupBy::Part(place)) => {
                 let grouping = Grouping::new(self, Dimension::Calls, |name| {
                     name.get(*place).map(String::as_str)
-                })?;
-                let groups = grouping.figures(query.limit, None)?;
-                Ok(groups::answer(query, &groups::sum(query, &groups), groups))
+                });
+                let groups = grouping.figures(None)?;
+                Ok(groups::answer(query, groups::sum(query, &groups), groups))
             }
             Some(GroupBy::UserAgent) => {
                 self.beside_all(Dimension::Agents, |name| name.get(1).map(String::as_str))
@@ -135,10 +136,9 @@ impl<'a> Question<'a> {
         dimension: Dimension,
         group: impl Fn(&[String]) -> Option<&str>,
     ) -> Result<Answer, Trouble> {
-        let grouping = Grouping::new(self, dimension, group)?;
         let all = self.of_all_calls()?;
-        let groups = grouping.figures(self.query.limit, Some(&all))?;
-        Ok(groups::answer(&self.query, &all, groups))
+        let groups = Grouping::new(self, dimension, group).figures(Some(&all))?;
+        Ok(groups::answer(&self.query, all, groups))
     }
 
     /// Of all requests that the filter lets through.
@@ -149,7 +149,7 @@ impl<'a> Question<'a> {
             if series.group(id)?.is_some() {
                 all.add(at, figures);
             }
-            Ok(())
+            Ok(true)
         })?;
         Ok(all)
     }
@@ -161,13 +161,14 @@ impl<'a> Question<'a> {
         filter.all(|(place, wanted)| wanted.is_none() || name.get(place) == wanted.as_ref())
     }
 
-    /// Goes through the rows of a dimension: time, series, and what `column` has.
+    /// Goes through the rows of a dimension - time, series, and what `column` has - for as long
+    /// as `see` says to go on; says whether it came to the end.
     fn rows(
         &self,
         dimension: Dimension,
         column: &str,
-        mut see: impl FnMut(i64, i64, rusqlite::types::ValueRef<'_>) -> Result<(), Trouble>,
-    ) -> Result<(), Trouble> {
+        mut see: impl FnMut(i64, i64, ValueRef<'_>) -> Result<bool, Trouble>,
+    ) -> Result<bool, Trouble> {
         let mut seen = 0_usize;
         for Piece { level, from, until } in self.pieces(dimension)? {
             let mut select = self.connection.prepare(&format!(
@@ -176,35 +177,39 @@ impl<'a> Question<'a> {
             ))?;
             let mut rows = select.query((dimension.number(), from, until))?;
             while let Some(row) = rows.next()? {
-                see(row.get(0)?, row.get(1)?, row.get_ref(2)?)?;
+                if !see(row.get(0)?, row.get(1)?, row.get_ref(2)?)? {
+                    return Ok(false);
+                }
                 seen += 1;
                 if seen.is_multiple_of(ROWS_PER_LOOK) && Instant::now() > self.until {
                     return Err(Trouble::TooSlow);
                 }
             }
         }
-        Ok(())
+        Ok(true)
     }
 
-    /// Goes through the figures of a dimension.
+    /// Goes through the figures of a dimension, as [`Self::rows`] does.
     fn scan(
         &self,
         dimension: Dimension,
-        mut see: impl FnMut(i64, i64, &Figures) -> Result<(), Trouble>,
-    ) -> Result<(), Trouble> {
+        mut see: impl FnMut(i64, i64, &Figures) -> Result<bool, Trouble>,
+    ) -> Result<bool, Trouble> {
         let mut figures = Figures::default();
         let mut damaged = 0_u64;
-        self.rows(dimension, "figures", |at, series, blob| {
+        let complete = self.rows(dimension, "figures", |at, series, blob| {
             match figures.decode_into(blob.as_blob().unwrap_or_default()) {
-                Ok(()) => see(at, series, &figures)?,
-                Err(_) => damaged += 1,
+                Ok(()) => see(at, series, &figures),
+                Err(_) => {
+                    damaged += 1;
+                    Ok(true)
+                }
             }
-            Ok(())
         })?;
         if damaged > 0 {
             log::warn!("analytics: {damaged} rows are damaged and left out of an answer");
         }
-        Ok(())
+        Ok(complete)
     }
 
     /// Where the rows of a dimension are read.

@@ -1,14 +1,13 @@
 //! Figures as they are stored: a version, then numbers of seven bits a byte, lowest first.
 //!
-//! Names are numbers of a list that only ever grows. A name that a newer tollgate has added is
-//! kept by its number (`#37`) and written back as such, so that an older process that makes hours
-//! of a newer one's minutes loses nothing.
-
-use std::borrow::Cow;
+//! Names are numbers of a list that only ever grows ([`super::words`]). One that a newer tollgate
+//! has added is kept by its number and written back as such, so that an older process that makes
+//! hours of a newer one's minutes loses nothing.
 
 use super::Figures;
 use super::counts::Counts;
 use super::histogram::{BUCKETS, Histogram};
+use super::words::Name;
 
 /// The version that is written, and the only one that is read.
 const VERSION: u8 = 1;
@@ -16,36 +15,6 @@ const VERSION: u8 = 1;
 /// Most names of one list, and longest name in bytes: more is damage.
 const MOST_NAMES: u64 = 256;
 const LONGEST_NAME: u64 = 128;
-
-/// Names that take a byte instead of their text. New ones are only ever added at the end.
-const WORDS: [&str; 26] = [
-    "hit",
-    "stale",
-    "coalesced",
-    "miss",
-    "bypass",
-    "refresh",
-    "input_tokens",
-    "output_tokens",
-    "cached_input_tokens",
-    "cache_write_tokens",
-    "reasoning_tokens",
-    "cache_write_1h_tokens",
-    "input_audio_tokens",
-    "output_audio_tokens",
-    "cached_audio_tokens",
-    "input_image_tokens",
-    "output_image_tokens",
-    "web_searches",
-    "provider:provider_429",
-    "provider:provider_4xx",
-    "provider:provider_5xx",
-    "provider:upstream_unreachable",
-    "provider:upstream_timeout",
-    "provider:upstream_cut",
-    "client:client_gone",
-    "gateway:busy",
-];
 
 /// The bytes are no figures.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -126,20 +95,19 @@ fn put(out: &mut Vec<u8>, mut number: u128) {
 }
 
 fn put_counts(out: &mut Vec<u8>, counts: &Counts) {
-    put(out, counts.iter().len() as u128);
-    for (name, count) in counts.iter() {
+    let counts = counts.parts();
+    put(out, counts.len() as u128);
+    for (name, count) in counts {
         put_name(out, name);
-        put(out, count.into());
+        put(out, (*count).into());
     }
 }
 
 /// The number of a word, or 0, the length and the text.
-fn put_name(out: &mut Vec<u8>, name: &str) {
-    let word = WORDS.iter().position(|word| *word == name);
-    let unknown = || name.strip_prefix('#')?.parse().ok();
-    match word.map(|place| place as u128 + 1).or_else(unknown) {
-        Some(number) => put(out, number),
-        None => {
+fn put_name(out: &mut Vec<u8>, name: &Name) {
+    match name {
+        Name::Word(number) => put(out, (*number).into()),
+        Name::Text(name) => {
             let name = &name[..name.floor_char_boundary(LONGEST_NAME as usize)];
             put(out, 0);
             put(out, name.len() as u128);
@@ -166,22 +134,19 @@ fn put_times(out: &mut Vec<u8>, times: &Histogram) {
 fn read_counts(bytes: &mut Bytes<'_>, counts: &mut Counts) -> Option<()> {
     for _ in 0..bytes.number_up_to(MOST_NAMES)? {
         let name = read_name(bytes)?;
-        counts.add_named(name, bytes.number()?);
+        counts.fill(name, bytes.number()?).then_some(())?;
     }
     Some(())
 }
 
-fn read_name(bytes: &mut Bytes<'_>) -> Option<Cow<'static, str>> {
-    let number = bytes.number()?;
-    if number == 0 {
-        let length = bytes.number_up_to(LONGEST_NAME)?;
-        let text = bytes.take(length as usize)?;
-        return Some(Cow::Owned(std::str::from_utf8(text).ok()?.to_owned()));
+fn read_name(bytes: &mut Bytes<'_>) -> Option<Name> {
+    let number = bytes.number_up_to(u16::MAX.into())?;
+    if number > 0 {
+        return Some(Name::Word(number as u16));
     }
-    let word = usize::try_from(number - 1)
-        .ok()
-        .and_then(|place| WORDS.get(place));
-    Some(word.map_or_else(|| format!("#{number}").into(), |word| Cow::Borrowed(*word)))
+    let length = bytes.number_up_to(LONGEST_NAME)?;
+    let text = bytes.take(length as usize)?;
+    Some(Name::Text(std::str::from_utf8(text).ok()?.into()))
 }
 
 fn read_times(bytes: &mut Bytes<'_>, times: &mut Histogram) -> Option<()> {
@@ -245,7 +210,6 @@ mod tests {
     use super::*;
     use crate::analytics::facts::Facts;
     use crate::analytics::tests::{Chance, Maker};
-    use crate::record::CacheStatus;
 
     fn some() -> Figures {
         let mut maker = Maker::new(5);
@@ -254,7 +218,7 @@ mod tests {
             figures.count(&Facts::of(&maker.record(at)));
         }
         figures.cost = u128::MAX;
-        figures.errors.add_named("x".repeat(100).into(), u64::MAX);
+        figures.errors.count(&Name::of(&"x".repeat(100)), u64::MAX);
         figures
     }
 
@@ -273,20 +237,10 @@ mod tests {
     #[test]
     fn names_of_a_newer_version_are_kept() {
         let mut figures = Figures::default();
-        figures.tokens.add_named("#77".into(), 5);
+        figures.tokens.count(&Name::Word(77), 5);
         let bytes = figures.encode();
         assert_eq!(bytes.len(), Figures::default().encode().len() + 2);
         assert_eq!(Figures::decode(&bytes), Ok(figures));
-    }
-
-    #[test]
-    fn usual_names_take_a_byte() {
-        for status in [CacheStatus::Hit, CacheStatus::Refresh] {
-            assert!(WORDS.contains(&status.name()));
-        }
-        for (kind, _) in crate::usage::Usage::default().by_kind() {
-            assert!(WORDS.contains(&kind), "{kind}");
-        }
     }
 
     #[test]

@@ -86,8 +86,16 @@ impl Histogram {
 
     /// Adds all of another one.
     pub fn add(&mut self, other: &Self) {
+        // Most buckets are there already, and both are in order: where one is, the next is not far.
+        let mut place = 0;
         for (bucket, more) in &other.buckets {
-            self.change(*bucket, |count| count.saturating_add(*more));
+            while self.buckets.get(place).is_some_and(|(at, _)| at < bucket) {
+                place += 1;
+            }
+            match self.buckets.get_mut(place) {
+                Some((at, count)) if at == bucket => *count = count.saturating_add(*more),
+                _ => self.buckets.insert(place, (*bucket, *more)),
+            }
         }
         self.sum = self.sum.saturating_add(other.sum);
     }

@@ -63,7 +63,7 @@ impl Figures {
 
 impl Serialize for Counts {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.collect_map(self.iter())
+        serializer.collect_map(self.shown())
     }
 }
 
@@ -122,6 +122,7 @@ mod tests {
     use std::time::Duration;
 
     use super::super::histogram::Sample;
+    use super::super::words::Name;
     use super::*;
 
     #[test]
@@ -132,9 +133,10 @@ mod tests {
             cost: 10_000_000_000_000_000_000_000_000_000_001,
             ..Figures::default()
         };
-        figures.errors.count_pair("provider", "provider_429");
-        figures.cache.count("hit", 1);
-        figures.tokens.count("input_tokens", 70);
+        let error = Name::of_pair("provider", "provider_429");
+        figures.errors.count(&error, 1);
+        figures.cache.count(&Name::of("hit"), 1);
+        figures.tokens.count(&Name::of("input_tokens"), 70);
         figures.latency.record(Sample::of(Duration::from_nanos(15)));
         assert_eq!(
             serde_json::to_string(&figures).unwrap(),
