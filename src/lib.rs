@@ -23,6 +23,7 @@
 //! [`admin`] (the operators' listener) and [`cli`].
 
 pub mod admin;
+pub mod analytics;
 pub mod cache;
 pub mod call;
 pub mod cli;

@@ -1,0 +1,168 @@
+//! Answers against a recount of the records, at every level and for every question.
+
+use super::*;
+
+/// Three days of requests, in the order in which they end.
+fn records(count: i64) -> Vec<RequestRecord> {
+    let mut maker = Maker::new(42);
+    let mut chance = Chance(77);
+    // Nights are quieter: some hours have many requests and some points have none.
+    let mut start = || {
+        let (day, hour) = (chance.below(3) as i64, chance.below(10) as i64);
+        DAY_0 + day * DAY + hour * HOUR + chance.below(3_600) as i64
+    };
+    let mut starts: Vec<i64> = (0..count).map(|_| start()).collect();
+    starts.sort_unstable();
+    starts.into_iter().map(|at| maker.record(at)).collect()
+}
+
+/// Observes records in their time.
+fn observe(store: &Store, hand: &Hand, records: &[RequestRecord]) {
+    for (number, record) in records.iter().enumerate() {
+        let ended = super::super::minutes::seconds(record.started + record.duration);
+        hand.set(ended);
+        store.observe(record);
+        if number % 10 == 0 {
+            store.flush().unwrap();
+        }
+    }
+    store.flush().unwrap();
+}
+
+/// Its minutes stay, so that what is late can still be added.
+fn patient(dir: &Path, hand: &Hand) -> Store {
+    let options = Options {
+        minutes: Duration::from_secs(20 * 86_400),
+        ..hand.options()
+    };
+    Store::open(dir, options).unwrap()
+}
+
+const GROUPS: [&str; 9] = [
+    "gateway",
+    "provider",
+    "model",
+    "route",
+    "key",
+    "owner",
+    "user_agent",
+    "metadata.team",
+    "metadata.number",
+];
+
+const FILTERS: [&[(&str, &str)]; 8] = [
+    &[],
+    &[("gateway", "acme/main")],
+    &[("gateway", "(none)")],
+    &[("provider", "openai")],
+    &[("model", "gpt-5-mini"), ("gateway", "acme/side")],
+    &[("route", "support"), ("key", "(none)")],
+    &[("key", "spare")],
+    &[("owner", "(none)")],
+];
+
+/// (start, end, interval): hours apart from `DAY_0`.
+const TIMES: [(i64, i64, &str); 5] = [
+    (0, 24, "1h"),
+    (3, 5, "5m"),
+    (0, 72, "6h"),
+    (0, 72, "1d"),
+    (47, 75, "15m"),
+];
+
+/// Every question of these times.
+fn check_all(dir: &Path, records: &[RequestRecord], times: &[(i64, i64, &str)]) {
+    for &(start, end, interval) in times {
+        let (start, end) = (DAY_0 + start * HOUR, DAY_0 + end * HOUR);
+        for filters in FILTERS {
+            let asked = [filters, &[("interval", interval)]].concat();
+            let answer = ask(dir, &query(start, end, &asked));
+            naive::check(records, &answer, filters, 10);
+        }
+        for group_by in GROUPS {
+            let asked = [("interval", interval), ("group_by", group_by)];
+            let answer = ask(dir, &query(start, end, &asked));
+            naive::check(records, &answer, &[], 10);
+            let filters = [("gateway", "acme/main")];
+            let asked = [&asked[..], &filters, &[("limit", "2")]].concat();
+            let answer = ask(dir, &query(start, end, &asked));
+            naive::check(records, &answer, &filters, 2);
+        }
+    }
+}
+
+#[test]
+fn answers_agree_with_a_recount_before_and_after_hours_and_days_are_made() {
+    let dir = tempfile::tempdir().unwrap();
+    let hand = Hand::new(DAY_0);
+    let records = records(2_000);
+    let store = open(dir.path(), &hand);
+    observe(&store, &hand, &records);
+    check_all(dir.path(), &records, &TIMES);
+    // Two days and some hours of the third.
+    hand.set(DAY_0 + 2 * DAY + 5 * HOUR);
+    store.tidy().unwrap();
+    assert!(super::super::counters::read(&store.counters().rollups) > 60);
+    check_all(dir.path(), &records, &TIMES[2..]);
+    drop(store);
+    let store = open(dir.path(), &hand);
+    hand.set(DAY_0 + 3 * DAY + HOUR);
+    store.tidy().unwrap();
+    check_all(dir.path(), &records, &TIMES);
+    assert_eq!(store.problem(), None);
+}
+
+#[test]
+fn what_comes_late_is_in_hours_and_days_that_were_made() {
+    let dir = tempfile::tempdir().unwrap();
+    let hand = Hand::new(DAY_0);
+    let mut records = records(600);
+    let (late, on_time): (Vec<_>, Vec<_>) =
+        records.drain(..).enumerate().partition(|(n, _)| n % 7 == 0);
+    let strip = |some: Vec<(usize, RequestRecord)>| some.into_iter().map(|(_, one)| one);
+    let (mut all, late): (Vec<_>, Vec<_>) = (strip(on_time).collect(), strip(late).collect());
+    let (store, other) = (patient(dir.path(), &hand), patient(dir.path(), &hand));
+    observe(&store, &hand, &all);
+    hand.set(DAY_0 + 3 * DAY + HOUR);
+    store.tidy().unwrap();
+    // Whoever comes late: this process, or another one.
+    for (number, record) in late.iter().enumerate() {
+        let store = if number % 2 == 0 { &other } else { &store };
+        store.observe(record);
+        store.flush().unwrap();
+    }
+    all.extend(late);
+    check_all(dir.path(), &all, &TIMES[1..4]);
+    other.tidy().unwrap();
+    check_all(dir.path(), &all, &TIMES[1..4]);
+}
+
+#[test]
+fn processes_add_up() {
+    let dir = tempfile::tempdir().unwrap();
+    let hand = Hand::new(DAY_0);
+    let all = records(900);
+    let stores = [patient(dir.path(), &hand), patient(dir.path(), &hand)];
+    hand.set(DAY_0 + 3 * DAY);
+    std::thread::scope(|threads| {
+        for (number, store) in stores.iter().enumerate() {
+            let mine: Vec<_> = all.iter().skip(number).step_by(2).collect();
+            threads.spawn(move || {
+                for (number, record) in mine.into_iter().enumerate() {
+                    store.observe(record);
+                    if number % 10 == 0 {
+                        store.flush().unwrap();
+                    }
+                }
+                store.flush().unwrap();
+            });
+        }
+    });
+    check_all(dir.path(), &all, &TIMES[1..4]);
+    std::thread::scope(|threads| {
+        for store in &stores {
+            threads.spawn(|| store.tidy().unwrap());
+        }
+    });
+    check_all(dir.path(), &all, &TIMES[1..4]);
+}
