@@ -16,7 +16,7 @@
 //! 11. [`mod@error`]: what clients can receive from the gateway itself;
 //! 12. [`record`], [`metadata`]: one record per request, and what its client says of it;
 //! 13. [`ledger`], [`pricing`]: what it cost, worked out beside the requests; [`telemetry`]: the
-//!     record's views.
+//!     record's views; [`mod@export`]: who else is told of it.
 //!
 //! Around them: [`mock`] (a built-in provider), [`lifecycle`] (start, reload,
 //! upgrade, drain), [`cache`] (stored answers), [`probe`] (looks whether providers are there),
@@ -32,6 +32,7 @@ pub mod directives;
 pub mod dns;
 pub mod endpoint;
 pub mod error;
+pub mod export;
 pub mod gateway;
 pub mod ledger;
 pub mod lifecycle;

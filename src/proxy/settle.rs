@@ -10,6 +10,7 @@ use pingora_core::Error;
 use pingora_proxy::Session;
 
 use crate::error::{Failure, Kind};
+use crate::export::trace_context::Given;
 use crate::ledger::{Entry, Evidence, Ledger};
 use crate::record::{RequestRecord, Spent};
 
@@ -30,6 +31,7 @@ pub struct Asked {
     client: Option<SocketAddr>,
     user_agent: Option<Box<str>>,
     traceparent: Option<Box<str>>,
+    otel: Given,
 }
 
 impl Asked {
@@ -48,6 +50,7 @@ impl Asked {
                 .and_then(|address| address.as_inet().copied()),
             user_agent: shown(USER_AGENT.as_str()),
             traceparent: shown("traceparent"),
+            otel: Given::read(&head.headers),
         }
     }
 }
@@ -152,6 +155,7 @@ fn record(asked: Asked, sent: Sent, ctx: &mut Context) -> RequestRecord {
         client: asked.client,
         user_agent: asked.user_agent,
         traceparent: asked.traceparent,
+        otel: asked.otel,
         event_id: event_id(ctx),
         metadata: std::mem::take(&mut ctx.metadata),
         custom_cost: ctx.directives.custom_cost.take(),
