@@ -323,7 +323,8 @@ impl Setup {
         let series = Arc::clone(self.series.get_or_insert_default());
         let (resource, start) = (Arc::clone(&self.resource), self.start);
         Box::new(move || {
-            let series = series.lock();
+            // Copied, so that whoever offers a request does not wait for all to be written.
+            let series = series.lock().clone();
             let metrics = series.metrics();
             let request = MetricsRequest {
                 resource: &resource,

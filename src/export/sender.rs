@@ -179,7 +179,7 @@ impl Sender {
             outlet.taken(outlet.queue.settle(batch.start + taken as u64));
             outlet.failed(why);
             failed += 1;
-            let wait = patience.unwrap_or_else(|| self.backoff(failed));
+            let wait = self.wait(patience, failed);
             if began.elapsed() + wait > self.pace.give_up {
                 return outlet.lost(outlet.queue.settle(end));
             }
@@ -204,6 +204,13 @@ impl Sender {
     fn refused(&self, end: u64, why: String) {
         self.outlet.lost(self.outlet.queue.settle(end));
         self.outlet.failed(why);
+    }
+
+    /// As long as was asked for, but never as good as not at all: `retry-after: 0` from who is
+    /// broken would be a flood.
+    fn wait(&self, patience: Option<Duration>, failed: u32) -> Duration {
+        let wait = patience.unwrap_or_else(|| self.backoff(failed));
+        wait.max(self.pace.first_wait / 2)
     }
 
     /// Half of the wait is certain, half is by chance: receivers that were away are not run over

@@ -51,7 +51,7 @@ const FIRST_TOKENS: [f64; 16] = [
 ];
 
 /// All series, since the start.
-#[derive(Debug, Default)]
+#[derive(Debug, Default, Clone)]
 pub struct AllSeries(AHashMap<Key, Series>);
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -63,7 +63,7 @@ struct Key {
     error: Option<&'static str>,
 }
 
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 struct Series {
     duration: Histogram<15>,
     input: Histogram<15>,
@@ -73,7 +73,7 @@ struct Series {
 }
 
 /// How values are spread; `N` buckets, the last without an upper end.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 struct Histogram<const N: usize> {
     bounds: &'static [f64],
     buckets: [u64; N],

@@ -161,7 +161,7 @@ fn serve(mut stream: TcpStream, shared: &Shared, sender: &Sender<Received>) {
 }
 
 /// A request with a `content-length`; `None` at the end of the connection.
-fn receive(reader: &mut impl BufRead) -> Option<Received> {
+pub fn receive(reader: &mut impl BufRead) -> Option<Received> {
     let mut line = || {
         let mut line = String::new();
         reader.read_line(&mut line).ok().filter(|read| *read > 0)?;

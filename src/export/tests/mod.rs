@@ -3,6 +3,7 @@
 
 mod collector;
 mod failing;
+mod https;
 mod metrics;
 mod sinks;
 mod speed;

@@ -60,3 +60,33 @@ fn nanoseconds_per_offer() {
         collector.rest();
     }
 }
+
+#[test]
+#[ignore = "measures"]
+fn bytes_and_time_of_all_metrics() {
+    let gateway = gateway();
+    let mut series = AllSeries::default();
+    let mut record = rich(&gateway);
+    for number in 0..series::MOST_SERIES {
+        record.model = Some(format!("provider/a-model-with-a-long-name-{number}").into());
+        series.observe(&record);
+    }
+    let resource = Resource {
+        instance: Uuid::nil().to_string(),
+    };
+    for encoding in [Encoding::Json, Encoding::Protobuf] {
+        let began = Instant::now();
+        let metrics = series.metrics();
+        let request = MetricsRequest {
+            resource: &resource,
+            metrics: &metrics,
+            start: 0,
+            now: u64::MAX,
+        };
+        let bytes = otlp::encode(encoding, &request).len();
+        println!("{encoding:?}: {bytes} bytes, {:?}", began.elapsed());
+    }
+    let began = Instant::now();
+    let copy = series.clone();
+    println!("a copy: {:?} {}", began.elapsed(), copy.metrics().len());
+}
