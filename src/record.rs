@@ -17,6 +17,7 @@ use uuid::Uuid;
 use crate::cache::key::Key;
 use crate::cache::tiers::Tier;
 use crate::error::{Failure, Kind};
+use crate::export::trace_context::Given;
 use crate::gateway::{Gateway, Mounted};
 use crate::metadata::{self, Metadata};
 use crate::pricing::{Cost, CustomCost};
@@ -202,6 +203,8 @@ pub struct RequestRecord {
     pub user_agent: Option<Box<str>>,
     /// The client's `traceparent`.
     pub traceparent: Option<Box<str>>,
+    /// The client's `cf-aig-otel-trace-id` and `cf-aig-otel-parent-span-id`.
+    pub otel: Given,
     /// The client's `cf-aig-event-id`.
     pub event_id: Option<Box<str>>,
     /// The client's `cf-aig-metadata`.
@@ -295,6 +298,7 @@ impl RequestRecord {
             client: None,
             user_agent: None,
             traceparent: None,
+            otel: Given::default(),
             event_id: None,
             metadata: Metadata::new(),
             custom_cost: None,
@@ -399,6 +403,7 @@ impl RequestRecord {
             client,
             user_agent,
             traceparent,
+            otel: Given { trace_id, parent },
             event_id,
             metadata,
             custom_cost: _, // the cost itself is written, and its source
@@ -494,6 +499,14 @@ impl RequestRecord {
         traceparent
             .as_deref()
             .inspect(|trace| write("traceparent", text(trace)));
+        let hex = |id: u128, digits| Value::Text(format!("{id:0digits$x}").into());
+        trace_id.inspect(|id| write("otel_trace_id", hex(u128::from_be_bytes(*id), 32)));
+        parent.inspect(|id| {
+            write(
+                "otel_parent_span_id",
+                hex(u64::from_be_bytes(*id).into(), 16),
+            )
+        });
         event_id
             .as_deref()
             .inspect(|id| write("event_id", text(id)));

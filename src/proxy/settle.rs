@@ -9,6 +9,7 @@ use pingora_core::Error;
 use pingora_proxy::Session;
 
 use crate::error::{Failure, Kind};
+use crate::export::trace_context::Given;
 use crate::ledger::{Entry, Evidence, Ledger};
 use crate::record::{Begun, RequestRecord, Spent};
 
@@ -29,6 +30,7 @@ pub struct Asked {
     client: Option<SocketAddr>,
     user_agent: Option<Box<str>>,
     traceparent: Option<Box<str>>,
+    otel: Given,
 }
 
 impl Asked {
@@ -47,6 +49,7 @@ impl Asked {
                 .and_then(|address| address.as_inet().copied()),
             user_agent: shown(USER_AGENT.as_str()),
             traceparent: shown("traceparent"),
+            otel: Given::read(&head.headers),
         }
     }
 }
@@ -148,6 +151,7 @@ fn record(asked: Asked, sent: Sent, ctx: &mut Context) -> RequestRecord {
         client: asked.client,
         user_agent: asked.user_agent,
         traceparent: asked.traceparent,
+        otel: asked.otel,
         event_id: event_id(ctx),
         metadata: std::mem::take(&mut ctx.metadata),
         custom_cost: ctx.directives.custom_cost.take(),

@@ -1,6 +1,7 @@
 //! The access log: one line per request, logfmt or JSON.
 
 use std::fmt::Write;
+use std::time::SystemTime;
 
 use crate::config::schema::AccessLog;
 use crate::record::{RequestRecord, Value};
@@ -23,6 +24,16 @@ fn line(form: AccessLog, record: &RequestRecord) -> String {
         AccessLog::Logfmt | AccessLog::Off => logfmt_field(&mut line, key, &value),
     });
     line
+}
+
+/// The facts of a finished request as a JSON object of one line, its time being its end.
+pub fn json_line(record: &RequestRecord) -> String {
+    let ended = record.started + record.duration;
+    let time = humantime::format_rfc3339_micros(ended.max(SystemTime::UNIX_EPOCH));
+    let mut object = format!("{{\"time\":\"{time}\"");
+    record.fields(|key, value| json_field(&mut object, key, &value));
+    object.push_str("}\n");
+    object
 }
 
 fn logfmt_field(line: &mut String, key: &str, value: &Value<'_>) {
@@ -79,7 +90,7 @@ pub(crate) mod tests {
     use super::*;
     use crate::error::{Failure, Kind};
     use crate::record::Fault;
-    use std::time::{Duration, SystemTime};
+    use std::time::Duration;
 
     pub(crate) fn record() -> RequestRecord {
         RequestRecord {
@@ -95,6 +106,7 @@ pub(crate) mod tests {
             client: None,
             user_agent: None,
             traceparent: None,
+            otel: crate::export::trace_context::Given::default(),
             event_id: None,
             metadata: Vec::new(),
             custom_cost: None,
@@ -184,5 +196,10 @@ pub(crate) mod tests {
         assert_eq!(object["model"], "a model\n\"x\"");
         assert_eq!(object["bytes_out"], 20);
         assert_eq!(object["reused"], true);
+        let line = json_line(&record());
+        let whole: serde_json::Value = serde_json::from_str(&line).unwrap_or_default();
+        assert_eq!(whole["time"], "1970-01-01T00:00:00.001500Z");
+        assert_eq!(whole["model"], object["model"]);
+        assert_eq!(line.find('\n'), Some(line.len() - 1));
     }
 }
