@@ -32,7 +32,7 @@ export const count = dash((value) => {
 /** 9,500; from ten thousand on 12.8K: for axes and narrow places. */
 export const short = dash((value) => {
   if (Math.abs(value) >= 1e15) return exponent(value);
-  return Math.abs(value) < 1e4 ? String(Number(value.toPrecision(4))) : compact.format(value);
+  return Math.abs(value) < 1e4 ? Number(value.toPrecision(4)).toLocaleString("en-US", { maximumFractionDigits: 12 }) : compact.format(value);
 });
 
 /** Every digit. */

@@ -27,7 +27,7 @@ function tiles({ totals, start, end }) {
       name: "Saved",
       value: money(figures.saved(totals)),
       all: `$${exact(figures.saved(totals))}`,
-      notes: [`${percent(figures.savedShare(totals))} of what it would cost`],
+      notes: [`${percent(figures.savedShare(totals))} of full cost`],
     },
     { name: "Cache hit rate", value: percent(figures.hitRate(totals)), notes: answered(totals) },
     { name: "Latency", value: duration(totals.latency_ms?.p50), notes: [...quantiles(totals.latency_ms), overhead(totals)] },
@@ -54,7 +54,7 @@ function failed(totals) {
 
 function cached(totals) {
   const share = figures.cachedShare(totals);
-  return share === null ? null : `${percent(share)} of input cached`;
+  return share === null ? null : `${percent(share)} cached`;
 }
 
 /** What the sum does not contain, or contains by guess: never passed over in silence. */
