@@ -29,23 +29,26 @@ after(async () => (await browser)?.close());
  */
 export async function open(t, scenario, options = {}) {
   const server = await serve(scenario);
-  t.after(() => server.close());
   const page = await watched(t, server.url, { now: scenario.now, ...options });
+  t.after(() => server.close());
   return { page, server, asked: server.asked };
 }
 
 /** A page of any address, watched. */
-export async function watched(t, url, { hash = "", tolerated, now, context: settings = {} } = {}) {
+export async function watched(t, url, { hash = "", tolerated, now, clock, context: settings = {} } = {}) {
   const context = await (await launch()).newContext({ viewport: { width: 1280, height: 900 }, timezoneId: "UTC", ...settings });
-  t.after(() => context.close());
   const page = await context.newPage();
   page.setDefaultTimeout(10_000);
   if (now) await page.clock.setFixedTime(now);
+  if (clock) await page.clock.install({ time: clock });
   const misdeeds = await watch(page, new URL(url).origin, tolerated);
+  t.after(async () => {
+    const found = [...misdeeds, ...(await violations(page))];
+    await context.close();
+    assert.deepEqual(found, []);
+  });
   await page.goto(url + hash);
   await settled(page);
-  // Hooks run in the order in which they were added; this must see the page alive.
-  page.check = async () => assert.deepEqual([...misdeeds, ...(await violations(page))], []);
   return page;
 }
 

@@ -2,7 +2,7 @@
 // are when the list is read again: what is open stays open, and the focus stays where it is.
 
 import { details } from "./details.js";
-import { el, foreign, replace, set } from "./dom.js";
+import { el, foreign, replace, set, table } from "./dom.js";
 import { NONE, count, duration, exact, moment, money, number, short } from "./format.js";
 
 /** Headings, and the class of their cells. */
@@ -27,11 +27,11 @@ export class Calls {
     this.failed.addEventListener("change", () => onFailed(this.failed.checked));
     this.note = el("span", { class: "when" });
     this.message = el("div", { class: "message" });
-    this.body = el("tbody", { role: "rowgroup" });
+    this.body = table.part("tbody");
     this.body.addEventListener("keydown", (event) => walk(this.body, event));
-    const heading = ([name, kind]) => el("th", { scope: "col", role: "columnheader", class: kind }, name);
-    this.table = el("table", { class: "calls", role: "table", "aria-label": "Last calls", hidden: true },
-      el("thead", { role: "rowgroup" }, el("tr", { role: "row" }, COLUMNS.map(heading))), this.body);
+    const headings = COLUMNS.map(([name, kind]) => table.heading({ class: kind }, name));
+    this.table = table.all({ class: "calls", "aria-label": "Last calls", hidden: true },
+      table.part("thead", table.row({}, headings)), this.body);
     const only = el("label", { class: "only" }, this.failed, " Failed only");
     replace(root, el("header", {}, el("h2", {}, "Last calls"), this.note, only), this.message, el("div", { class: "scroll" }, this.table));
   }
@@ -98,9 +98,9 @@ class Row {
     this.#entry = entry;
     this.#fetchOne = fetchOne;
     this.button = el("button", { type: "button", class: "open", "aria-expanded": "false", title: entry.created_at }, moment(entry.created_at));
-    this.element = el("tr", { role: "row", class: entry.success ? "call" : "call bad" }, cells(entry, this.button));
-    this.place = el("td", { colspan: COLUMNS.length, role: "cell" });
-    this.under = el("tr", { role: "row", class: "under", hidden: true }, this.place);
+    this.element = table.row({ class: "call" }, cells(entry, this.button));
+    this.place = table.cell({ colspan: COLUMNS.length });
+    this.under = table.row({ class: "under", hidden: true }, this.place);
     this.element.addEventListener("click", (event) => this.#clicked(event));
     this.under.addEventListener("keydown", (event) => this.#escaped(event));
   }
@@ -148,7 +148,7 @@ class Row {
 }
 
 const cell = ([heading, kind], content, title) =>
-  el("td", { class: kind, role: "cell", "data-label": heading, title }, content);
+  table.cell({ class: content === NONE ? `${kind} blank` : kind, "data-label": heading, title }, content);
 
 function cells(entry, button) {
   const { provider, model, tokens_in: input, tokens_out: output, cost, saved, attempts } = entry;

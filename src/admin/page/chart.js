@@ -7,7 +7,7 @@ import { timeTicks } from "./scale.js";
 
 const HEIGHT = 148;
 const MARGIN = { top: 8, right: 8, bottom: 20, left: 50 };
-const TICK_WIDTH = 76;
+const TICK_WIDTH = 58;
 const BOTTOM = HEIGHT - MARGIN.bottom;
 
 /**
@@ -49,7 +49,8 @@ export class Chart {
     const { plot } = this;
     plot.addEventListener("pointermove", (event) => this.onPoint(this.#indexAt(event)));
     plot.addEventListener("pointerdown", (event) => this.onPoint(this.#indexAt(event)));
-    plot.addEventListener("pointerleave", () => this.onPoint(null));
+    // A finger that is lifted has not gone elsewhere; the blur tells when it does.
+    plot.addEventListener("pointerleave", ({ pointerType }) => pointerType === "mouse" && this.onPoint(null));
     plot.addEventListener("blur", () => this.onPoint(null));
     plot.addEventListener("keydown", (event) => this.#key(event));
     new ResizeObserver(() => this.#draw()).observe(plot);
@@ -122,7 +123,7 @@ export class Chart {
     };
     set(this.canvas, "width", width);
     const shown = most > 0 || series.some(({ values }) => this.#kind === "lines" && values.some((v) => v !== null));
-    this.marks = shown ? this.#marks(series) : [];
+    this.marks = shown ? this.#marks(series).flat() : [];
     this.cross = svg("g", { class: "cross" });
     const nothing = svg("text", { class: "nothing", x: MARGIN.left + inner / 2, y: (MARGIN.top + BOTTOM) / 2 }, this.definition.empty);
     replace(this.canvas, this.#valueAxis(shown ? ticks : [0]), this.#timeAxis(inner), this.marks, shown ? null : nothing, this.cross);
@@ -179,18 +180,16 @@ export class Chart {
   /** Broken where there are no values; a value between two breaks is a dot. */
   #line({ tone, values }) {
     const { x, y } = this.#scale;
-    let pen = "M";
-    const path = values.map((value, index) => {
-      if (value === null) {
-        pen = "M";
-        return "";
-      }
-      const alone = pen === "M" && (values[index + 1] ?? null) === null ? "h.01" : "";
-      const piece = `${pen}${x(index + 0.5).toFixed(1)} ${y(value).toFixed(1)}${alone}`;
-      pen = "L";
-      return piece;
+    const there = (index) => (values[index] ?? null) !== null;
+    let [line, dots] = ["", ""];
+    values.forEach((value, index) => {
+      if (!there(index)) return;
+      const place = `${x(index + 0.5).toFixed(1)} ${y(value).toFixed(1)}`;
+      if (there(index - 1)) line += `L${place}`;
+      else if (there(index + 1)) line += `M${place}`;
+      else dots += `M${place}h.01`;
     });
-    return svg("path", { class: `line ${tone}`, d: path.join("") });
+    return [svg("path", { class: `line ${tone}`, d: line }), svg("path", { class: `line dots ${tone}`, d: dots })];
   }
 
   /** Puts the crosshair on a bucket, or takes it away; the read-out follows. */

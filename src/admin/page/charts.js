@@ -8,28 +8,31 @@ import { frame } from "./frame.js";
 import { durationTicks, ticks } from "./scale.js";
 
 const counted = { format: count, tick: short, ticks: (most) => ticks(most, 1) };
-const shares = { format: percent, tick: percent, ticks: (most) => ticks(Math.min(Math.max(most, 0.01), 1)).filter((share) => share <= 1.001) };
-const failed = (source) => (point) => figures.failures(point)[source];
-const nonzero = (value) => (point) => value(point) || 0;
+const spent = { format: money, tick: roughMoney, ticks };
+const timed = { format: duration, tick: roughDuration, ticks: durationTicks, kind: "lines" };
+const shared = { format: percent, tick: percent, ticks: (most) => ticks(Math.max(most, 0.01)).filter((share) => share <= 1.001), groupedKind: "lines" };
 
-const quantiles = (what) =>
-  ["p50", "p95", "p99"].map((name) => ({ name, tone: name, of: figures.quantile(what, name) }));
+const failed = (source) => (of) => figures.failures(of)[source];
+const failedShare = (source) => (of) => figures.errorRate(of, source) ?? 0;
+const answeredShare = (status) => (of) => figures.hitRate(of, status);
+const sum = (numbers) => numbers.reduce((total, next) => total + next, 0);
+
+/** Series are told as name, tone and value; `rare` ones are there only when they are not zero. */
+const line = ([name, tone, of, rare = false]) => ({ name, tone, of, rare });
+const quantiles = (what) => ["p50", "p95", "p99"].map((name) => [name, name, figures.quantile(what, name)]);
 
 const DEFINITIONS = [
   {
     ...counted,
     title: "Requests",
-    groupedTitle: "Requests",
-    kind: "columns",
-    groupedKind: "columns",
-    empty: "No requests in this range",
     wide: true,
+    empty: "No requests in this range",
     series: [
-      { name: "Succeeded", tone: "ok", of: (point) => figures.requests(point) - sumOf(figures.failures(point)) },
-      { name: "Client errors", tone: "client", of: failed("client") },
-      { name: "Gateway errors", tone: "gateway", of: failed("gateway") },
-      { name: "Provider errors", tone: "provider", of: failed("provider") },
-      { name: "Other failures", tone: "other", of: failed("unknown"), rare: true },
+      ["Succeeded", "ok", (of) => figures.requests(of) - sum(Object.values(figures.failures(of)))],
+      ["Client errors", "client", failed("client")],
+      ["Gateway errors", "gateway", failed("gateway")],
+      ["Provider errors", "provider", failed("provider")],
+      ["Other failures", "other", failed("unknown"), true],
     ],
     grouped: figures.requests,
   },
@@ -37,90 +40,68 @@ const DEFINITIONS = [
     ...counted,
     title: "Tokens",
     groupedTitle: "Tokens, input and output",
-    kind: "columns",
-    groupedKind: "columns",
-    empty: "No tokens in this range",
     wide: true,
+    empty: "No tokens in this range",
     series: [
-      { name: "Input", tone: "input", of: figures.tokens.fresh },
-      { name: "Input, cached", tone: "cached", of: figures.tokens.cached },
-      { name: "Output", tone: "output", of: figures.tokens.output },
+      ["Input", "input", figures.tokens.fresh],
+      ["Input, cached", "cached", figures.tokens.cached],
+      ["Output", "output", figures.tokens.output],
     ],
     grouped: figures.tokens.all,
   },
   {
-    format: money,
-    tick: roughMoney,
-    ticks,
+    ...spent,
     title: "Cost",
-    groupedTitle: "Cost",
-    kind: "columns",
-    groupedKind: "columns",
     empty: "Nothing was spent in this range",
-    series: [
-      { name: "Spent", tone: "cost", of: figures.cost },
-      { name: "Saved by the cache", tone: "saved", of: figures.saved },
-    ],
+    series: [["Spent", "cost", figures.cost], ["Saved by the cache", "saved", figures.saved]],
     grouped: figures.cost,
   },
   {
-    format: duration,
-    tick: roughDuration,
-    ticks: durationTicks,
+    ...timed,
     title: "Latency",
     groupedTitle: "Latency, p95",
-    kind: "lines",
-    groupedKind: "lines",
     empty: "No calls in this range",
     series: quantiles("latency_ms"),
     grouped: figures.quantile("latency_ms", "p95"),
   },
   {
-    format: duration,
-    tick: roughDuration,
-    ticks: durationTicks,
+    ...timed,
     title: "Time to first token",
     groupedTitle: "Time to first token, p95",
-    kind: "lines",
-    groupedKind: "lines",
     empty: "No streamed answers in this range",
     series: quantiles("ttft_ms"),
     grouped: figures.quantile("ttft_ms", "p95"),
   },
   {
-    ...shares,
+    ...shared,
     title: "Error rate",
-    groupedTitle: "Error rate",
-    kind: "columns",
-    groupedKind: "lines",
     empty: "No errors in this range",
     series: [
-      { name: "Provider", tone: "provider", of: nonzero((point) => figures.errorRate(point, "provider")) },
-      { name: "Gateway", tone: "gateway", of: nonzero((point) => figures.errorRate(point, "gateway")) },
-      { name: "Client", tone: "client", of: nonzero((point) => figures.errorRate(point, "client")) },
-      { name: "Other", tone: "other", of: nonzero((point) => figures.errorRate(point, "unknown")), rare: true },
+      ["Provider", "provider", failedShare("provider")],
+      ["Gateway", "gateway", failedShare("gateway")],
+      ["Client", "client", failedShare("client")],
+      ["Other", "other", failedShare("unknown"), true],
     ],
-    grouped: figures.errorRate,
+    grouped: (of) => figures.errorRate(of),
   },
   {
-    ...shares,
+    ...shared,
     title: "Cache hit rate",
-    groupedTitle: "Cache hit rate",
-    kind: "columns",
-    groupedKind: "lines",
     empty: "No call in this range asked the cache",
     series: [
-      { name: "Hit", tone: "hit", of: (point) => figures.hitRate(point, "hit") },
-      { name: "Coalesced", tone: "coalesced", of: (point) => figures.hitRate(point, "coalesced") },
-      { name: "Stale", tone: "stale", of: (point) => figures.hitRate(point, "stale") },
+      ["Hit", "hit", answeredShare("hit")],
+      ["Coalesced", "coalesced", answeredShare("coalesced")],
+      ["Stale", "stale", answeredShare("stale")],
     ],
-    grouped: (point) => figures.hitRate(point),
+    grouped: (of) => figures.hitRate(of),
   },
-];
-
-function sumOf(failures) {
-  return Object.values(failures).reduce((sum, times) => sum + times, 0);
-}
+].map((definition) => ({
+  kind: "columns",
+  groupedTitle: definition.title,
+  groupedKind: definition.kind ?? "columns",
+  ...definition,
+  series: definition.series.map(line),
+}));
 
 export class Charts {
   #grid = null;
@@ -136,7 +117,6 @@ export class Charts {
   show(result, tones) {
     for (const chart of this.charts) {
       const { definition } = chart;
-      // Series for what should not happen are there only when it does.
       const happened = ({ rare, of }) => !rare || of(result.totals) > 0;
       const next = frame({ ...definition, series: definition.series.filter(happened) }, result, tones);
       this.#grid = next.grid;

@@ -125,5 +125,5 @@ function body(entry, side) {
 
 function headers(head) {
   if (!Array.isArray(head) || head.length === 0) return null;
-  return el("details", {}, el("summary", {}, `${count(head.length)} headers`), facts(head));
+  return el("details", {}, el("summary", {}, `Headers (${count(head.length)})`), facts(head));
 }

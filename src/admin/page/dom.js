@@ -62,6 +62,15 @@ export function svg(tag, attributes = {}, ...children) {
   return fill(document.createElementNS(SVG, tag), attributes, children);
 }
 
+/** Elements of tables: they keep their roles where a narrow page lays them out as cards. */
+export const table = {
+  all: (attributes, ...parts) => el("table", { role: "table", ...attributes }, parts),
+  part: (tag, ...rows) => el(tag, { role: "rowgroup" }, rows),
+  row: (attributes, ...cells) => el("tr", { role: "row", ...attributes }, cells),
+  heading: (attributes, ...content) => el("th", { role: "columnheader", scope: "col", ...attributes }, content),
+  cell: (attributes, ...content) => el("td", { role: "cell", ...attributes }, content),
+};
+
 /** Puts the children in place of those that are there. */
 export function replace(element, ...children) {
   element.textContent = "";

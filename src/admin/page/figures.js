@@ -26,7 +26,7 @@ export function errorKinds(figures) {
  */
 export function failures(figures) {
   const by = { client: 0, gateway: 0, provider: 0, unknown: 0 };
-  for (const [source, , times] of errorKinds(figures)) by[source in by ? source : "unknown"] += times;
+  for (const [source, , times] of errorKinds(figures)) by[Object.hasOwn(by, source) ? source : "unknown"] += times;
   const failed = Math.max(0, requests(figures) - whole(figures.succeeded));
   let spared = sum(Object.values(by)) - failed;
   for (const source of ["provider", "gateway", "unknown", "client"]) {

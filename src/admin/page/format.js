@@ -31,7 +31,7 @@ export const count = dash((value) => {
 
 /** 9,500; from ten thousand on 12.8K: for axes and narrow places. */
 export const short = dash((value) => {
-  if (Math.abs(value) >= 1e15) return exponent(value);
+  if (Math.abs(value) >= 1e15) return Number(value.toPrecision(2)).toExponential().replace("e+", "e");
   return Math.abs(value) < 1e4 ? Number(value.toPrecision(4)).toLocaleString("en-US", { maximumFractionDigits: 12 }) : compact.format(value);
 });
 
@@ -41,7 +41,7 @@ export const exact = dash((value) => (Math.abs(value) < 1e21 ? value.toLocaleStr
 const fixed = (digits) =>
   new Intl.NumberFormat("en-US", { minimumFractionDigits: digits, maximumFractionDigits: digits });
 const dollars = { none: fixed(0), cents: fixed(2), mills: fixed(4) };
-const tiny = new Intl.NumberFormat("en-US", { maximumSignificantDigits: 2, maximumFractionDigits: 12 });
+const tiny = new Intl.NumberFormat("en-US", { minimumSignificantDigits: 2, maximumSignificantDigits: 2 });
 
 /** $1,284, $38.21, $0.0042, $0.000017: what is small shows its first digits. */
 export const money = dash((value) => {
@@ -54,7 +54,7 @@ export const money = dash((value) => {
 
 /** For axes, where a step is a round number. */
 export const roughMoney = dash((value) => {
-  if (Math.abs(value) >= 1e4) return `$${compact.format(value)}`;
+  if (Math.abs(value) >= 1e4) return `$${short(value)}`;
   return `$${Number(value.toPrecision(3)).toLocaleString("en-US", { maximumFractionDigits: 12 })}`;
 });
 

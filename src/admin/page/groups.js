@@ -1,6 +1,6 @@
 // The table of groups with their totals. It is the legend of the grouped charts too.
 
-import { el, foreign, replace } from "./dom.js";
+import { el, foreign, replace, table } from "./dom.js";
 import * as figures from "./figures.js";
 import { count, duration, exact, money, percent } from "./format.js";
 import { groupingName } from "./selection.js";
@@ -22,13 +22,13 @@ const COLUMNS = [
 ];
 
 const cells = (totals) =>
-  COLUMNS.map(([heading, value, all]) => el("td", { role: "cell", "data-label": heading, title: all?.(totals) }, value(totals)));
+  COLUMNS.map(([heading, value, all]) => table.cell({ "data-label": heading, title: all?.(totals) }, value(totals)));
 
 function row(group, tones, onPoint) {
   const tone = tones.of(group.name);
   const name = group.name ? foreign(group.name) : el("span", { class: "muted" }, "(none)");
   const head = el("th", { scope: "row", role: "rowheader", title: group.name }, el("i", { class: `swatch ${tone}` }), name);
-  const element = el("tr", { role: "row" }, head, cells(group.totals));
+  const element = table.row({}, head, cells(group.totals));
   element.addEventListener("pointerenter", () => onPoint(tone));
   element.addEventListener("pointerleave", () => onPoint(null));
   return element;
@@ -43,14 +43,13 @@ export function showGroups(root, result, tones, onPoint) {
   root.hidden = !result.group_by || result.groups.length === 0;
   if (root.hidden) return replace(root);
   const heading = groupingName(result.group_by);
-  const all = el("tr", { role: "row" }, el("th", { scope: "row", role: "rowheader" }, "All"), cells(result.totals));
+  const all = table.row({}, el("th", { scope: "row", role: "rowheader" }, "All"), cells(result.totals));
+  const headings = [foreign(heading), ...COLUMNS.map(([name]) => name)].map((name) => table.heading({}, name));
   replace(root,
     el("header", {}, el("h2", {}, "By ", foreign(heading))),
     el("div", { class: "scroll" },
-      el("table", { class: "groups", role: "table" },
-        el("thead", { role: "rowgroup" }, el("tr", { role: "row" },
-          el("th", { scope: "col", role: "columnheader" }, foreign(heading)),
-          COLUMNS.map(([name]) => el("th", { scope: "col", role: "columnheader" }, name)))),
-        el("tbody", { role: "rowgroup" }, result.groups.map((group) => row(group, tones, onPoint))),
-        el("tfoot", { role: "rowgroup" }, all))));
+      table.all({ class: "groups" },
+        table.part("thead", table.row({}, headings)),
+        table.part("tbody", result.groups.map((group) => row(group, tones, onPoint))),
+        table.part("tfoot", all))));
 }

@@ -26,7 +26,7 @@ class Page {
   #tones = new Tones();
   #gateways = new Set();
   #metadata = new Set();
-  #fresh = true; // what is shown, if anything, is of another selection
+  #shown = { figures: "", calls: "" }; // of which selections, as their hashes
   #shownAt = null;
 
   constructor() {
@@ -61,7 +61,6 @@ class Page {
   #selected() {
     const before = this.selection;
     this.selection = read(location.hash);
-    this.#fresh = true;
     this.#controls();
     this.refresh();
     if (before.range !== this.selection.range) this.#learnGateways();
@@ -120,12 +119,11 @@ class Page {
     this.#asking.abort();
     const asking = (this.#asking = new AbortController());
     this.#status("Loading…");
-    const fresh = this.#fresh;
-    document.body.classList.toggle("waiting", fresh);
-    const told = await Promise.all([this.#figures(asking.signal), this.#calls(asking.signal, fresh)]);
+    const wanted = write(this.selection);
+    document.body.classList.toggle("waiting", this.#shown.figures !== wanted);
+    const told = await Promise.all([this.#figures(asking.signal, wanted), this.#calls(asking.signal, wanted)]);
     if (asking.signal.aborted) return;
     document.body.classList.remove("waiting");
-    this.#fresh = false;
     if (told.every(Boolean)) this.#shownAt = Date.now();
     this.#status(told.every(Boolean) ? "" : "Failed");
     if (!this.paused && document.visibilityState === "visible") this.#timer = setTimeout(() => this.refresh(), EVERY);
@@ -142,48 +140,57 @@ class Page {
   }
 
   /** @returns {Promise<boolean>} whether it went well */
-  async #figures(signal) {
+  async #figures(signal, wanted) {
     try {
       const result = await api.analytics(this.selection, signal);
       if (signal.aborted) return false;
       this.#show(result);
+      this.#shown.figures = wanted;
       replace(places.notices);
       return true;
     } catch (error) {
       if (signal.aborted) return false;
-      this.#complain(error);
+      this.#complain(error, this.#shown.figures === wanted);
       return false;
     }
   }
 
   #show(result) {
     this.#tones.learn(result);
+    places.charts.hidden = false;
     showTiles(places.tiles, result);
     showGroups(places.groups, result, this.#tones, (tone) => this.charts.fade(tone));
     this.charts.show(result, this.#tones);
     this.kinds.show(result);
   }
 
-  #complain(error) {
+  /** Figures of another selection must not be taken for those that could not be read. */
+  #complain(error, older) {
+    if (!older) {
+      this.#shown.figures = "";
+      replace(places.tiles);
+      places.groups.hidden = places.charts.hidden = true;
+    }
     const again = el("button", { type: "button" }, "Try again");
     again.addEventListener("click", () => this.refresh());
-    const old = this.#shownAt === null ? "" : " What is shown below is older.";
     replace(places.notices, el("div", { class: "notice bad" },
-      el("p", {}, el("strong", {}, "The figures could not be read. "), message(error), old), again));
+      el("p", {}, el("strong", {}, "The figures could not be read: "), message(error), older ? " What is shown below is older." : ""), again));
   }
 
-  async #calls(signal, fresh) {
+  async #calls(signal, wanted) {
+    const same = this.#shown.calls === wanted;
     try {
       const entries = await api.calls(this.selection, signal);
       if (signal.aborted) return false;
-      this.calls.show(entries, !fresh);
+      this.calls.show(entries, same);
+      this.#shown.calls = wanted;
       this.#learn(entries);
       if (entries.length === 0) await this.#nothing(signal);
       return true;
     } catch (error) {
       if (signal.aborted) return false;
-      if (fresh) this.calls.clear();
-      this.calls.say(el("p", { class: "notice bad" }, el("strong", {}, "The calls could not be read. "), message(error)));
+      if (!same) this.calls.clear();
+      this.calls.say(el("p", { class: "notice bad" }, el("strong", {}, "The calls could not be read: "), message(error)));
       return false;
     }
   }

@@ -61,7 +61,7 @@ export const metadataKey = (by) => (by.startsWith(METADATA) ? by.slice(METADATA.
 export const byMetadata = (key) => METADATA + key;
 
 /** What a grouping is called. */
-export const groupingName = (by) => GROUPINGS[by] ?? metadataKey(by);
+export const groupingName = (by) => (Object.hasOwn(GROUPINGS, by) ? GROUPINGS[by] : metadataKey(by));
 
 /** Seconds of the range. */
 export const seconds = ({ range }) => RANGES[range][1];

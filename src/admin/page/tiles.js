@@ -13,31 +13,26 @@ function tiles({ totals, start, end }) {
       name: "Requests",
       value: count(requests),
       all: exact(requests),
-      notes: [`${short(Number((requests / minutes).toPrecision(3)))} a minute`, streamed(totals), fellBack(totals)],
+      notes: [`${short(Number((requests / minutes).toPrecision(3)))} a minute`, share(requests > 0 ? whole(totals.streamed) / requests : null, "streamed"), fellBack(totals)],
     },
     { name: "Error rate", value: percent(figures.errorRate(totals)), notes: failed(totals), bad: figures.errorRate(totals) > 0.05 },
     {
       name: "Tokens",
       value: count(figures.tokens.all(totals)),
       all: exact(figures.tokens.all(totals)),
-      notes: [`${count(figures.tokens.input(totals))} in, ${count(figures.tokens.output(totals))} out`, cached(totals)],
+      notes: [`${count(figures.tokens.input(totals))} in, ${count(figures.tokens.output(totals))} out`, share(figures.cachedShare(totals), "cached")],
     },
     { name: "Cost", value: money(figures.cost(totals)), all: `$${exact(figures.cost(totals))}`, notes: unsure(totals) },
     {
       name: "Saved",
       value: money(figures.saved(totals)),
       all: `$${exact(figures.saved(totals))}`,
-      notes: [`${percent(figures.savedShare(totals))} of full cost`],
+      notes: [share(figures.savedShare(totals), "of full cost")],
     },
     { name: "Cache hit rate", value: percent(figures.hitRate(totals)), notes: answered(totals) },
     { name: "Latency", value: duration(totals.latency_ms?.p50), notes: [...quantiles(totals.latency_ms), overhead(totals)] },
     { name: "First token", value: duration(totals.ttft_ms?.p50), notes: quantiles(totals.ttft_ms) },
   ];
-}
-
-function streamed(totals) {
-  const requests = figures.requests(totals);
-  return requests > 0 ? `${percent(whole(totals.streamed) / requests)} streamed` : null;
 }
 
 function fellBack({ attempts, fell_back: fell, requests }) {
@@ -49,13 +44,10 @@ function fellBack({ attempts, fell_back: fell, requests }) {
 function failed(totals) {
   const by = figures.failures(totals);
   const told = Object.entries(by).filter(([, times]) => times > 0);
-  return told.length > 0 ? told.map(([source, times]) => `${count(times)} ${source}`) : ["no call failed"];
+  return told.length > 0 ? told.map(([source, times]) => `${count(times)} ${source}`) : [figures.requests(totals) > 0 && "no call failed"];
 }
 
-function cached(totals) {
-  const share = figures.cachedShare(totals);
-  return share === null ? null : `${percent(share)} cached`;
-}
+const share = (part, what) => (part === null ? null : `${percent(part)} ${what}`);
 
 /** What the sum does not contain, or contains by guess: never passed over in silence. */
 function unsure({ unpriced, usage_estimated: estimated }) {
@@ -67,7 +59,7 @@ function unsure({ unpriced, usage_estimated: estimated }) {
 
 function answered({ cache = {} }) {
   const told = ["hit", "coalesced", "stale"].filter((status) => whole(cache[status]) > 0);
-  return told.length > 0 ? told.map((status) => `${count(cache[status])} ${status}`) : [`${count(whole(cache.miss))} missed`];
+  return told.length > 0 ? told.map((status) => `${count(cache[status])} ${status}`) : [whole(cache.miss) > 0 && `${count(cache.miss)} missed`];
 }
 
 const quantiles = (of) => (of ? [`p95 ${duration(of.p95)}`, `p99 ${duration(of.p99)}`] : []);
