@@ -67,5 +67,5 @@ test("the sources have no way to make markup or code of a text", async () => {
       assert.doesNotMatch(source, way, `${way} in ${file}`);
     }
   }
-  assert.ok(size < 100_000, `${size} bytes of assets`);
+  assert.ok(size < 90_000, `${size} bytes of assets`);
 });

@@ -34,8 +34,8 @@ function problem({ error, error_source: source, error_detail: detail, denied_by:
 }
 
 /** Those that failed, in order, and the one that answered. */
-function attempts({ tried = [], attempts: made, provider, model, status_code: status, success, cached }) {
-  const failed = tried.map(({ target, cause, status: code, ms }) =>
+function attempts({ tried, attempts: made, provider, model, status_code: status, success, cached }) {
+  const failed = (tried ?? []).map(({ target, cause, status: code, ms }) =>
     attempt(target ?? [provider, model].filter(Boolean).join("/"), [cause, code], ms, "bad"));
   const last = success && !cached ? attempt([provider, model].filter(Boolean).join("/"), ["answered", status], null, "fine") : null;
   const none = failed.length === 0 && !last ? el("p", { class: "muted" }, cached ? "The cache answered; no provider was asked." : "No provider was asked.") : null;

@@ -1,5 +1,8 @@
 // The first page: reads the selection from the hash, asks the API every ten seconds while
-// somebody looks, and hands the answers to those who draw them.
+// somebody looks, and hands the answers to those who draw them: tiles.js, groups.js, charts.js
+// (chart.js draws one, frame.js and scale.js reckon for it), calls.js (details.js: one of them).
+// selection.js is the hash, api.js the requests, figures.js what the answers' numbers mean,
+// format.js how numbers are written, and dom.js the only way into the page.
 
 import * as api from "./api.js";
 import { Calls } from "./calls.js";
