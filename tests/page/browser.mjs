@@ -43,9 +43,11 @@ export async function watched(t, url, { hash = "", tolerated, now, clock, contex
   if (clock) await page.clock.install({ time: clock });
   const misdeeds = await watch(page, new URL(url).origin, tolerated);
   t.after(async () => {
-    const found = [...misdeeds, ...(await violations(page))];
-    await context.close();
-    assert.deepEqual(found, []);
+    try {
+      assert.deepEqual([...misdeeds, ...(await violations(page))], []);
+    } finally {
+      await context.close();
+    }
   });
   await page.goto(url + hash);
   await settled(page);

@@ -58,6 +58,7 @@ export async function serve(scenario) {
     );
   });
   await new Promise((ready) => server.listen(0, "127.0.0.1", ready));
+  server.unref(); // a test that fails may not come to closing it
   const close = () => new Promise((closed) => (server.close(closed), server.closeAllConnections()));
   return { url: `http://127.0.0.1:${server.address().port}/`, asked, scenario, close };
 }
