@@ -6,9 +6,9 @@ CARGO ?= cargo
 # nextest shows and ends tests that hang; cargo's own runner serves where it is missing.
 RUNNER := $(shell $(CARGO) nextest --version >/dev/null 2>&1 && echo "nextest run" || echo "test")
 
-.PHONY: test tools format lint docs rust sdk run bench
+.PHONY: test tools format lint docs rust sdk page run bench
 
-test: tools format lint docs rust sdk
+test: tools format lint docs rust sdk page
 
 tools:
 	.ci/tools
@@ -28,6 +28,9 @@ rust:
 
 sdk:
 	tests/sdk/run
+
+page:
+	tests/page/run
 
 run:
 	$(CARGO) run --release
