@@ -15,14 +15,17 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 
+use crate::analytics;
 use crate::config::schema::{AccessLog, Format};
+use crate::export::{self, Exports};
 use crate::logs;
+use crate::logs::redaction::Redaction;
 use crate::logs::store::Store;
 use crate::pricing::{Cost, CostSource, Prices, Seller};
-use crate::record::{Logged, RequestRecord, Spent};
+use crate::record::{Logged, RequestRecord, Seen, Spent};
 use crate::telemetry::access;
 use crate::telemetry::metrics::Metrics;
-use crate::usage::{Observer, ServiceTier, Usage, estimate};
+use crate::usage::{Observer, ServiceTier, Usage, decoded, estimate};
 
 /// Most bytes that wait to be read and priced. Above it requests close their own entries.
 const MAX_WAITING: usize = 64 << 20;
@@ -31,7 +34,9 @@ const MAX_WAITING: usize = 64 << 20;
 const GATHER: Duration = Duration::from_millis(5);
 /// How long the end of the process waits for the books, and how long somebody who looks at them.
 const CLOSING: Duration = Duration::from_secs(10);
-const LOOKING: Duration = Duration::from_secs(2);
+const LOOKING: Duration = Duration::from_secs(5);
+/// How long others are told of the last requests.
+const TELLING: Duration = Duration::from_secs(5);
 
 /// A request that is over.
 pub struct Entry {
@@ -71,26 +76,26 @@ struct Waiting {
     bytes: AtomicUsize,
 }
 
-/// Where entries are closed, on whatever thread.
-struct Books {
-    metrics: Arc<Metrics>,
-    access_log: AccessLog,
-    store: Option<Store>,
+/// Where entries are closed, on whatever thread: everybody who has a view of records.
+pub struct Books {
+    /// Counted.
+    pub metrics: Arc<Metrics>,
+    /// A line each.
+    pub access_log: AccessLog,
+    /// An entry each; `None` where there is no log store.
+    pub store: Option<Store>,
+    /// Added up.
+    pub analytics: analytics::store::Store,
+    /// Told to others.
+    pub exports: Arc<Exports>,
+    /// What those are not told of heads and bodies.
+    pub redaction: Redaction,
 }
 
 impl Ledger {
-    /// Publishes to the metrics, the access log and the log store, from a thread that ends with the
-    /// ledger.
-    pub fn new(
-        metrics: Arc<Metrics>,
-        access_log: AccessLog,
-        store: Option<Store>,
-    ) -> std::io::Result<Self> {
-        let books = Arc::new(Books {
-            metrics,
-            access_log,
-            store,
-        });
+    /// Closes entries in `books`, from a thread that ends with the ledger.
+    pub fn new(books: Books) -> std::io::Result<Self> {
+        let books = Arc::new(books);
         let waiting = Arc::new(Waiting::default());
         let (sender, receiver) = channel();
         let (kept, left) = (Arc::clone(&books), Arc::clone(&waiting));
@@ -134,10 +139,7 @@ impl Ledger {
             }
             thread::sleep(Duration::from_millis(1));
         }
-        let stored = self.books.store.as_ref().map(|store| store.flush(CLOSING));
-        if let Some(Err(problem)) = stored {
-            log::error!("the log store may miss the last requests: {problem}");
-        }
+        self.books.settle();
     }
 
     /// Waits, a moment at most, until all that has been entered is published: who looks at the
@@ -206,17 +208,38 @@ impl Books {
         });
         self.metrics.publish(&record);
         access::write(self.access_log, &record);
-        self.store(&record, logged);
+        self.analytics.observe(&record);
+        match logged {
+            Logged::Nothing => self.exports.count(&record),
+            Logged::Facts => self.keep(&record, None),
+            Logged::Whole(seen) => self.keep(&record, Some(*seen)),
+        }
     }
 
-    fn store(&self, record: &RequestRecord, logged: Logged) {
-        let Some(store) = &self.store else { return };
-        let seen = match logged {
-            Logged::Nothing => return,
-            Logged::Facts => None,
-            Logged::Whole(seen) => Some(*seen),
-        };
-        store.offer(logs::entry(record, seen));
+    /// Hands a record over to those who have it by itself, and not only in sums.
+    fn keep(&self, record: &RequestRecord, seen: Option<Seen>) {
+        let entry = logs::entry(record, seen);
+        let payload = entry.payload.as_deref();
+        let told = payload.filter(|_| self.exports.wants_payload());
+        let told = told.map(|payload| self.redaction.told(payload, decoded, export::PAYLOAD));
+        self.exports.offer(record, told.as_ref());
+        if let Some(store) = &self.store {
+            store.offer(entry);
+        }
+    }
+
+    /// Waits until all of it is written and told, as long as each of them may take.
+    fn settle(&self) {
+        let stored = self.store.as_ref().map(|store| store.flush(CLOSING));
+        if let Some(Err(problem)) = stored {
+            log::error!("the log store may miss the last requests: {problem}");
+        }
+        if let Err(problem) = self.analytics.flush_within(CLOSING) {
+            log::error!("analytics may miss the last requests: {problem}");
+        }
+        if !self.exports.flush(TELLING) {
+            log::error!("not all who are told of requests were told of the last ones");
+        }
     }
 }
 

@@ -7,6 +7,7 @@
 pub mod client;
 mod guard;
 mod management;
+mod page;
 mod serve;
 
 use std::net::SocketAddr;
@@ -18,6 +19,7 @@ use http::{Method, Response, StatusCode, header};
 use serde_json::{Value, json};
 use tokio::sync::mpsc::Receiver;
 
+use crate::analytics;
 use crate::cache::store::Cache;
 use crate::config::Problem;
 use crate::ledger::Ledger;
@@ -104,6 +106,8 @@ pub struct Admin {
     pub ledger: Arc<Ledger>,
     /// Has finished requests; `None` where there is no log store.
     pub logs: Option<Store>,
+    /// Has them added up.
+    pub analytics: analytics::store::Store,
 }
 
 /// What is answered.
@@ -116,8 +120,11 @@ enum Answer {
 
 impl Admin {
     async fn answer(&self, asked: &Asked<'_>) -> Answer {
-        if asked.path.starts_with(management::ROOT) || asked.path.starts_with(management::ALL) {
+        if management::has(asked.path) {
             return management::answer(self, asked).await;
+        }
+        if let Some(page) = page::answer(asked.method, asked.path) {
+            return Answer::Whole(page);
         }
         Answer::Whole(self.operate(asked.method, asked.path).await)
     }

@@ -152,24 +152,33 @@ impl Store {
     /// # Errors
     /// Says why it cannot be written.
     pub fn flush(&self) -> Result<(), String> {
-        self.ask(Message::Flush)
+        self.flush_within(Duration::from_secs(3600))
+    }
+
+    /// The same, for a while only.
+    ///
+    /// # Errors
+    /// Says why it cannot be written, or that it is not yet.
+    pub fn flush_within(&self, patience: Duration) -> Result<(), String> {
+        self.ask(Message::Flush, patience)
     }
 
     /// Makes all hours and days that are over, and removes what is too old. The writer does so
     /// by itself every ten seconds.
     #[cfg(test)]
     pub(super) fn tidy(&self) -> Result<(), String> {
-        self.ask(Message::Tidy)
+        self.ask(Message::Tidy, Duration::from_secs(3600))
     }
 
     fn ask(
         &self,
         message: impl FnOnce(mpsc::SyncSender<Result<(), String>>) -> Message,
+        patience: Duration,
     ) -> Result<(), String> {
         let (sender, receiver) = mpsc::sync_channel(1);
         self.0.send(message(sender));
-        let gone = |_| Err("the writer of analytics has ended".to_owned());
-        receiver.recv().unwrap_or_else(gone)
+        let late = |_| Err(format!("not written within {} s", patience.as_secs()));
+        receiver.recv_timeout(patience).unwrap_or_else(late)
     }
 }
 

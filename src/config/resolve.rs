@@ -4,6 +4,7 @@
 //! to the schema does not compile until it is used here.
 
 mod cache;
+mod exports;
 mod in_flight;
 mod prices;
 mod providers;
@@ -11,6 +12,7 @@ mod records;
 mod routes;
 mod routing;
 
+pub use exports::Exports;
 pub use providers::MOCK;
 #[cfg(test)]
 pub(crate) use providers::built_in as built_in_providers;
@@ -53,6 +55,10 @@ pub struct Settings {
     pub cache_disk: u64,
     /// The log store; `None` for none.
     pub logs: Option<logs::settings::Settings>,
+    /// What of them is never written down, nor told with their bodies.
+    pub redact: logs::redaction::Rules,
+    /// Who else is told of finished requests.
+    pub exports: Exports,
     /// Form of the access log.
     pub access_log: AccessLog,
     /// Filter in env_logger's syntax.
@@ -84,6 +90,8 @@ impl Settings {
             cache_memory,
             cache_disk,
             logs,
+            redact,
+            exports,
             access_log,
             log_filter,
             dns_servers,
@@ -105,7 +113,9 @@ impl Settings {
             ("data_dir", *data_dir != new.data_dir),
             ("cache.memory", *cache_memory != new.cache_memory),
             ("cache.disk", *cache_disk != new.cache_disk),
-            ("logs", *logs != new.logs),
+            ("logs", *logs != new.logs || *redact != new.redact),
+            ("otel", exports.otel != new.exports.otel),
+            ("sinks", exports.sinks != new.exports.sinks),
             ("log.access", *access_log != new.access_log),
             ("log.level", *log_filter != new.log_filter),
             ("dns.servers", *dns_servers != new.dns_servers),
@@ -141,6 +151,8 @@ pub fn resolve(config: &schema::Config, mock: SocketAddr) -> Result<Resolved, Ve
         data_dir,
         cache,
         logs,
+        otel,
+        sinks,
         prices,
         log,
         dns,
@@ -150,6 +162,8 @@ pub fn resolve(config: &schema::Config, mock: SocketAddr) -> Result<Resolved, Ve
     let mut settings = settings(server, admin, data_dir.as_ref(), log, dns, &mut problems);
     (settings.cache_memory, settings.cache_disk) = cache::store(cache, &mut problems);
     settings.logs = records::store(logs, &mut problems);
+    settings.redact = records::rules(&logs.redact);
+    settings.exports = exports::resolve(otel, sinks, &mut problems);
     let providers = providers::resolve(providers, mock, &mut problems);
     let prices = Arc::new(prices::resolve(prices, &providers, &mut problems));
     let accounts = resolve_accounts(accounts, &providers, &mut problems);
@@ -173,10 +187,21 @@ pub fn resolve(config: &schema::Config, mock: SocketAddr) -> Result<Resolved, Ve
         }),
         in_flight,
         prices,
-        logged_body: settings.logs.as_ref().map(|logs| logs.max_body),
+        logged_body: logged_body(&settings),
         accounts,
     };
     Ok(Resolved { settings, snapshot })
+}
+
+/// Most bytes of each body that somebody wants: the log store, or a collector.
+fn logged_body(settings: &Settings) -> Option<usize> {
+    let stored = settings.logs.as_ref().map(|logs| logs.max_body);
+    let wanted = settings
+        .exports
+        .otel
+        .iter()
+        .any(|collector| collector.payload);
+    stored.max(wanted.then_some(crate::export::PAYLOAD))
 }
 
 fn any(accounts: &Accounts, is: impl Fn(&Gateway) -> bool) -> bool {
@@ -232,6 +257,8 @@ fn settings(
         cache_memory: 0,
         cache_disk: 0,
         logs: None,
+        redact: logs::redaction::Rules::default(),
+        exports: Exports::default(),
         access_log: *access,
         log_filter: log_filter(level.as_deref(), problems),
         dns_servers: addresses("dns.servers", servers, problems),

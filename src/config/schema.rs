@@ -4,6 +4,7 @@
 //! manual. Nothing is checked beyond shape; [`super::resolve`] turns it into
 //! what the code needs and reports every mistake by its path.
 
+mod exports;
 mod logs;
 mod prices;
 mod routes;
@@ -13,6 +14,7 @@ use std::path::PathBuf;
 
 use serde::Deserialize;
 
+pub use self::exports::{Collector, Sink};
 pub use self::logs::{GatewayLogs, Logs, Redact};
 pub use self::prices::{Above, PriceOverride, Prices, Rates};
 pub use self::routes::{Affinity, Health, Hedge, Route, RouteMatch, RouteTarget};
@@ -35,6 +37,10 @@ pub struct Config {
     pub cache: CacheStore,
     /// Where finished requests are kept, and what of them is never written down.
     pub logs: Logs,
+    /// OpenTelemetry collectors that are told of finished requests. Restart required.
+    pub otel: Vec<Collector>,
+    /// Files and webhooks that are told of finished requests. Restart required.
+    pub sinks: Vec<Sink>,
     /// What tokens cost.
     pub prices: Prices,
     /// What is written to standard error.

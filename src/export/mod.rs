@@ -57,6 +57,7 @@ use queue::Item;
 use sender::{Done, Orders, Sender, Supply};
 use series::AllSeries;
 pub use settings::{Exporter, Pace, Settings, Sink};
+pub use spans::MOST_BODY as PAYLOAD;
 
 /// How long the thread's end is waited for beyond the time that it was given.
 const GRACE: Duration = Duration::from_millis(500);
@@ -136,6 +137,11 @@ impl Exports {
                 outlet.push(line.clone());
             }
         }
+        self.count(record);
+    }
+
+    /// The same for a request of which nothing but numbers may be told.
+    pub fn count(&self, record: &RequestRecord) {
         if let Some(series) = &self.series {
             series.lock().observe(record);
         }

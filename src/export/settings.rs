@@ -8,7 +8,7 @@ use std::time::Duration;
 use pingora_core::protocols::tls::CaType;
 
 use super::otlp::Encoding;
-use super::place::Headers;
+use super::place::{Headers, Place};
 
 /// Who is told.
 #[derive(Debug, Clone, Default)]
@@ -92,6 +92,31 @@ impl Default for Pace {
             queue_bytes: 16 << 20,
             chance,
         }
+    }
+}
+
+impl Settings {
+    /// What is wrong with it, by path: all that [`super::Exports::start`] would refuse.
+    pub fn faults(&self) -> Vec<(String, String)> {
+        let exporters = self.exporters.iter().map(|exporter| {
+            let Exporter {
+                url, headers, ca, ..
+            } = exporter;
+            Place::new(url, headers, "", ca.clone()).err()
+        });
+        let sinks = self.sinks.iter().map(|sink| match sink {
+            Sink::File(_) => None,
+            Sink::Webhook { url, headers, ca } => Place::new(url, headers, "", ca.clone()).err(),
+        });
+        let exporters = exporters
+            .enumerate()
+            .map(|(index, fault)| (format!("otel[{index}]"), fault));
+        let sinks = sinks
+            .enumerate()
+            .map(|(index, fault)| (format!("sinks[{index}]"), fault));
+        let all = exporters.chain(sinks);
+        all.filter_map(|(path, fault)| Some((path, fault?)))
+            .collect()
     }
 }
 

@@ -21,11 +21,14 @@ use super::services::{Binder, Control, Listening, SharedPredecessor};
 use super::successor::Predecessor;
 use super::upgrade::Upgrader;
 use crate::admin::Admin;
+use crate::analytics;
 use crate::cache::store::{self, Cache};
 use crate::config::Problem;
 use crate::config::resolve::Settings;
 use crate::dns::Dns;
-use crate::ledger::{Entry, Ledger};
+use crate::export::Exports;
+use crate::ledger::{Books, Entry, Ledger};
+use crate::logs::redaction::Redaction;
 use crate::logs::store::Store;
 use crate::probe::Prober;
 use crate::proxy::Door;
@@ -87,6 +90,7 @@ struct Shell {
     known: Arc<Known>,
     ledger: Arc<Ledger>,
     logs: Option<Store>,
+    analytics: analytics::store::Store,
     upgrader: Arc<Upgrader>,
     settings: Settings,
     greeting: String,
@@ -106,8 +110,9 @@ impl Shell {
             },
             metrics.clone(),
         );
-        let logs = log_store(&settings, &metrics)?;
-        let ledger = Ledger::new(metrics.clone(), settings.access_log, logs.clone())
+        let books = books(&settings, &metrics)?;
+        let (logs, analytics) = (books.store.clone(), books.analytics.clone());
+        let ledger = Ledger::new(books)
             .map_err(|error| Problem::new("", format!("cannot start a thread: {error}")))?;
         let dns = Dns::new(&settings.dns_servers).map_err(|error| Problem::new("dns", error))?;
         // Whoever asked for an upgrade knows already where tollgate listens.
@@ -139,6 +144,7 @@ impl Shell {
             known,
             ledger: Arc::new(ledger),
             logs,
+            analytics,
             upgrader,
             settings,
             greeting,
@@ -283,6 +289,7 @@ impl Shell {
             known: self.known.clone(),
             ledger: self.ledger.clone(),
             logs: self.logs.clone(),
+            analytics: self.analytics.clone(),
         };
         let entrance = Entrance::new(
             admin,
@@ -295,6 +302,39 @@ impl Shell {
         service.add_tcp(&address.to_string());
         service
     }
+}
+
+/// Everybody who has a view of finished requests.
+fn books(settings: &Settings, metrics: &Arc<Metrics>) -> Result<Books, Problem> {
+    let store = log_store(settings, metrics)?;
+    let directory = settings.data_dir.join("analytics");
+    let analytics = analytics::store::Store::open(&directory, analytics::store::Options::default())
+        .map_err(|error| Problem::new("analytics", format!("cannot start a thread: {error}")))?;
+    let exports = Arc::new(exports(settings)?);
+    let followed = metrics
+        .follow_analytics(analytics.clone())
+        .and_then(|()| metrics.follow_exports(exports.clone()));
+    followed.map_err(|error| Problem::new("", format!("metrics: {error}")))?;
+    let redaction = Redaction::new(&settings.redact);
+    Ok(Books {
+        metrics: metrics.clone(),
+        access_log: settings.access_log,
+        store,
+        analytics,
+        exports,
+        redaction: redaction.map_err(|rule| Problem::new("logs.redact", rule.to_string()))?,
+    })
+}
+
+/// Those who are told of finished requests. What they ask of name servers ends with them.
+fn exports(settings: &Settings) -> Result<Exports, Problem> {
+    let first = |problems: Vec<Problem>| {
+        let mut problems = problems.into_iter();
+        problems.next().unwrap_or_else(|| Problem::new("otel", ""))
+    };
+    let told = settings.exports.settings().map_err(first)?;
+    let dns = Dns::new(&settings.dns_servers).map_err(|error| Problem::new("dns", error))?;
+    Exports::start(told, Arc::new(dns)).map_err(|error| Problem::new("", error))
 }
 
 /// Opens the log store, if there is to be one. One that cannot be opened is told and tried again

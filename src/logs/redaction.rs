@@ -183,6 +183,30 @@ impl Redaction {
         (record, lost)
     }
 
+    /// The same for others than the log store: bodies without their content coding, at most `most`
+    /// bytes each.
+    pub fn told(&self, payload: &Payload, decoder: Decoder, most: usize) -> Payload {
+        let (record, _) = self.payload(payload.clone(), decoder, most);
+        let of = |body: Option<Body>, mut head: Head| match body {
+            Some(body) if !body.encoded => {
+                head.retain(|(name, _)| !name.eq_ignore_ascii_case("content-encoding"));
+                (Some(vec![body.bytes]), body.complete, head)
+            }
+            _ => (None, false, head),
+        };
+        let (request, request_complete, request_head) = of(record.request, record.request_head);
+        let (response, response_complete, response_head) =
+            of(record.response, record.response_head);
+        Payload {
+            request_head,
+            response_head,
+            request,
+            response,
+            request_complete,
+            response_complete,
+        }
+    }
+
     fn head(&self, mut head: Head) -> Head {
         for (name, value) in &mut head {
             if self.is_secret(name) {

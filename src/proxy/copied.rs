@@ -38,7 +38,7 @@ pub fn by_policy(ctx: &mut Context) {
         .gateway
         .as_ref()
         .is_none_or(|gateway| gateway.logs.collect);
-    if !collects || ctx.snapshot.logged_body.is_none() {
+    if !collects {
         ctx.copied = Copied::Nothing;
     }
 }
@@ -48,12 +48,11 @@ pub fn begin(door: &Door, session: &Session, ctx: &mut Context) {
     let Some(gateway) = &ctx.gateway else { return };
     let wished = ctx.directives.logs;
     let most = ctx.snapshot.logged_body;
-    ctx.copied = match gateway.logs.with(wished) {
-        _ if most.is_none() => Copied::Nothing,
-        policy if !policy.collect => Copied::Nothing,
-        policy if !policy.payload => Copied::Facts,
-        _ => {
-            let most = most.unwrap_or(0);
+    let policy = gateway.logs.with(wished);
+    ctx.copied = match most.filter(|_| policy.payload) {
+        _ if !policy.collect => Copied::Nothing,
+        None => Copied::Facts,
+        Some(most) => {
             let limit = ctx.snapshot.limits.max_buffered;
             Copied::Whole(Box::new(Bodies {
                 request_head: session.req_header().headers.clone(),

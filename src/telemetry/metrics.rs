@@ -6,7 +6,10 @@
 //! configuration's `key` come from closed vocabularies. Nothing that a client chooses freely
 //! becomes a label.
 
+mod analytics;
 mod cache;
+mod exports;
+mod followed;
 mod gates;
 mod logs;
 mod process;

@@ -15,6 +15,8 @@ use crate::logs::reader::{ReadError, Reader, Scope};
 use crate::logs::segments::Body;
 use crate::logs::store::Store;
 
+/// What is meant in messages.
+const STORE: &str = "the log store";
 /// How long a page is looked for.
 const PATIENCE: Duration = Duration::from_secs(5);
 /// How long who looks waits for what has only just ended to be written.
@@ -39,7 +41,6 @@ impl Resource {
     /// What stands behind `/logs/`.
     pub fn parse(rest: &str) -> Option<Self> {
         match rest.split_once('/') {
-            None if rest.is_empty() => Some(Self::List),
             None if rest == "export" => Some(Self::Export),
             None => id(rest).map(Self::One),
             Some((one, "request")) => id(one).map(Self::Request),
@@ -121,7 +122,7 @@ async fn delete(store: Store, scope: Scope, query: &[(String, String)]) -> Resul
     let deleted = blocking(move || {
         store
             .delete(&scope, &deletion)
-            .map_err(|why| unavailable(&why))
+            .map_err(|why| unavailable(STORE, &why))
     });
     Ok(done(&json!({ "deleted": deleted.await? })))
 }
@@ -131,7 +132,7 @@ async fn patch(store: Store, scope: Scope, id: Uuid, body: &[u8]) -> Result<Answ
     let patched = blocking(move || {
         store
             .patch(&scope, id, patch)
-            .map_err(|why| unavailable(&why))
+            .map_err(|why| unavailable(STORE, &why))
     });
     match patched.await? {
         true => Ok(done(&json!({}))),
@@ -155,7 +156,7 @@ async fn read<T: Send + 'static>(
     .await
 }
 
-async fn blocking<T: Send + 'static>(
+pub(super) async fn blocking<T: Send + 'static>(
     job: impl FnOnce() -> Result<T, Refusal> + Send + 'static,
 ) -> Result<T, Refusal> {
     let done = tokio::task::spawn_blocking(job).await;
@@ -165,12 +166,12 @@ async fn blocking<T: Send + 'static>(
 pub(super) fn unreadable(error: &ReadError) -> Refusal {
     match error {
         ReadError::TooSlow => Refusal::of(StatusCode::UNPROCESSABLE_ENTITY, error.to_string()),
-        ReadError::Store(problem) => unavailable(&problem.to_string()),
+        ReadError::Store(problem) => unavailable(STORE, &problem.to_string()),
     }
 }
 
-fn unavailable(why: &str) -> Refusal {
-    let message = format!("the log store cannot be used right now: {why}");
+pub(super) fn unavailable(what: &str, why: &str) -> Refusal {
+    let message = format!("{what} cannot be used right now: {why}");
     Refusal::of(StatusCode::SERVICE_UNAVAILABLE, message)
 }
 

@@ -2,9 +2,10 @@
 //! paths and in the same envelope (contract of Cloudflare AI Gateway, management API, logs REST
 //! API).
 //!
-//! [`Resource`] is all there is; [`purge`] and [`logs`] answer for them. The calls of all gateways
-//! together are at `/-/logs…`, with the same parameters.
+//! [`Resource`] is all there is; [`purge`], [`logs`] and [`analytics`] answer for it. What all
+//! gateways have together is at `/-/logs…` and `/-/analytics`, with the same parameters.
 
+mod analytics;
 mod export;
 mod logs;
 mod purge;
@@ -19,10 +20,10 @@ use crate::gateway::Snapshot;
 use crate::logs::filter::FieldError;
 use crate::logs::reader::Scope;
 
-/// What all its paths begin with.
-pub const ROOT: &str = "/client/v4/";
-/// What the paths begin with that name no gateway.
-pub const ALL: &str = "/-/logs";
+/// What the paths begin with that name a gateway.
+const ROOT: &str = "/client/v4/";
+/// What the paths begin with that name none.
+const ALL: [&str; 2] = ["/-/logs", "/-/analytics"];
 
 /// A request to the API.
 pub struct Asked<'a> {
@@ -43,6 +44,8 @@ enum Resource<'a> {
     Cache(Gateway<'a>),
     /// Finished requests of a gateway, or of all.
     Logs(Option<Gateway<'a>>, logs::Resource),
+    /// The same added up.
+    Analytics(Option<Gateway<'a>>),
 }
 
 /// Account and gateway, as a path names them.
@@ -85,7 +88,12 @@ impl From<FieldError> for Refusal {
     }
 }
 
-/// Answers a request whose path begins with [`ROOT`] or [`ALL`].
+/// Whether a path may name one of its resources.
+pub fn has(path: &str) -> bool {
+    path.starts_with(ROOT) || ALL.iter().any(|all| path.starts_with(all))
+}
+
+/// Answers a request for one of its resources.
 pub async fn answer(admin: &Admin, asked: &Asked<'_>) -> Answer {
     let result = match resource(asked.path) {
         Ok(resource) => serve(admin, asked, resource).await,
@@ -115,6 +123,10 @@ async fn serve(
             };
             logs::answer(admin, asked, scope, resource).await
         }
+        Resource::Analytics(gateway) => {
+            only(asked.method, &[Method::GET])?;
+            analytics::answer(admin, gateway, asked.query).await
+        }
     }
 }
 
@@ -137,28 +149,35 @@ fn only(method: &Method, allowed: &[Method]) -> Result<(), Refusal> {
 }
 
 fn resource(path: &str) -> Result<Resource<'_>, Refusal> {
-    if let Some(rest) = path.strip_prefix(ALL) {
-        let found = logs::Resource::parse(rest.trim_start_matches('/'));
-        return found
-            .map(|found| Resource::Logs(None, found))
-            .ok_or_else(unknown);
+    if let Some(rest) = path.strip_prefix("/-/") {
+        return below(rest, None).ok_or_else(unknown);
     }
     let rest = path.strip_prefix(ROOT).unwrap_or("");
     let parts: Vec<_> = rest.splitn(6, '/').collect();
     let ["accounts", account, "ai-gateway", "gateways", gateway, rest] = parts[..] else {
         return Err(unknown());
     };
-    match rest.split_once('/').unwrap_or((rest, "")) {
-        ("cache", "") if !rest.ends_with('/') => Ok(Resource::Cache((account, gateway))),
-        ("logs", rest) => logs::Resource::parse(rest)
-            .map(|found| Resource::Logs(Some((account, gateway)), found))
-            .ok_or_else(unknown),
-        _ => Err(unknown()),
+    let gateway = (account, gateway);
+    match rest {
+        "cache" => Ok(Resource::Cache(gateway)),
+        rest => below(rest, Some(gateway)).ok_or_else(unknown),
+    }
+}
+
+/// What there is of one gateway and of all together.
+fn below<'a>(rest: &str, gateway: Option<Gateway<'a>>) -> Option<Resource<'a>> {
+    match rest.split_once('/') {
+        None if rest == "analytics" => Some(Resource::Analytics(gateway)),
+        None if rest == "logs" => Some(Resource::Logs(gateway, logs::Resource::List)),
+        Some(("logs", rest)) => {
+            logs::Resource::parse(rest).map(|found| Resource::Logs(gateway, found))
+        }
+        _ => None,
     }
 }
 
 fn unknown() -> Refusal {
-    let message = "no such resource; below /client/v4/accounts/{account}/ai-gateway/gateways/{gateway} there are DELETE /cache, GET and DELETE /logs, GET and PATCH /logs/{id}, GET /logs/{id}/request, GET /logs/{id}/response and GET /logs/export";
+    let message = "no such resource; below /client/v4/accounts/{account}/ai-gateway/gateways/{gateway} there are DELETE /cache, GET and DELETE /logs, GET and PATCH /logs/{id}, GET /logs/{id}/request, GET /logs/{id}/response, GET /logs/export and GET /analytics; logs and analytics of all gateways together are below /-";
     Refusal::of(StatusCode::NOT_FOUND, message)
 }
 
@@ -215,7 +234,7 @@ mod tests {
         ] {
             let found = of(&path).unwrap_or_else(|| panic!("{path}"));
             assert!(found.ends_with(&end), "{path}: {found}");
-            let all = path.replacen("/logs", ALL, 1);
+            let all = format!("/-{path}");
             assert!(
                 matches!(resource(&all), Ok(Resource::Logs(None, _))),
                 "{all}"
@@ -230,6 +249,9 @@ mod tests {
             "/logs/x",
             "/logs/export/x",
             "/log",
+            "/logs/",
+            "/analytics/",
+            "/analytics/x",
         ] {
             assert_eq!(of(other), None, "{other}");
         }

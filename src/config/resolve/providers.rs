@@ -500,7 +500,7 @@ fn host_and_port(text: &str) -> Result<(Box<str>, u16), String> {
     Ok((host.into(), port))
 }
 
-fn authorities(file: &Path) -> Result<Arc<CaType>, String> {
+pub(super) fn authorities(file: &Path) -> Result<Arc<CaType>, String> {
     use pingora_rustls::CertificateDer as Der;
     let shown = PathBuf::from(file);
     let pem =

@@ -78,7 +78,7 @@ pub(super) fn store(logs: &schema::Logs, problems: &mut Problems) -> Option<Stor
     (max_size > 0).then_some(settings)
 }
 
-fn rules(redact: &schema::Redact) -> Rules {
+pub(super) fn rules(redact: &schema::Redact) -> Rules {
     let schema::Redact {
         headers,
         json,

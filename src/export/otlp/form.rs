@@ -6,7 +6,8 @@
 use std::io::Write;
 
 /// What bodies look like.
-#[derive(Debug, Default, Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq, Hash, serde::Deserialize)]
+#[serde(rename_all = "lowercase")]
 pub enum Encoding {
     /// `application/json`.
     #[default]
