@@ -72,6 +72,6 @@ fn shown(counters: &Counters) -> Vec<Shown> {
             "1 while analytics cannot be written, because the disk is full or the database broken",
             alarm,
         )
-        .as_gauge(),
+        .into_gauge(),
     ]
 }

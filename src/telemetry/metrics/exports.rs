@@ -46,12 +46,12 @@ fn shown(reports: &[Report]) -> Vec<Shown> {
             "1 while the last exchange has failed",
             |report| u64::from(report.is_failing),
         )
-        .as_gauge(),
+        .into_gauge(),
         metric(
             "tollgate_export_queue_bytes",
             "Bytes that wait to be sent",
             |report| report.queue_bytes as u64,
         )
-        .as_gauge(),
+        .into_gauge(),
     ]
 }

@@ -43,7 +43,7 @@ impl Shown {
     }
 
     /// The same as a gauge.
-    pub fn as_gauge(self) -> Self {
+    pub fn into_gauge(self) -> Self {
         Self {
             is_gauge: true,
             ..self

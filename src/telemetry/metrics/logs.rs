@@ -29,7 +29,7 @@ fn shown(counters: &Counters) -> Vec<Shown> {
         queue_bytes,
     } = counters;
     let one = |name, help, count| Shown::counter(name, help, read(count));
-    let gauge = |name, help, value| one(name, help, value).as_gauge();
+    let gauge = |name, help, value| one(name, help, value).into_gauge();
     vec![
         one(
             "tollgate_log_store_rows_total",
