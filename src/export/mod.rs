@@ -7,7 +7,7 @@
 //! bounded [`queue`].
 //!
 //! Bounded: each outlet holds [`Pace::queue_bytes`] and, while it sends, a batch of 2 MiB or one
-//! item once more; a span with bodies is at most about 800 KiB; all metrics 1.3 MiB, and 5 MiB
+//! item once more; a span with bodies is at most about 800 KiB; all metrics 1.3 MiB, and 8 MiB
 //! while they are sent.
 //!
 //! Leaves out OTLP's logs, gRPC, compression, and who is configured to be told.

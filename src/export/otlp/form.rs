@@ -3,7 +3,7 @@
 //! Sources: Protocol Buffers, encoding; OTLP 1.11, "JSON Protobuf Encoding": ids are hexadecimal
 //! digits, 64-bit integers are strings, enums are numbers, names are in lowerCamelCase.
 
-use std::io::Write;
+use serde::Serialize;
 
 /// What bodies look like.
 #[derive(Debug, Default, Clone, Copy, PartialEq, Eq, Hash, serde::Deserialize)]
@@ -82,9 +82,17 @@ pub trait Form: Default {
     }
 }
 
+/// As much as the spans of most requests take, in bytes.
+const USUAL: usize = 4096;
+
 /// Protobuf.
-#[derive(Default)]
 pub struct Protobuf(Vec<u8>);
+
+impl Default for Protobuf {
+    fn default() -> Self {
+        Self(Vec::with_capacity(USUAL))
+    }
+}
 
 impl Protobuf {
     fn tag(&mut self, field: Field, wire_type: u32) {
@@ -116,7 +124,7 @@ impl Protobuf {
             self.0[at] = byte;
             return;
         }
-        let mut prefix = Self::default();
+        let mut prefix = Self(Vec::new());
         prefix.varint(length as u64);
         self.0.splice(at..=at, prefix.0);
     }
@@ -201,9 +209,16 @@ impl Form for Protobuf {
     }
 }
 
+const DIGITS: &[u8; 16] = b"0123456789abcdef";
+
 /// JSON. Writing to a `Vec` cannot fail.
-#[derive(Default)]
 pub struct Json(Vec<u8>);
+
+impl Default for Json {
+    fn default() -> Self {
+        Self(Vec::with_capacity(USUAL))
+    }
+}
 
 impl Json {
     fn comma(&mut self) {
@@ -215,7 +230,9 @@ impl Json {
     /// Names of fields need no escapes.
     fn name(&mut self, field: Field) {
         self.comma();
-        let _ = write!(self.0, "\"{}\":", field.1);
+        self.0.push(b'"');
+        self.0.extend_from_slice(field.1.as_bytes());
+        self.0.extend_from_slice(b"\":");
     }
 
     fn object(&mut self, write: impl FnOnce(&mut Self)) {
@@ -224,34 +241,36 @@ impl Json {
         self.0.push(b'}');
     }
 
-    fn list<T: std::fmt::Display>(&mut self, field: Field, items: impl Iterator<Item = T>) {
-        self.open(field);
-        for item in items {
-            self.comma();
-            let _ = write!(self.0, "{item}");
-        }
-        self.close();
+    fn plain(&mut self, value: &(impl Serialize + ?Sized)) {
+        let _ = serde_json::to_writer(&mut self.0, value);
+    }
+
+    fn quoted(&mut self, value: &impl Serialize) {
+        self.0.push(b'"');
+        self.plain(value);
+        self.0.push(b'"');
     }
 }
 
 impl Form for Json {
     fn text(&mut self, field: Field, text: &str) {
         self.name(field);
-        let _ = serde_json::to_writer(&mut self.0, text);
+        self.plain(text);
     }
 
     fn id(&mut self, field: Field, id: &[u8]) {
         self.name(field);
         self.0.push(b'"');
         for byte in id {
-            let _ = write!(self.0, "{byte:02x}");
+            let digits = [byte >> 4, byte & 15].map(|digit| DIGITS[usize::from(digit)]);
+            self.0.extend_from_slice(&digits);
         }
         self.0.push(b'"');
     }
 
     fn flag(&mut self, field: Field, flag: bool) {
         self.name(field);
-        let _ = write!(self.0, "{flag}");
+        self.plain(&flag);
     }
 
     fn choice(&mut self, field: Field, number: u32) {
@@ -260,33 +279,38 @@ impl Form for Json {
 
     fn number(&mut self, field: Field, number: i64) {
         self.name(field);
-        let _ = write!(self.0, "\"{number}\"");
+        self.quoted(&number);
     }
 
     fn double(&mut self, field: Field, number: f64) {
         if number.is_finite() {
             self.name(field);
-            let _ = serde_json::to_writer(&mut self.0, &number);
+            self.plain(&number);
         }
     }
 
     fn fixed32(&mut self, field: Field, number: u32) {
         self.name(field);
-        let _ = write!(self.0, "{number}");
+        self.plain(&number);
     }
 
     fn fixed64(&mut self, field: Field, number: u64) {
         self.name(field);
-        let _ = write!(self.0, "\"{number}\"");
+        self.quoted(&number);
     }
 
     fn all_fixed64(&mut self, field: Field, numbers: &[u64]) {
-        let quoted = numbers.iter().map(|number| format!("\"{number}\""));
-        self.list(field, quoted);
+        self.open(field);
+        for number in numbers {
+            self.comma();
+            self.quoted(number);
+        }
+        self.close();
     }
 
     fn doubles(&mut self, field: Field, numbers: &[f64]) {
-        self.list(field, numbers.iter());
+        self.name(field);
+        self.plain(numbers);
     }
 
     fn message(&mut self, field: Field, write: impl FnOnce(&mut Self)) {

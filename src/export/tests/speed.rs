@@ -90,3 +90,22 @@ fn bytes_and_time_of_all_metrics() {
     let copy = series.clone();
     println!("a copy: {:?} {}", began.elapsed(), copy.metrics().len());
 }
+
+#[test]
+#[ignore = "measures"]
+fn nanoseconds_of_writing_alone() {
+    let record = rich(&gateway());
+    let count = 100_000;
+    let each = |what: &str, write: &dyn Fn() -> usize| {
+        let began = Instant::now();
+        let bytes = (0..count).map(|_| write()).max();
+        let each = began.elapsed().as_nanos() / count;
+        println!("{what}: {each} ns, {} bytes", bytes.unwrap_or(0));
+    };
+    each("spans", &|| spans::of(&record).len());
+    for encoding in [Encoding::Json, Encoding::Protobuf] {
+        let write = || otlp::encode(encoding, &Spans(&spans::of(&record))).len();
+        each(&format!("spans, {encoding:?}"), &write);
+    }
+    each("line", &|| access::json_line(&record).len());
+}
