@@ -1,6 +1,7 @@
 //! Integration tests: the real binary between real sockets, asserted on both ends.
 #![allow(clippy::unwrap_used, missing_docs)]
 
+mod analytics;
 mod bodies;
 mod broken_streams;
 mod cache;
@@ -9,6 +10,7 @@ mod cache_stale;
 mod cache_store;
 mod costs;
 mod examples;
+mod exports;
 mod failures;
 mod harness;
 mod headers;
