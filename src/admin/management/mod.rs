@@ -158,7 +158,7 @@ fn resource(path: &str) -> Result<Resource<'_>, Refusal> {
 }
 
 fn unknown() -> Refusal {
-    let message = "no such resource; below /client/v4/accounts/{account}/ai-gateway/gateways/{gateway} there are DELETE /cache, GET and DELETE /logs, GET and PATCH /logs/{id}, GET /logs/{id}/request, GET /logs/{id}/response and GET /logs/export";
+    let message = "no such resource; below /client/v4/accounts/{account}/ai-gateway/gateways/{gateway} there are DELETE /cache, GET and DELETE /logs, GET and PATCH /logs/{id}, GET /logs/{id}/request, GET /logs/{id}/response, GET /logs/export and POST /logs/reprice";
     Refusal::of(StatusCode::NOT_FOUND, message)
 }
 
@@ -209,6 +209,7 @@ mod tests {
         for (path, end) in [
             ("/logs".to_owned(), "List)".to_owned()),
             ("/logs/export".to_owned(), "Export)".to_owned()),
+            ("/logs/reprice".to_owned(), "Reprice)".to_owned()),
             (format!("/logs/{one}"), format!("One({one}))")),
             (format!("/logs/{one}/request"), format!("Request({one}))")),
             (format!("/logs/{one}/response"), format!("Response({one}))")),
@@ -229,6 +230,7 @@ mod tests {
             "/cachex",
             "/logs/x",
             "/logs/export/x",
+            "/logs/reprice/x",
             "/log",
         ] {
             assert_eq!(of(other), None, "{other}");
