@@ -1,6 +1,7 @@
 //! The command line.
 
 mod logs;
+mod reprice;
 
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -31,7 +32,8 @@ Examples:
   tollgate check --conf my.yaml              list every mistake in my.yaml
   tollgate reload --conf my.yaml             let the running process read my.yaml again
   tollgate upgrade --conf my.yaml            replace the running process by the binary now on disk
-  tollgate logs -f --filter success=false    show failed requests as they end";
+  tollgate logs -f --filter success=false    show failed requests as they end
+  tollgate reprice --dry-run                 what stored requests would cost by the prices of now";
 
 /// A self-hosted AI gateway: one well-instrumented door in front of all of a company's model traffic.
 #[derive(Debug, Parser)]
@@ -93,6 +95,18 @@ enum Command {
         #[command(flatten)]
         admin: AdminAddress,
     },
+    /// Price stored requests again, by the prices of the running process's configuration
+    ///
+    /// After a change of prices: reload, look with --dry-run, then do it. It may be interrupted at
+    /// any time, and doing it again changes nothing twice. Costs that requests brought along
+    /// (cf-aig-custom-cost) stay. Metrics are counters and are not changed.
+    #[command(after_help = reprice::EXAMPLES)]
+    Reprice {
+        #[command(flatten)]
+        wanted: reprice::Wanted,
+        #[command(flatten)]
+        admin: AdminAddress,
+    },
 }
 
 #[derive(Debug, clap::Args)]
@@ -111,11 +125,17 @@ pub fn run() -> ExitCode {
         Command::Check => check(&conf),
         Command::Reload { admin } => ask(&conf, &admin, "/-/reload"),
         Command::Upgrade { admin } => ask(&conf, &admin, "/-/upgrade"),
-        Command::Logs { wanted, admin } => match address(&conf, &admin) {
-            Some(address) => logs::show(address, &wanted),
-            None => ExitCode::FAILURE,
-        },
+        Command::Logs { wanted, admin } => {
+            asking(address(&conf, &admin), |at| logs::show(at, &wanted))
+        }
+        Command::Reprice { wanted, admin } => {
+            asking(address(&conf, &admin), |at| reprice::run(at, &wanted))
+        }
     }
+}
+
+fn asking(address: Option<SocketAddr>, ask: impl FnOnce(SocketAddr) -> ExitCode) -> ExitCode {
+    address.map_or(ExitCode::FAILURE, ask)
 }
 
 fn default_conf() -> PathBuf {

@@ -21,11 +21,11 @@ use crate::export::{self, Exports};
 use crate::logs;
 use crate::logs::redaction::Redaction;
 use crate::logs::store::Store;
-use crate::pricing::{Cost, CostSource, Prices, Seller};
+use crate::pricing::{Prices, Sale};
 use crate::record::{Logged, RequestRecord, Seen, Spent};
 use crate::telemetry::access;
 use crate::telemetry::metrics::Metrics;
-use crate::usage::{Observer, ServiceTier, Usage, decoded, estimate};
+use crate::usage::{Observer, ServiceTier, decoded, estimate};
 
 /// Most bytes that wait to be read and priced. Above it requests close their own entries.
 const MAX_WAITING: usize = 64 << 20;
@@ -263,16 +263,16 @@ fn spent(record: &RequestRecord, evidence: Option<Evidence>, prices: &Prices) ->
     }
 }
 
-/// An answer that the provider was not asked for costs nothing, and saves what it would have cost.
+/// An answer that the provider was not asked for.
 fn given_again(record: &RequestRecord, prices: &Prices) -> Spent {
     let usage = record.cache.usage;
-    let price = usage
-        .and_then(|usage| Pricing::of(record, prices, ServiceTier::Standard).by_list(&usage, None));
+    let sale = sale(record, ServiceTier::Standard, None);
+    let bill = prices.given_again(sale, usage.as_ref());
     Spent {
         usage,
-        cost: Some(Cost::ZERO),
-        source: Some(CostSource::Cached),
-        saved: price.map(|(cost, _)| cost),
+        cost: bill.cost,
+        source: Some(bill.source),
+        saved: bill.saved,
         ..Spent::default()
     }
 }
@@ -285,15 +285,15 @@ fn bought(record: &RequestRecord, evidence: Evidence, prices: &Prices) -> Spent 
     let Some((usage, is_estimate)) = settled else {
         return Spent::default();
     };
-    let pricing = Pricing::of(record, prices, seen.tier);
-    let (cost, source) = pricing.price(&usage, seen.model.as_deref());
+    let sale = sale(record, seen.tier, seen.model.as_deref());
+    let bill = prices.bought(sale, &usage, record.custom_cost.as_deref());
     Spent {
         usage: Some(usage),
         is_estimate,
         tier: seen.tier,
-        cost,
-        source: Some(source),
-        saved: None,
+        cost: bill.cost,
+        source: Some(bill.source),
+        saved: bill.saved,
         model: seen.model,
     }
 }
@@ -307,45 +307,19 @@ fn joined(pieces: &[Bytes]) -> Cow<'_, [u8]> {
     }
 }
 
-/// All that a price depends on but the tokens.
-struct Pricing<'a> {
+/// All that its price depends on but the tokens.
+fn sale<'a>(
     record: &'a RequestRecord,
-    prices: &'a Prices,
     tier: ServiceTier,
-}
-
-impl<'a> Pricing<'a> {
-    fn of(record: &'a RequestRecord, prices: &'a Prices, tier: ServiceTier) -> Self {
-        Self {
-            record,
-            prices,
-            tier,
-        }
-    }
-
-    /// The client's own price goes before all lists.
-    fn price(&self, usage: &Usage, answered: Option<&str>) -> (Option<Cost>, CostSource) {
-        if let Some(custom) = &self.record.custom_cost {
-            return (Some(custom.cost(usage)), CostSource::Custom);
-        }
-        match self.by_list(usage, answered) {
-            Some((cost, source)) => (Some(cost), source),
-            None => (None, CostSource::Unpriced),
-        }
-    }
-
-    /// By the model that answered, or else by the one that was asked for: names of deployments
-    /// are in no list, and some answers name a file.
-    fn by_list(&self, usage: &Usage, answered: Option<&str>) -> Option<(Cost, CostSource)> {
-        let provider = &self.record.provider.as_ref()?.provider;
-        let models = [answered, self.record.model.as_deref()];
-        let models: Vec<_> = models.into_iter().flatten().collect();
-        let seller = Seller {
-            provider: &provider.slug,
-            id: provider.prices.as_deref(),
-            models: &models,
-        };
-        let at = self.record.started;
-        self.prices.price(seller, usage, self.tier, at)
-    }
+    answered: Option<&'a str>,
+) -> Option<Sale<'a>> {
+    let provider = &record.provider.as_ref()?.provider;
+    Some(Sale {
+        provider: &provider.slug,
+        id: provider.prices.as_deref(),
+        answered,
+        asked: record.model.as_deref(),
+        tier,
+        at: record.started,
+    })
 }

@@ -1,4 +1,4 @@
-//! Asking a running process: what `tollgate reload`, `tollgate upgrade` and `tollgate logs` do.
+//! Asking a running process: what `tollgate reload`, `upgrade`, `logs` and `reprice` do.
 
 use std::io::{self, Read, Write};
 use std::net::{SocketAddr, TcpStream};

@@ -49,7 +49,7 @@ pub struct Wanted {
 }
 
 /// Reads a condition into a filter of the API, which checks the rest.
-fn condition(text: &str) -> Result<Value, String> {
+pub(super) fn condition(text: &str) -> Result<Value, String> {
     const OPERATORS: [(&str, &str); 5] = [
         ("!=", "neq"),
         ("=", "eq"),

@@ -7,7 +7,7 @@
 //!   rest is. `retention`: how long it stays.
 //! - [`settings`], [`policy`]: what is kept at all; `of_record`: the entry of a finished request.
 //! - [`query`], [`filter`]: what the API can ask for; [`reader`], [`shown`]: the answers.
-//!   `change`: feedback and removal.
+//!   `change`: feedback and removal. [`reprice`]: other prices.
 //!
 //! What is offered is on its way to the file within a quarter of a second. Under pressure
 //! bodies are given up first, then details, then rows. A store that is full or broken raises
@@ -29,6 +29,7 @@ pub mod policy;
 pub mod query;
 pub mod reader;
 pub mod redaction;
+pub mod reprice;
 mod retention;
 pub mod schema;
 pub mod segments;

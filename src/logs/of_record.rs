@@ -11,7 +11,7 @@ use super::metadata::{Metadata, MetadataValue};
 use crate::endpoint;
 use crate::error::Kind;
 use crate::metadata::Value;
-use crate::pricing::CostSource;
+use crate::pricing::{Cost, CostSource};
 use crate::record::{Begun, RequestRecord, Seen, Tried};
 use crate::routing::verdict::Cause;
 use crate::usage::{ServiceTier, Usage};
@@ -91,15 +91,18 @@ fn facts(record: &RequestRecord) -> Entry {
 
 fn money(record: &RequestRecord, entry: &mut Entry) {
     let spent = &record.spent;
-    // A whole number that large is no price.
-    let whole = |cost: crate::pricing::Cost| i64::try_from(cost.0).unwrap_or(i64::MAX);
-    entry.cost = spent.cost.map(whole);
-    entry.saved = spent.saved.map(whole);
+    entry.cost = spent.cost.map(whole_pico);
+    entry.saved = spent.saved.map(whole_pico);
     entry.cost_source = spent.source.and_then(|source| word(source.name()));
     entry.custom_cost = spent.source == Some(CostSource::Custom);
     entry.service_tier = Some(spent.tier)
         .filter(|tier| *tier != ServiceTier::Standard)
         .and_then(|tier| word(tier.name()));
+}
+
+/// A cost as it is stored. A whole number that large is no price.
+pub(super) fn whole_pico(cost: Cost) -> i64 {
+    i64::try_from(cost.0).unwrap_or(i64::MAX)
 }
 
 fn timings(record: &RequestRecord) -> Timings {

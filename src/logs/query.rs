@@ -180,6 +180,37 @@ impl Deletion {
     }
 }
 
+/// What is to be priced again.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Repricing {
+    /// Which entries.
+    pub filter: Filter,
+    /// Where the last step ended.
+    pub cursor: Option<i64>,
+    /// Nothing is to be changed.
+    pub dry_run: bool,
+}
+
+impl Repricing {
+    /// Reads decoded parameters. Unknown ones are refused.
+    pub fn parse<'a>(
+        parameters: impl IntoIterator<Item = (&'a str, &'a str)>,
+    ) -> Result<Self, FieldError> {
+        let mut repricing = Self::default();
+        let mut spread = Spread::default();
+        for (name, value) in parameters {
+            match name {
+                _ if spread.take(name, value) => {}
+                "cursor" => repricing.cursor = Some(cursor(value)?),
+                "dry_run" => repricing.dry_run = truth(name, value)?,
+                _ => narrow(&mut repricing.filter, name, value)?,
+            }
+        }
+        repricing.filter.add_spread(spread)?;
+        Ok(repricing)
+    }
+}
+
 /// Parameters that listing and deleting share.
 fn selection(
     filter: &mut Filter,
@@ -188,8 +219,6 @@ fn selection(
     value: &str,
 ) -> Result<(), FieldError> {
     match name {
-        "filters" => filter.add_json(value),
-        "search" => filter.add_search(value),
         "order_by_direction" | "direction" => {
             order.ascending = match value {
                 "asc" => true,
@@ -198,6 +227,15 @@ fn selection(
             };
             Ok(())
         }
+        _ => narrow(filter, name, value),
+    }
+}
+
+/// Parameters that say which entries.
+fn narrow(filter: &mut Filter, name: &str, value: &str) -> Result<(), FieldError> {
+    match name {
+        "filters" => filter.add_json(value),
+        "search" => filter.add_search(value),
         _ => match filter.add_flat(name, value)? {
             true => Ok(()),
             false => Err(FieldError::new(name, "is not a parameter of this request")),
@@ -345,6 +383,25 @@ mod tests {
                 .cursor,
             Some(77)
         );
+    }
+
+    #[test]
+    fn a_repricing_says_what_and_whether() {
+        let cursor = shown_cursor(7);
+        let parameters = [("dry_run", "true"), ("cursor", &*cursor), ("success", "1")];
+        let repricing = Repricing::parse(parameters).unwrap();
+        assert_eq!((repricing.dry_run, repricing.cursor), (true, Some(7)));
+        assert_eq!(repricing.filter.conditions.len(), 1);
+        for (name, value) in [
+            ("dry_run", "yes"),
+            ("cursor", "x"),
+            ("page", "1"),
+            ("order_by_direction", "asc"),
+            ("end_date", "tomorrow"),
+        ] {
+            let error = Repricing::parse([(name, value)]).unwrap_err();
+            assert_eq!(error.field, name);
+        }
     }
 
     #[test]

@@ -263,6 +263,11 @@ pub fn first_key(milliseconds: i64) -> i64 {
     milliseconds.clamp(0, (1 << 48) - 1) << TIE_BITS
 }
 
+/// The millisecond of a key.
+pub fn key_milliseconds(key: i64) -> i64 {
+    key >> TIE_BITS
+}
+
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]
 mod tests {
@@ -316,6 +321,7 @@ mod tests {
         let late = Uuid::from_u128(6 << 80);
         assert!(key_of(early) < key_of(late));
         assert_eq!(key_of(late), first_key(6));
+        assert_eq!([early, late].map(key_of).map(key_milliseconds), [5, 6]);
         assert!(key_of(Uuid::max()) > 0);
     }
 }

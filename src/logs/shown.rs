@@ -162,6 +162,29 @@ pub fn read(connection: &Connection, known: &mut Known, row: &Row) -> rusqlite::
     Ok(entry)
 }
 
+/// The text of a column of words.
+pub(super) fn word(
+    connection: &Connection,
+    known: &mut Known,
+    value: ValueRef,
+) -> rusqlite::Result<Option<String>> {
+    match value {
+        ValueRef::Integer(number) => lookup(connection, known, number).map(Some),
+        ValueRef::Text(text) => Ok(Some(String::from_utf8_lossy(text).into_owned())),
+        _ => Ok(None),
+    }
+}
+
+fn lookup(connection: &Connection, known: &mut Known, number: i64) -> rusqlite::Result<String> {
+    if let Some(text) = known.get(&number) {
+        return Ok(text.clone());
+    }
+    let mut select = connection.prepare_cached("SELECT text FROM words WHERE id = ?1")?;
+    let text: String = select.query_row([number], |row| row.get(0))?;
+    known.insert(number, text.clone());
+    Ok(text)
+}
+
 struct Columns<'a> {
     connection: &'a Connection,
     known: &'a mut Known,
@@ -177,23 +200,8 @@ impl Columns<'_> {
 
     fn word(&mut self) -> rusqlite::Result<Option<String>> {
         self.next += 1;
-        match self.row.get_ref(self.next - 1)? {
-            ValueRef::Integer(number) => self.lookup(number).map(Some),
-            ValueRef::Text(text) => Ok(Some(String::from_utf8_lossy(text).into_owned())),
-            _ => Ok(None),
-        }
-    }
-
-    fn lookup(&mut self, number: i64) -> rusqlite::Result<String> {
-        if let Some(text) = self.known.get(&number) {
-            return Ok(text.clone());
-        }
-        let mut select = self
-            .connection
-            .prepare_cached("SELECT text FROM words WHERE id = ?1")?;
-        let text: String = select.query_row([number], |row| row.get(0))?;
-        self.known.insert(number, text.clone());
-        Ok(text)
+        let value = self.row.get_ref(self.next - 1)?;
+        word(self.connection, self.known, value)
     }
 
     fn some(&mut self) -> rusqlite::Result<String> {

@@ -8,6 +8,7 @@
 //! Not priced: what is sold by minutes, characters, pages or images, as usage does not count
 //! them; storage of caches by the hour; discounts, minimums, taxes.
 
+mod bill;
 mod catalogue;
 mod custom;
 mod money;
@@ -20,6 +21,7 @@ use std::time::SystemTime;
 
 use crate::usage::{ServiceTier, Usage};
 
+pub use bill::{Bill, Sale};
 pub use catalogue::Catalogue;
 pub use custom::{CacheRates, CustomCost};
 pub use money::{Cost, Rate, parse_rate};

@@ -171,7 +171,7 @@ impl ServiceTier {
     ///
     /// Sources: the API references of OpenAI, Anthropic, Gemini (`serviceTier`), Vertex
     /// (`TrafficType`), Bedrock (`ServiceTier`) and Groq.
-    fn of(word: &str) -> Option<Self> {
+    pub fn of(word: &str) -> Option<Self> {
         Some(match word.to_ascii_lowercase().as_str() {
             "standard"
             | "default"

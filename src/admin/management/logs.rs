@@ -1,6 +1,7 @@
 //! `…/gateways/{gateway}/logs…`: finished requests, found, shown, rated and removed (contract, logs
-//! REST API). What is read is read on threads that may block, a few at a time.
+//! REST API), and priced again. What is read is read on threads that may block, a few at a time.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use http::header::{CONTENT_SECURITY_POLICY, CONTENT_TYPE, HeaderValue, X_CONTENT_TYPE_OPTIONS};
@@ -10,8 +11,10 @@ use uuid::Uuid;
 
 use super::{Admin, Answer, Asked, Refusal, done, enveloped, export, id, only};
 use crate::admin::response;
-use crate::logs::query::{Deletion, Patch, Query};
+use crate::gateway::Snapshot;
+use crate::logs::query::{Deletion, Patch, Query, Repricing};
 use crate::logs::reader::{ReadError, Reader, Scope};
+use crate::logs::reprice::Book;
 use crate::logs::segments::Body;
 use crate::logs::store::Store;
 
@@ -19,6 +22,8 @@ use crate::logs::store::Store;
 const STORE: &str = "the log store";
 /// How long a page is looked for.
 const PATIENCE: Duration = Duration::from_secs(5);
+/// How long one step of a re-pricing works.
+const REPRICING: Duration = Duration::from_millis(1_500);
 /// How long who looks waits for what has only just ended to be written.
 pub(super) const CATCHING_UP: Duration = Duration::from_secs(5);
 
@@ -29,6 +34,8 @@ pub enum Resource {
     List,
     /// All of them.
     Export,
+    /// All of them, by other prices.
+    Reprice,
     /// One of them.
     One(Uuid),
     /// The body of its request.
@@ -42,6 +49,7 @@ impl Resource {
     pub fn parse(rest: &str) -> Option<Self> {
         match rest.split_once('/') {
             None if rest == "export" => Some(Self::Export),
+            None if rest == "reprice" => Some(Self::Reprice),
             None => id(rest).map(Self::One),
             Some((one, "request")) => id(one).map(Self::Request),
             Some((one, "response")) => id(one).map(Self::Response),
@@ -75,6 +83,11 @@ pub async fn answer(
         Resource::Export => {
             only(method, &[Method::GET])?;
             export::answer(store, scope, &query)
+        }
+        Resource::Reprice => {
+            only(method, &[Method::POST])?;
+            let snapshot = admin.live.snapshot().load_full();
+            reprice(store, scope, snapshot, &query).await
         }
         Resource::One(id) => {
             only(method, &[Method::GET, Method::PATCH])?;
@@ -140,16 +153,38 @@ async fn patch(store: Store, scope: Scope, id: Uuid, body: &[u8]) -> Result<Answ
     }
 }
 
+/// One step: who asks goes on until there is no cursor.
+async fn reprice(
+    store: Store,
+    scope: Scope,
+    snapshot: Arc<Snapshot>,
+    query: &[(String, String)],
+) -> Result<Answer, Refusal> {
+    let repricing = Repricing::parse(borrowed(query))?;
+    let step = blocking(move || {
+        catch_up(&store);
+        let book = Book::of(&snapshot);
+        let step = store.reprice(&scope, &repricing, &book, REPRICING);
+        step.map_err(|why| unavailable(&why))
+    });
+    Ok(enveloped(&json!({ "result": step.await? })))
+}
+
+/// Waits until all that has ended before is written. What is not written in time will be found
+/// later: older entries are there all the same.
+fn catch_up(store: &Store) {
+    if let Err(late) = store.flush(CATCHING_UP) {
+        log::debug!("the log store is used without its newest entries: {late}");
+    }
+}
+
 /// Reads the store, with all in it that has ended before.
 async fn read<T: Send + 'static>(
     store: Store,
     with: impl FnOnce(&mut Reader) -> Result<T, ReadError> + Send + 'static,
 ) -> Result<T, Refusal> {
     blocking(move || {
-        // What is not written in time will be found later: older entries are there all the same.
-        if let Err(late) = store.flush(CATCHING_UP) {
-            log::debug!("the log store is read without its newest entries: {late}");
-        }
+        catch_up(&store);
         let mut reader = Reader::open(store.dir(), PATIENCE).map_err(|error| unreadable(&error))?;
         with(&mut reader).map_err(|error| unreadable(&error))
     })

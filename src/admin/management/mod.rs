@@ -177,7 +177,7 @@ fn below<'a>(rest: &str, gateway: Option<Gateway<'a>>) -> Option<Resource<'a>> {
 }
 
 fn unknown() -> Refusal {
-    let message = "no such resource; below /client/v4/accounts/{account}/ai-gateway/gateways/{gateway} there are DELETE /cache, GET and DELETE /logs, GET and PATCH /logs/{id}, GET /logs/{id}/request, GET /logs/{id}/response, GET /logs/export and GET /analytics; logs and analytics of all gateways together are below /-";
+    let message = "no such resource; below /client/v4/accounts/{account}/ai-gateway/gateways/{gateway} there are DELETE /cache, GET and DELETE /logs, GET and PATCH /logs/{id}, GET /logs/{id}/request, GET /logs/{id}/response, GET /logs/export, POST /logs/reprice and GET /analytics; logs and analytics of all gateways together are below /-";
     Refusal::of(StatusCode::NOT_FOUND, message)
 }
 
@@ -228,6 +228,7 @@ mod tests {
         for (path, end) in [
             ("/logs".to_owned(), "List)".to_owned()),
             ("/logs/export".to_owned(), "Export)".to_owned()),
+            ("/logs/reprice".to_owned(), "Reprice)".to_owned()),
             (format!("/logs/{one}"), format!("One({one}))")),
             (format!("/logs/{one}/request"), format!("Request({one}))")),
             (format!("/logs/{one}/response"), format!("Response({one}))")),
@@ -248,6 +249,7 @@ mod tests {
             "/cachex",
             "/logs/x",
             "/logs/export/x",
+            "/logs/reprice/x",
             "/log",
             "/logs/",
             "/analytics/",

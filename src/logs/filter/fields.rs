@@ -49,7 +49,7 @@ pub const TOKENS: &str = "COALESCE(input + output, input, output)";
 
 /// Of what is not recorded, because it does not exist here: never wholesale billing, a
 /// compatibility mode or a DLP action.
-const FIELDS: [(&str, Kind); 33] = [
+const FIELDS: [(&str, Kind); 34] = [
     ("id", Kind::Id),
     ("created_at", Kind::Time),
     ("request_content_type", Kind::Words("request_content_type")),
@@ -86,6 +86,7 @@ const FIELDS: [(&str, Kind); 33] = [
     ("cache_status", Kind::Words("cache_status")),
     ("answer_model", Kind::Words("answer_model")),
     ("error_source", Kind::Words("error_source")),
+    ("cost_source", Kind::Words("cost_source")),
 ];
 
 /// The field of this name.

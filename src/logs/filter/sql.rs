@@ -23,6 +23,63 @@ pub struct Sql {
 /// The text of an id as the API shows it.
 const ID_TEXT: &str = "lower(substr(hex(id),1,8)||'-'||substr(hex(id),9,4)||'-'||substr(hex(id),13,4)||'-'||substr(hex(id),17,4)||'-'||substr(hex(id),21))";
 
+impl Filter {
+    /// The first and the last key of the stretch of the table in which all that pass can be.
+    pub(in crate::logs) fn stretch(&self) -> (i64, i64) {
+        let (mut first, mut last) = (0, i64::MAX);
+        for condition in &self.conditions {
+            let (least, most) = match condition {
+                Condition::Time { operator, values } => of_times(*operator, values),
+                Condition::Id {
+                    operator: Operator::Eq,
+                    values,
+                } => of_ids(values),
+                _ => continue,
+            };
+            first = first.max(least);
+            last = last.min(most);
+        }
+        (first, last)
+    }
+}
+
+/// Where entries are of which one of the times is true.
+fn of_times(operator: Operator, times: &[i64]) -> (i64, i64) {
+    let least = times.iter().min().copied().unwrap_or(0);
+    let most = times.iter().max().copied().unwrap_or(i64::MAX);
+    let (early, late) = (early(least), late(most));
+    match operator {
+        Operator::Lt | Operator::Le => (0, late),
+        Operator::Gt | Operator::Ge => (early, i64::MAX),
+        Operator::Eq => (early, late),
+        Operator::Neq | Operator::Contains => (0, i64::MAX),
+    }
+}
+
+fn of_ids(ids: &[Uuid]) -> (i64, i64) {
+    let keys = || ids.iter().map(|id| around(*id));
+    let first = keys().map(|[first, _]| first).min();
+    let last = keys().map(|[_, last]| last).max();
+    (first.unwrap_or(0), last.unwrap_or(i64::MAX))
+}
+
+/// The first key of an entry that can have begun at a time.
+fn early(time: i64) -> i64 {
+    first_key(time.saturating_sub(SLACK))
+}
+
+/// A key behind all of them.
+fn late(time: i64) -> i64 {
+    first_key(time.saturating_add(SLACK + 1))
+}
+
+/// The keys between which an id is. One that was taken may have been counted up into the next
+/// millisecond.
+fn around(id: Uuid) -> [i64; 2] {
+    let time = id_milliseconds(id);
+    [first_key(time), first_key(time + 2)]
+}
+
 impl Sql {
     /// What of a gateway (`account/gateway`), or of all, passes a filter. The words are looked
     /// up here, so that an index of numbers can be used.
@@ -164,8 +221,7 @@ impl Sql {
 
     /// The time itself, and the stretch of the table in which it can be.
     fn time(&mut self, operator: Operator, time: i64) {
-        let early = Value::Integer(first_key(time.saturating_sub(SLACK)));
-        let late = Value::Integer(first_key(time.saturating_add(SLACK + 1)));
+        let (early, late) = (Value::Integer(early(time)), Value::Integer(late(time)));
         let (stretch, keys) = match operator {
             Operator::Lt | Operator::Le => ("key < ?", vec![late]),
             Operator::Gt | Operator::Ge => ("key >= ?", vec![early]),
@@ -180,11 +236,8 @@ impl Sql {
     fn id(&mut self, operator: Operator, id: Uuid) {
         let bytes = Value::Blob(id.as_bytes().to_vec());
         if matches!(operator, Operator::Eq | Operator::Neq) {
-            let time = id_milliseconds(id);
-            // A key that was taken may have been counted up into the next millisecond.
-            let keys = [first_key(time), first_key(time + 2)];
             self.text += "(key >= ? AND key <= ? AND id = ?)";
-            self.values.extend(keys.map(Value::Integer));
+            self.values.extend(around(id).map(Value::Integer));
         } else {
             self.text += &format!("id {} ?", operator.sql());
         }
