@@ -5,24 +5,20 @@
 //! of this delays a byte. Nothing is ever left out: where the thread does not keep up, requests
 //! close their own entries.
 
-use std::borrow::Cow;
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
-use bytes::Bytes;
-
-use crate::config::schema::{AccessLog, Format};
+use crate::bill::{self, Spending};
+use crate::config::schema::AccessLog;
 use crate::logs;
 use crate::logs::store::Store;
-use crate::pricing::{Cost, CostSource, Prices, Seller};
-use crate::record::{Logged, RequestRecord, Spent};
+use crate::pricing::Prices;
+use crate::record::{Logged, RequestRecord};
 use crate::telemetry::access;
 use crate::telemetry::metrics::Metrics;
-use crate::usage::{Observer, ServiceTier, Usage, estimate};
 
 /// Most bytes that wait to be read and priced. Above it requests close their own entries.
 const MAX_WAITING: usize = 64 << 20;
@@ -37,22 +33,12 @@ const LOOKING: Duration = Duration::from_secs(2);
 pub struct Entry {
     /// All that is known of it.
     pub record: RequestRecord,
-    /// What tells of its tokens; `None` where no provider was asked, or had no answer.
-    pub evidence: Option<Evidence>,
+    /// What tells of its tokens, or what it took, where its client has been told.
+    pub spending: Spending,
     /// What they cost.
     pub prices: Arc<Prices>,
     /// What the log store is to have of it.
     pub logged: Logged,
-}
-
-/// What tells how many tokens an answer took.
-pub struct Evidence {
-    /// Has seen the answer.
-    pub observer: Observer,
-    /// In which dialect.
-    pub format: Format,
-    /// The body of the request, or its beginning, in pieces; none where nothing of it was kept.
-    pub request: Vec<Bytes>,
 }
 
 /// Takes the records of finished requests.
@@ -191,19 +177,11 @@ impl Books {
     fn close(&self, entry: Entry) {
         let Entry {
             mut record,
-            evidence,
+            spending,
             prices,
             logged,
         } = entry;
-        // A mistake in reading one answer must not cost its record, nor all others.
-        let spent = catch_unwind(AssertUnwindSafe(|| spent(&record, evidence, &prices)));
-        record.spent = spent.unwrap_or_else(|_| {
-            log::error!(
-                "the tokens of request {} could not be read: this is a bug in tollgate",
-                record.id
-            );
-            Spent::default()
-        });
+        record.spent = bill::spent(&record, spending, &prices);
         self.metrics.publish(&record);
         access::write(self.access_log, &record);
         self.store(&record, logged);
@@ -223,106 +201,6 @@ impl Books {
 impl Entry {
     /// Bytes that it holds while it waits.
     fn size(&self) -> usize {
-        let evidence = self.evidence.as_ref().map_or(0, |evidence| {
-            let request = evidence.request.iter().map(Bytes::len);
-            evidence.observer.held() + request.sum::<usize>()
-        });
-        size_of::<Self>() + evidence + self.logged.held()
-    }
-}
-
-/// What a request took and cost.
-fn spent(record: &RequestRecord, evidence: Option<Evidence>, prices: &Prices) -> Spent {
-    match (record.cache.from, evidence) {
-        (Some(_), _) => given_again(record, prices),
-        (None, Some(evidence)) => bought(record, evidence, prices),
-        (None, None) => Spent::default(),
-    }
-}
-
-/// An answer that the provider was not asked for costs nothing, and saves what it would have cost.
-fn given_again(record: &RequestRecord, prices: &Prices) -> Spent {
-    let usage = record.cache.usage;
-    let price = usage
-        .and_then(|usage| Pricing::of(record, prices, ServiceTier::Standard).by_list(&usage, None));
-    Spent {
-        usage,
-        cost: Some(Cost::ZERO),
-        source: Some(CostSource::Cached),
-        saved: price.map(|(cost, _)| cost),
-        ..Spent::default()
-    }
-}
-
-/// What the provider's answer took.
-fn bought(record: &RequestRecord, evidence: Evidence, prices: &Prices) -> Spent {
-    let seen = evidence.observer.finish();
-    let (request, model) = (joined(&evidence.request), record.model.as_deref());
-    let settled = estimate::settled(&seen, Some(&request), model, evidence.format);
-    let Some((usage, is_estimate)) = settled else {
-        return Spent::default();
-    };
-    let pricing = Pricing::of(record, prices, seen.tier);
-    let (cost, source) = pricing.price(&usage, seen.model.as_deref());
-    Spent {
-        usage: Some(usage),
-        is_estimate,
-        tier: seen.tier,
-        cost,
-        source: Some(source),
-        saved: None,
-        model: seen.model,
-    }
-}
-
-/// The pieces of a body as one.
-fn joined(pieces: &[Bytes]) -> Cow<'_, [u8]> {
-    match pieces {
-        [] => Cow::Borrowed(&[]),
-        [all] => Cow::Borrowed(all),
-        several => Cow::Owned(several.concat()),
-    }
-}
-
-/// All that a price depends on but the tokens.
-struct Pricing<'a> {
-    record: &'a RequestRecord,
-    prices: &'a Prices,
-    tier: ServiceTier,
-}
-
-impl<'a> Pricing<'a> {
-    fn of(record: &'a RequestRecord, prices: &'a Prices, tier: ServiceTier) -> Self {
-        Self {
-            record,
-            prices,
-            tier,
-        }
-    }
-
-    /// The client's own price goes before all lists.
-    fn price(&self, usage: &Usage, answered: Option<&str>) -> (Option<Cost>, CostSource) {
-        if let Some(custom) = &self.record.custom_cost {
-            return (Some(custom.cost(usage)), CostSource::Custom);
-        }
-        match self.by_list(usage, answered) {
-            Some((cost, source)) => (Some(cost), source),
-            None => (None, CostSource::Unpriced),
-        }
-    }
-
-    /// By the model that answered, or else by the one that was asked for: names of deployments
-    /// are in no list, and some answers name a file.
-    fn by_list(&self, usage: &Usage, answered: Option<&str>) -> Option<(Cost, CostSource)> {
-        let provider = &self.record.provider.as_ref()?.provider;
-        let models = [answered, self.record.model.as_deref()];
-        let models: Vec<_> = models.into_iter().flatten().collect();
-        let seller = Seller {
-            provider: &provider.slug,
-            id: provider.prices.as_deref(),
-            models: &models,
-        };
-        let at = self.record.started;
-        self.prices.price(seller, usage, self.tier, at)
+        size_of::<Self>() + self.spending.held() + self.logged.held()
     }
 }

@@ -15,14 +15,15 @@
 //! 10. [`wire`]: how its answer can be ended honestly; [`usage`]: what it cost in tokens;
 //! 11. [`mod@error`]: what clients can receive from the gateway itself;
 //! 12. [`record`], [`metadata`]: one record per request, and what its client says of it;
-//! 13. [`ledger`], [`pricing`]: what it cost, worked out beside the requests; [`telemetry`] and
-//!     [`logs`]: the record's views.
+//! 13. [`ledger`], [`bill`], [`pricing`]: what it cost, worked out beside the requests;
+//!     [`telemetry`] and [`logs`]: the record's views.
 //!
 //! Around them: [`mock`] (a built-in provider), [`lifecycle`] (start, reload,
 //! upgrade, drain), [`cache`] (stored answers), [`probe`] (looks whether providers are there),
 //! [`admin`] (the operators' listener) and [`cli`].
 
 pub mod admin;
+pub mod bill;
 pub mod cache;
 pub mod call;
 pub mod cli;

@@ -21,6 +21,7 @@ use super::services::{Binder, Control, Listening, SharedPredecessor};
 use super::successor::Predecessor;
 use super::upgrade::Upgrader;
 use crate::admin::Admin;
+use crate::bill::Spending;
 use crate::cache::store::{self, Cache};
 use crate::config::Problem;
 use crate::config::resolve::Settings;
@@ -251,7 +252,7 @@ impl Shell {
         let report = Box::new(move |kind| {
             ledger.enter(Entry {
                 record: RequestRecord::refused(kind),
-                evidence: None,
+                spending: Spending::Nothing,
                 logged: Logged::Facts,
                 prices: Arc::clone(&snapshot.load().prices),
             });
