@@ -18,6 +18,9 @@ use crate::routing::timeouts::Timeouts;
 /// Prefix of all of them but the legacy ones.
 pub const PREFIX: &str = "cf-aig-";
 
+/// Asks to be told what the answer took and cost, and tells it.
+pub const USAGE: &str = "cf-aig-usage";
+
 /// What all of them begin with, legacy ones included.
 const FAMILY: &str = "cf-";
 /// What those begin with that the contract does not know.
@@ -55,6 +58,8 @@ pub struct Directives {
     pub first_byte: Option<Duration>,
     /// `tollgate-trace`: the answer is to tell of all attempts.
     pub trace: bool,
+    /// `cf-aig-usage`: the answer is to tell what it took and cost.
+    pub usage: bool,
     /// `cf-aig-collect-log`, `cf-aig-collect-log-payload`.
     pub logs: policy::Wishes,
     /// `cf-aig-metadata`, unread: how it is read is up to the gateway.
@@ -91,6 +96,7 @@ impl Directives {
                 "cf-aig-collect-log-payload" => logs.payload = Some(flag(name, value)?),
                 "cf-aig-metadata" => directives.metadata = Some(value.clone()),
                 "cf-aig-custom-cost" => directives.custom_cost = Some(custom_cost(value)?),
+                USAGE => directives.usage = flag(name, value)?,
                 "tollgate-trace" => directives.trace = flag(name, value)?,
                 "cf-cache-ttl" => legacy.ttl = Some(seconds(name, value)?),
                 "cf-skip-cache" => legacy.skip = flag(name, value)?,
@@ -343,6 +349,18 @@ mod tests {
         assert_eq!(asked.first_byte, Some(Timeouts::LONGEST));
         let longest = Directives::parse(&headers(&[("cf-aig-retry-delay", "60000")])).unwrap();
         assert_eq!(longest.retry.delay, Some(retry::LONGEST_DELAY));
+    }
+
+    #[test]
+    fn an_answer_may_be_asked_to_tell_what_it_took() {
+        let asked = |value| Directives::parse(&headers(&[("cf-aig-usage", value)]));
+        assert!(asked("true").unwrap().usage);
+        assert!(!asked("false").unwrap().usage);
+        let failure = asked("yes").unwrap_err();
+        assert_eq!(
+            failure.public,
+            "The header cf-aig-usage must be true or false"
+        );
     }
 
     #[test]

@@ -5,27 +5,24 @@
 //! of this delays a byte. Nothing is ever left out: where the thread does not keep up, requests
 //! close their own entries.
 
-use std::borrow::Cow;
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
-use bytes::Bytes;
-
 use crate::analytics;
-use crate::config::schema::{AccessLog, Format};
+use crate::config::schema::AccessLog;
 use crate::export::{self, Exports};
 use crate::logs;
 use crate::logs::redaction::Redaction;
 use crate::logs::store::Store;
-use crate::pricing::{Prices, Sale};
-use crate::record::{Logged, RequestRecord, Seen, Spent};
+use crate::pricing::Prices;
+use crate::record::{Logged, RequestRecord, Seen};
+use crate::spending::{self, Spending};
 use crate::telemetry::access;
 use crate::telemetry::metrics::Metrics;
-use crate::usage::{Observer, ServiceTier, decoded, estimate};
+use crate::usage::decoded;
 
 /// Most bytes that wait to be read and priced. Above it requests close their own entries.
 const MAX_WAITING: usize = 64 << 20;
@@ -42,22 +39,12 @@ const TELLING: Duration = Duration::from_secs(5);
 pub struct Entry {
     /// All that is known of it.
     pub record: RequestRecord,
-    /// What tells of its tokens; `None` where no provider was asked, or had no answer.
-    pub evidence: Option<Evidence>,
+    /// What tells of its tokens, or what it took, where its client has been told.
+    pub spending: Spending,
     /// What they cost.
     pub prices: Arc<Prices>,
     /// What the log store is to have of it.
     pub logged: Logged,
-}
-
-/// What tells how many tokens an answer took.
-pub struct Evidence {
-    /// Has seen the answer.
-    pub observer: Observer,
-    /// In which dialect.
-    pub format: Format,
-    /// The body of the request, or its beginning, in pieces; none where nothing of it was kept.
-    pub request: Vec<Bytes>,
 }
 
 /// Takes the records of finished requests.
@@ -193,19 +180,11 @@ impl Books {
     fn close(&self, entry: Entry) {
         let Entry {
             mut record,
-            evidence,
+            spending,
             prices,
             logged,
         } = entry;
-        // A mistake in reading one answer must not cost its record, nor all others.
-        let spent = catch_unwind(AssertUnwindSafe(|| spent(&record, evidence, &prices)));
-        record.spent = spent.unwrap_or_else(|_| {
-            log::error!(
-                "the tokens of request {} could not be read: this is a bug in tollgate",
-                record.id
-            );
-            Spent::default()
-        });
+        record.spent = spending::spent(&record, spending, &prices);
         self.metrics.publish(&record);
         access::write(self.access_log, &record);
         self.analytics.observe(&record);
@@ -246,80 +225,6 @@ impl Books {
 impl Entry {
     /// Bytes that it holds while it waits.
     fn size(&self) -> usize {
-        let evidence = self.evidence.as_ref().map_or(0, |evidence| {
-            let request = evidence.request.iter().map(Bytes::len);
-            evidence.observer.held() + request.sum::<usize>()
-        });
-        size_of::<Self>() + evidence + self.logged.held()
+        size_of::<Self>() + self.spending.held() + self.logged.held()
     }
-}
-
-/// What a request took and cost.
-fn spent(record: &RequestRecord, evidence: Option<Evidence>, prices: &Prices) -> Spent {
-    match (record.cache.from, evidence) {
-        (Some(_), _) => given_again(record, prices),
-        (None, Some(evidence)) => bought(record, evidence, prices),
-        (None, None) => Spent::default(),
-    }
-}
-
-/// An answer that the provider was not asked for.
-fn given_again(record: &RequestRecord, prices: &Prices) -> Spent {
-    let usage = record.cache.usage;
-    let sale = sale(record, ServiceTier::Standard, None);
-    let bill = prices.given_again(sale, usage.as_ref());
-    Spent {
-        usage,
-        cost: bill.cost,
-        source: Some(bill.source),
-        saved: bill.saved,
-        ..Spent::default()
-    }
-}
-
-/// What the provider's answer took.
-fn bought(record: &RequestRecord, evidence: Evidence, prices: &Prices) -> Spent {
-    let seen = evidence.observer.finish();
-    let (request, model) = (joined(&evidence.request), record.model.as_deref());
-    let settled = estimate::settled(&seen, Some(&request), model, evidence.format);
-    let Some((usage, is_estimate)) = settled else {
-        return Spent::default();
-    };
-    let sale = sale(record, seen.tier, seen.model.as_deref());
-    let bill = prices.bought(sale, &usage, record.custom_cost.as_deref());
-    Spent {
-        usage: Some(usage),
-        is_estimate,
-        tier: seen.tier,
-        cost: bill.cost,
-        source: Some(bill.source),
-        saved: bill.saved,
-        model: seen.model,
-    }
-}
-
-/// The pieces of a body as one.
-fn joined(pieces: &[Bytes]) -> Cow<'_, [u8]> {
-    match pieces {
-        [] => Cow::Borrowed(&[]),
-        [all] => Cow::Borrowed(all),
-        several => Cow::Owned(several.concat()),
-    }
-}
-
-/// All that its price depends on but the tokens.
-fn sale<'a>(
-    record: &'a RequestRecord,
-    tier: ServiceTier,
-    answered: Option<&'a str>,
-) -> Option<Sale<'a>> {
-    let provider = &record.provider.as_ref()?.provider;
-    Some(Sale {
-        provider: &provider.slug,
-        id: provider.prices.as_deref(),
-        answered,
-        asked: record.model.as_deref(),
-        tier,
-        at: record.started,
-    })
 }

@@ -15,8 +15,8 @@
 //! 10. [`wire`]: how its answer can be ended honestly; [`usage`]: what it cost in tokens;
 //! 11. [`mod@error`]: what clients can receive from the gateway itself;
 //! 12. [`record`], [`metadata`]: one record per request, and what its client says of it;
-//! 13. [`ledger`], [`pricing`]: what it cost, worked out beside the requests; [`telemetry`],
-//!     [`logs`], [`analytics`] and [`mod@export`]: the record's views.
+//! 13. [`ledger`], [`spending`], [`pricing`]: what it cost, worked out beside the requests;
+//!     [`telemetry`], [`logs`], [`analytics`] and [`mod@export`]: the record's views.
 //!
 //! Around them: [`mock`] (a built-in provider), [`lifecycle`] (start, reload,
 //! upgrade, drain), [`cache`] (stored answers), [`probe`] (looks whether providers are there),
@@ -48,6 +48,7 @@ pub mod provider;
 pub mod proxy;
 pub mod record;
 pub mod routing;
+pub mod spending;
 pub mod telemetry;
 pub mod universal;
 pub mod usage;

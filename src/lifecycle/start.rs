@@ -35,6 +35,7 @@ use crate::proxy::Door;
 use crate::proxy::cancel::Cancellable;
 use crate::record::{Logged, RequestRecord};
 use crate::routing::known::Known;
+use crate::spending::Spending;
 use crate::telemetry::log as log_setup;
 use crate::telemetry::metrics::Metrics;
 
@@ -257,7 +258,7 @@ impl Shell {
         let report = Box::new(move |kind| {
             ledger.enter(Entry {
                 record: RequestRecord::refused(kind),
-                evidence: None,
+                spending: Spending::Nothing,
                 logged: Logged::Facts,
                 prices: Arc::clone(&snapshot.load().prices),
             });

@@ -21,7 +21,9 @@ use crate::wire;
 
 use super::context::{Context, Route, Spend};
 use super::planning::{COMPAT, Choice};
-use super::{Door, attempt, body, caching, copied, hedge, planning, steps, subrequest, timed};
+use super::{
+    Door, attempt, body, caching, copied, hedge, planning, steps, subrequest, timed, told,
+};
 
 /// What happens after admission.
 pub enum Next {
@@ -101,7 +103,7 @@ pub async fn admit(door: &Door, session: &mut Session, ctx: &mut Context) -> Res
     {
         return answered.map(|()| Next::Answered);
     }
-    if body::needs_subrequest(session, ctx) {
+    if body::needs_subrequest(session, ctx) || told::needs_a_carrier(session, ctx) {
         let answered = Box::pin(subrequest::run(door, session, ctx)).await;
         return answered.map(|()| Next::Answered);
     }

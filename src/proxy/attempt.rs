@@ -21,7 +21,7 @@ use crate::error::{Failure, Kind};
 use crate::provider::{Connection, Provider, Target};
 
 use super::context::{Body, Context, Spend};
-use super::{Door, again, body, keys, planning, tunnel};
+use super::{Door, again, body, keys, planning, told, tunnel};
 
 /// Subprotocols that a WebSocket client offers, or its server selects.
 pub const SUBPROTOCOL: http::HeaderName = http::header::SEC_WEBSOCKET_PROTOCOL;
@@ -193,6 +193,9 @@ pub fn head(
         request.set_raw_path(route.target.path_and_query.as_bytes())?;
         remove_what_is_for_the_gateway(request, provider);
         planning::withhold(request, ctx);
+        if ctx.directives.usage {
+            told::ask_for_identity(request)?;
+        }
         request.insert_header(HOST, route.target.origin.authority.clone())?;
         for (name, value) in &provider.headers {
             request.insert_header(name.clone(), value.clone())?;

@@ -77,12 +77,12 @@ pub async fn admit(
     Ok(())
 }
 
-/// Signatures cover the body, and it may say where it goes; and what is sent again must be there
-/// again. Uploads are too large to wait for that.
+/// Signatures cover the body, and it may say where it goes; what is sent again must be there
+/// again, and so must what enters Pingora again, for its answer to tell what it cost. Uploads are too large to wait for that.
 fn must_be_held(ctx: &Context, json: bool) -> bool {
     ctx.provider.is_none()
         || matches!(ctx.stored_credential(), Some(Credential::Aws { .. }))
-        || (json && (planning::reads_body(ctx) || may_be_sent_again(ctx)))
+        || (json && (ctx.directives.usage || planning::reads_body(ctx) || may_be_sent_again(ctx)))
 }
 
 fn may_be_sent_again(ctx: &Context) -> bool {

@@ -32,6 +32,7 @@ use super::overload::Places;
 use super::planning::Planned;
 use super::settle::Unsettled;
 use super::steps::{self, Running};
+use super::told::Telling;
 use super::tunnel;
 
 /// The state of one request.
@@ -96,6 +97,8 @@ pub struct Context {
     pub cache: CacheFacts,
     /// How it meets the cache, where it does.
     pub caching: Option<Box<Caching>>,
+    /// How its client is told what it took and cost, where it is.
+    pub telling: Option<Telling>,
     /// Settles a request that is ended from outside.
     pub unsettled: Option<Box<Unsettled>>,
 }
@@ -309,6 +312,7 @@ impl Context {
             copied: Copied::Facts,
             cache: CacheFacts::default(),
             caching: None,
+            telling: None,
             unsettled: None,
         }
     }
@@ -327,6 +331,8 @@ impl Context {
         again.gateway = self.gateway.clone();
         again.provider = self.provider.clone();
         again.directives = self.directives.clone();
+        // Nobody is there to be told.
+        again.directives.usage = false;
         again.metadata = self.metadata.clone();
         again.copied = self.copied.again();
         again.route = self.route.clone();

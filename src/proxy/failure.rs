@@ -17,7 +17,7 @@ use super::admission::content_length;
 use super::context::Context;
 use super::reset;
 use super::response::{ERROR_SOURCE, own_headers};
-use super::{Door, again, blame, caching, hedge};
+use super::{Door, again, blame, caching, hedge, outlet};
 
 /// Connections tried per request at most, each to another address of the provider's name.
 const MAX_CONNECTIONS: u32 = 3;
@@ -295,6 +295,9 @@ async fn linger(session: &mut Session) {
 
 /// Ends an answer that broke while it was given: what has come of it is given first.
 async fn end_begun(session: &mut Session, ctx: &mut Context) -> pingora_core::Result<()> {
+    if let Some(held) = outlet::let_go(session) {
+        session.write_response_body(Some(held), false).await?;
+    }
     for piece in caching::not_yet_given(ctx) {
         ctx.gives(&piece);
         session.write_response_body(Some(piece), false).await?;

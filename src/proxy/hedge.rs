@@ -19,10 +19,10 @@ use crate::error::{Failure, Kind};
 use crate::gateway::Mounted;
 use crate::record::{Hedged, Tried};
 
+use super::carry::{self, Carrier};
 use super::context::{Body, Context};
 use super::settle::{Asked, Unsettled};
-use super::subrequest::{self, Carried};
-use super::{Door, caching, planning};
+use super::{Door, caching, planning, subrequest};
 
 /// A request of which two targets are asked.
 pub struct Race(Mutex<State>);
@@ -136,6 +136,7 @@ async fn race(
     ctx.client_version = Some(session.req_header().version);
     // Made while the state is here; it asks for nothing before its time.
     let mut spare = ctx.twin(door);
+    let carrier = Carrier::new(door, ctx);
     let outer = Context::new(Arc::clone(&ctx.snapshot));
     let state = std::mem::replace(ctx, outer);
     ctx.handed_over = true;
@@ -161,17 +162,17 @@ async fn race(
             Some(HttpTask::Header(head, _)) if head.status.is_informational() => {}
             Some(task) => {
                 let Some(handle) = both[number].take() else {
-                    return Err(subrequest::cut());
+                    return Err(carry::cut());
                 };
                 // The other one's channel closes here, and its call ends with it.
                 drop(both);
-                return finish(session, task, handle).await;
+                return finish(session, carrier, task, handle).await;
             }
             // It ended without a word: the other one does better, or is to.
             None => {
                 both[number] = None;
                 if both.iter().all(Option::is_none) {
-                    return Err(subrequest::cut());
+                    return Err(carry::cut());
                 }
             }
         }
@@ -189,22 +190,19 @@ async fn next(handle: &mut Option<SubrequestHandle>) -> Option<HttpTask> {
     }
 }
 
+/// Carries the answer whose first task is there.
 async fn finish(
     session: &mut Session,
+    mut carrier: Carrier,
     task: HttpTask,
     handle: SubrequestHandle,
 ) -> Result<(), Failure> {
-    if session
-        .write_response_tasks(vec![task])
-        .await
-        .map_err(gone)?
-    {
-        subrequest::let_end(handle);
+    if carrier.take(session, task).await? {
+        carry::let_end(handle);
         return Ok(());
     }
-    match subrequest::carry(session, handle, |_| false).await? {
-        Carried::Whole | Carried::GivenUp => Ok(()),
-    }
+    let carried = carrier.carry(session, handle, |_| false).await;
+    carried.map(|_| ())
 }
 
 fn start(

@@ -11,12 +11,14 @@
 //! | `cancel` | requests that are ended from outside |
 //! | `body` | `request_body_filter`, holding of bodies |
 //! | `timed` | the clock on HTTP/2 bodies |
-//! | `subrequest` | re-entry with a held body of unknown length |
+//! | `subrequest` | re-entry with a held body |
+//! | `carry` | the answer of a subrequest on its way out |
 //! | `overload` | `upstream_peer`: a place for the call |
 //! | `attempt` | `upstream_peer`, `upstream_request_filter`, `connected_to_upstream` |
 //! | `response` | `upstream_response_filter`, body filters, `response_filter` |
 //! | `failure` | `fail_to_connect`, `error_while_proxy`, `fail_to_proxy` |
-//! | `unchunked` | answers to HTTP/1.0 |
+//! | `outlet` | the last that an answer passes: a module of Pingora's |
+//! | `told` | what the client is told of costs |
 //! | `reset` | how a broken answer ends for HTTP/1.0 |
 //! | `settle` | `logging` |
 
@@ -27,6 +29,7 @@ mod blame;
 mod body;
 mod caching;
 pub mod cancel;
+mod carry;
 mod context;
 mod copied;
 mod failure;
@@ -34,6 +37,7 @@ mod fill;
 mod hedge;
 mod kept;
 mod keys;
+mod outlet;
 mod overload;
 mod planning;
 mod reset;
@@ -43,8 +47,8 @@ mod settle;
 mod steps;
 mod subrequest;
 mod timed;
+mod told;
 mod tunnel;
-mod unchunked;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -123,7 +127,7 @@ impl ProxyHttp for Door {
 
     /// In place of Pingora's own module, which could compress and does not.
     fn init_downstream_modules(&self, modules: &mut HttpModules) {
-        modules.add_module(Box::new(unchunked::ForHttp10));
+        modules.add_module(Box::new(outlet::Outlets));
     }
 
     fn new_ctx(&self) -> Self::CTX {

@@ -21,6 +21,7 @@ use crate::usage::Observer;
 use crate::wire::{Framing, Watch};
 
 use super::context::Context;
+use super::told::{self, Telling};
 use super::{Door, again, attempt, blame, caching, hedge};
 
 /// Who made an error, for every answer that is one.
@@ -144,6 +145,8 @@ pub fn body_arrived(
         ctx.answer.first_byte.get_or_insert(now);
         if let Some(observer) = &mut ctx.answer.observer {
             observer.push(piece);
+        } else if let Some(Telling::InTheStream(teller)) = &ctx.telling {
+            teller.push(piece);
         }
         if let Some(watch) = watch {
             watch.feed(piece);
@@ -180,6 +183,9 @@ pub fn head_leaves(
         session.set_keepalive(None);
     }
     own_headers(response, ctx)?;
+    if ctx.directives.usage {
+        told::begins(session, response, ctx);
+    }
     ctx.begins(response);
     Ok(())
 }

@@ -20,7 +20,7 @@ use crate::wire::Framing;
 
 use super::context::Context;
 use super::response::{ERROR_SOURCE, own_headers};
-use super::{failure, planning};
+use super::{failure, planning, told};
 
 /// What of an answer's head was for its first reader only: cookies, the ids of its request,
 /// what was left of its quota, and how it was carried.
@@ -199,7 +199,7 @@ async fn begin(
 
 fn build(
     session: &mut Session,
-    ctx: &Context,
+    ctx: &mut Context,
     status: u16,
     headers: &[(Box<str>, HeaderValue)],
     length: Option<usize>,
@@ -225,6 +225,9 @@ fn build(
         head.insert_header(ERROR_SOURCE, Source::Provider.name())?;
     }
     own_headers(&mut head, ctx)?;
+    if status < 400 {
+        told::of_stored(&mut head, ctx)?;
+    }
     Ok(head)
 }
 

@@ -10,13 +10,13 @@ use pingora_proxy::Session;
 
 use crate::error::{Failure, Kind};
 use crate::export::trace_context::Given;
-use crate::ledger::{Entry, Evidence, Ledger};
-use crate::record::{Begun, RequestRecord, Spent};
+use crate::ledger::{Entry, Ledger};
+use crate::record::{RequestRecord, Spent};
 
 use super::context::Context;
 use super::copied;
 use super::overload::{self, Waited};
-use super::{Door, caching, hedge, steps};
+use super::{Door, caching, hedge, steps, told};
 
 /// Longest header value that goes into the record, in bytes.
 const MAX_HEADER: usize = 256;
@@ -110,28 +110,19 @@ pub fn publish(door: &Door, session: &mut Session, error: Option<&Error>, ctx: &
             .unwrap_or_else(|| session.body_bytes_read() as u64),
         response_bytes: session.body_bytes_sent() as u64,
     };
-    door.ledger.enter(entry(asked, sent, ctx));
+    let mut entry = entry(asked, sent, ctx);
+    told::at_the_end(ctx.telling.take(), &mut entry);
+    door.ledger.enter(entry);
 }
 
 fn entry(asked: Asked, sent: Sent, ctx: &mut Context) -> Entry {
     let request = copied::request(&mut ctx.body);
     Entry {
-        evidence: evidence(&request, ctx),
+        spending: told::spending(&request, ctx),
         logged: ctx.copied.take(request),
         record: record(asked, sent, ctx),
         prices: Arc::clone(&ctx.snapshot.prices),
     }
-}
-
-/// What the provider's answer tells of tokens; with the request, for an answer that tells nothing.
-fn evidence(request: &Begun, ctx: &mut Context) -> Option<Evidence> {
-    let observer = ctx.answer.observer.take()?;
-    let format = ctx.route.as_ref()?.format;
-    Some(Evidence {
-        observer,
-        format,
-        request: request.pieces.clone().unwrap_or_default(),
-    })
 }
 
 fn record(asked: Asked, sent: Sent, ctx: &mut Context) -> RequestRecord {

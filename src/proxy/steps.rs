@@ -18,10 +18,10 @@ use crate::error::{Failure, Kind};
 use crate::universal::{self, Step};
 
 use super::attempt::is_websocket;
+use super::carry::{Carried, Carrier};
 use super::context::Context;
 use super::settle::{Asked, Unsettled};
-use super::subrequest::{self, Carried};
-use super::{Door, body};
+use super::{Door, body, subrequest};
 
 /// One of several steps, while it runs.
 pub struct Running {
@@ -78,13 +78,14 @@ async fn run_all(
             head: Some(Box::new(head.clone())),
             back: Some(back),
         };
+        let carrier = Carrier::new(door, ctx);
         let state = begin(door, session, ctx, running, step.body);
         *session.req_header_mut() = head;
         let handle = subrequest::start(door, session, spawner, state);
         subrequest::give_placeholder(&handle)?;
         *session.req_header_mut() = outer.clone();
         let given_up = |status| !is_last && is_failure(status);
-        match subrequest::carry(session, handle, given_up).await? {
+        match carrier.carry(session, handle, given_up).await? {
             Carried::Whole => return Ok(()),
             Carried::GivenUp => *ctx = *returned.await.map_err(|_| lost())?,
         }

@@ -24,7 +24,7 @@ pub struct Seen {
     pub request: Begun,
     /// Head of the answer, as the client received it.
     pub response_head: HeaderMap,
-    /// Body of the answer, as the client received it.
+    /// Body of the answer, as the client received it but for a comment on what it cost.
     pub response: Begun,
 }
 

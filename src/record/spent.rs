@@ -26,7 +26,7 @@ pub struct Spent {
 
 impl Spent {
     /// Its facts by name; counts of zero are left out, but for input and output.
-    pub(super) fn fields(&self, write: &mut impl FnMut(&'static str, Value<'_>)) {
+    pub fn fields(&self, write: &mut impl FnMut(&'static str, Value<'_>)) {
         let Self {
             usage,
             is_estimate,

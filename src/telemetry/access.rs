@@ -4,7 +4,7 @@ use std::fmt::Write;
 use std::time::SystemTime;
 
 use crate::config::schema::AccessLog;
-use crate::record::{RequestRecord, Value};
+use crate::record::{RequestRecord, Spent, Value};
 
 /// The log target of access lines; everything else is the process log.
 pub const TARGET: &str = "tollgate::access";
@@ -34,6 +34,44 @@ pub fn json_line(record: &RequestRecord) -> String {
     record.fields(|key, value| json_field(&mut object, key, &value));
     object.push_str("}\n");
     object
+}
+
+/// What a request took and cost as one JSON object, with the names and values of its line; `None`
+/// where nothing is known. ASCII only, for it goes into heads of answers.
+pub fn spent(spent: &Spent) -> Option<String> {
+    let mut json = String::with_capacity(192);
+    spent.fields(&mut |key, value| json_field(&mut json, key, &value));
+    if json.is_empty() {
+        return None;
+    }
+    // In the place of the first comma.
+    json.replace_range(..1, "{");
+    json.push('}');
+    Some(if is_printable(&json) {
+        json
+    } else {
+        escaped(&json)
+    })
+}
+
+fn is_printable(text: &str) -> bool {
+    text.bytes().all(|byte| matches!(byte, b' '..=b'~'))
+}
+
+/// JSON with everything but printable ASCII as `\u` escapes: that can stand in strings only.
+fn escaped(json: &str) -> String {
+    let mut ascii = String::with_capacity(json.len() * 2);
+    for character in json.chars() {
+        if matches!(character, ' '..='~') {
+            ascii.push(character);
+        } else {
+            for unit in character.encode_utf16(&mut [0; 2]) {
+                // Writing to a `String` cannot fail.
+                let _ = write!(ascii, "\\u{unit:04x}");
+            }
+        }
+    }
+    ascii
 }
 
 fn logfmt_field(line: &mut String, key: &str, value: &Value<'_>) {
@@ -188,6 +226,30 @@ pub(crate) mod tests {
     fn json(record: &RequestRecord) -> serde_json::Value {
         let line = line(AccessLog::Json, record);
         serde_json::from_str(&format!("{{\"x\":0{line}}}")).unwrap_or_default()
+    }
+
+    #[test]
+    fn what_a_request_took_is_one_line_of_ascii_with_the_values_of_its_log_line() {
+        let mut record = record();
+        assert_eq!(spent(&record.spent), None);
+        record.spent = Spent {
+            usage: Some(crate::usage::Usage {
+                input: 3,
+                ..Default::default()
+            }),
+            model: Some("m\"\u{e9}\u{1f980}\n\u{7f}".into()),
+            cost: Some(crate::pricing::Cost(165_000_000)),
+            source: Some(crate::pricing::CostSource::Catalogue),
+            ..Spent::default()
+        };
+        let told = spent(&record.spent).unwrap_or_default();
+        let expected = r#"{"input_tokens":3,"output_tokens":0,"answer_model":"m\"\u00e9\ud83e\udd80\n\u007f","cost_usd":0.000165,"cost_source":"catalogue"}"#;
+        assert_eq!(told, expected);
+        let told: serde_json::Value = serde_json::from_str(&told).unwrap_or_default();
+        let line = json(&record);
+        for (name, value) in told.as_object().into_iter().flatten() {
+            assert_eq!(&line[name], value, "{name}");
+        }
     }
 
     #[test]

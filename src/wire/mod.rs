@@ -3,6 +3,7 @@
 //! So far the gateway reads only what it must to be honest about a broken stream: which
 //! dialect an answer is in, where its last frame ended, and how that dialect says "error".
 
+pub mod aside;
 pub mod complete;
 pub mod eventstream;
 pub mod sse;

@@ -334,12 +334,12 @@ async fn a_bedrock_stream_ends_with_an_exception() {
     }
 }
 
-/// What an HTTP/1.0 client reads of a POST, and how its connection ends.
-async fn over_http10(gateway: &Gateway) -> (String, std::io::Result<usize>) {
+/// What an HTTP/1.0 client reads of a POST with these header lines, and how its connection ends.
+pub async fn over_http10(gateway: &Gateway, headers: &str) -> (String, std::io::Result<usize>) {
     let mut socket = tokio::net::TcpStream::connect(gateway.public())
         .await
         .unwrap();
-    let head = format!("POST {CHAT} HTTP/1.0\r\nhost: x\r\ncontent-length: 2\r\n\r\n{{}}");
+    let head = format!("POST {CHAT} HTTP/1.0\r\nhost: x\r\n{headers}content-length: 2\r\n\r\n{{}}");
     socket.write_all(head.as_bytes()).await.unwrap();
     let mut bytes = Vec::new();
     let end = within("the end", async {
@@ -365,7 +365,7 @@ async fn http10_sees_a_reset_where_only_the_end_of_the_connection_could_tell() {
         for end in [End::Close, End::Reset] {
             let broken = json().chunked().text("{\"partial\":");
             upstream.script(broken.pause(MOMENT).end(end));
-            let (answer, end) = over_http10(&gateway).await;
+            let (answer, end) = over_http10(&gateway, "").await;
             assert!(answer.ends_with("\r\n\r\n{\"partial\":"), "{answer:?}");
             let error = end.expect_err("a plain end would look complete").kind();
             assert_eq!(error, std::io::ErrorKind::ConnectionReset, "{version}");
@@ -397,7 +397,7 @@ async fn http10_sees_a_plain_end_where_more_than_it_tells() {
         ),
     ] {
         upstream.script(answer);
-        let (answer, end) = over_http10(&gateway).await;
+        let (answer, end) = over_http10(&gateway, "").await;
         assert!(matches!(end, Ok(0)), "{what}: {end:?}, {answer:?}");
     }
 }

@@ -41,5 +41,6 @@ mod streams;
 mod support;
 mod tls;
 mod upgrade_storm;
+mod usage_told;
 mod verdicts;
 mod websocket;

@@ -165,7 +165,7 @@ async fn reprice(
         catch_up(&store);
         let book = Book::of(&snapshot);
         let step = store.reprice(&scope, &repricing, &book, REPRICING);
-        step.map_err(|why| unavailable(&why))
+        step.map_err(|why| unavailable(STORE, &why))
     });
     Ok(enveloped(&json!({ "result": step.await? })))
 }

@@ -7,6 +7,7 @@ use flate2::Compression;
 use flate2::write::{DeflateEncoder, GzEncoder, ZlibEncoder};
 
 use super::*;
+use crate::wire::aside::Aside;
 
 type Encode = fn(&[u8]) -> Vec<u8>;
 
@@ -334,4 +335,37 @@ fn an_opaque_answer_passes_unseen() {
         assert_eq!(observer.held(), size_of::<Observer>());
         assert_eq!(observer.finish(), Observed::default());
     }
+}
+
+#[test]
+fn all_is_known_where_a_stream_tells_it() {
+    let streams = ["usage", "documented"].into_iter().flat_map(cases);
+    let streams =
+        streams.filter(|case| case.field("content-type").starts_with("text/event-stream"));
+    let mut count = 0;
+    for case in streams {
+        for size in [1, 7, case.body.len()] {
+            let (mut aside, mut passed) = (Aside::default(), Vec::new());
+            let (mut observer, mut told) = (Some(case.observer(None)), None);
+            for piece in case.body.chunks(size).map(Bytes::copy_from_slice) {
+                observer
+                    .iter_mut()
+                    .for_each(|observer| observer.push(&piece));
+                let piece = aside.push(piece, || {
+                    told = observer.take().map(Observer::finish);
+                    None
+                });
+                passed.extend_from_slice(&piece);
+            }
+            passed.extend_from_slice(&aside.finish(|| {
+                told = observer.take().map(Observer::finish);
+                None
+            }));
+            assert!(passed == case.body, "{}", case.name);
+            let told = told.unwrap_or_else(|| panic!("{} is told nothing", case.name));
+            assert_eq!(shown(told.usage), case.field("usage"), "{}", case.name);
+        }
+        count += 1;
+    }
+    assert!(count > 10, "{count} streams");
 }

@@ -1,0 +1,193 @@
+//! What a request took and cost.
+//!
+//! Worked out once for each request: beside the requests by the [ledger](crate::ledger), or at its
+//! end where its client is told too. So client, record, metrics and log never disagree.
+
+use std::borrow::Cow;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::time::SystemTime;
+
+use bytes::Bytes;
+use uuid::Uuid;
+
+use crate::config::schema::Format;
+use crate::gateway::Mounted;
+use crate::pricing::{CustomCost, Prices, Sale};
+use crate::record::{RequestRecord, Spent};
+use crate::usage::{Observed, Observer, ServiceTier, Usage, estimate};
+
+/// Largest request, in bytes, whose tokens may be estimated while its client waits: that takes some
+/// milliseconds.
+const QUICK: usize = 256 << 10;
+
+/// How far it is known what a request took.
+pub enum Spending {
+    /// There is no answer of a provider's that could tell.
+    Nothing,
+    /// Its answer tells, and has not been read.
+    Unread(Evidence),
+    /// Its answer has been read.
+    Read(Findings),
+    /// It has been worked out, and its client knows.
+    Known(Box<Spent>),
+}
+
+/// What tells how many tokens an answer took.
+pub struct Evidence {
+    /// Has seen the answer.
+    pub observer: Observer,
+    /// In which dialect.
+    pub format: Format,
+    /// The body of the request, or its beginning, in pieces; none where nothing of it was kept.
+    pub request: Vec<Bytes>,
+}
+
+/// What an answer told.
+pub struct Findings {
+    seen: Observed,
+    format: Format,
+    request: Vec<Bytes>,
+}
+
+/// All that a price depends on but the answer.
+#[derive(Clone, Copy)]
+pub struct Terms<'a> {
+    /// Who answered.
+    pub provider: Option<&'a Mounted>,
+    /// The model that was asked for.
+    pub model: Option<&'a str>,
+    /// What the client says that it costs.
+    pub custom: Option<&'a CustomCost>,
+    /// When it was asked.
+    pub at: SystemTime,
+    /// The lists.
+    pub prices: &'a Prices,
+}
+
+impl Spending {
+    /// Bytes that it holds in memory.
+    pub fn held(&self) -> usize {
+        let length = |request: &[Bytes]| request.iter().map(Bytes::len).sum::<usize>();
+        match self {
+            Self::Nothing | Self::Known(_) => 0,
+            Self::Unread(evidence) => evidence.observer.held() + length(&evidence.request),
+            Self::Read(findings) => length(&findings.request),
+        }
+    }
+}
+
+impl Evidence {
+    /// Reads the answer: it has told all that it will.
+    pub fn read(self) -> Findings {
+        Findings {
+            seen: self.observer.finish(),
+            format: self.format,
+            request: self.request,
+        }
+    }
+}
+
+impl Findings {
+    /// Whether nobody who waits for it has to wait long: what is not reported has to be estimated.
+    pub fn is_quick(&self) -> bool {
+        let request: usize = self.request.iter().map(Bytes::len).sum();
+        self.seen.usage.is_some() || request <= QUICK
+    }
+}
+
+impl<'a> Terms<'a> {
+    /// Those of a request that is over.
+    pub fn of(record: &'a RequestRecord, prices: &'a Prices) -> Self {
+        Self {
+            provider: record.provider.as_deref(),
+            model: record.model.as_deref(),
+            custom: record.custom_cost.as_deref(),
+            at: record.started,
+            prices,
+        }
+    }
+
+    /// What the provider's answer took.
+    pub fn bought(self, findings: Findings) -> Spent {
+        let Findings {
+            seen,
+            format,
+            request,
+        } = findings;
+        let settled = estimate::settled(&seen, Some(&joined(&request)), self.model, format);
+        let Some((usage, is_estimate)) = settled else {
+            return Spent::default();
+        };
+        let sale = self.sale(seen.tier, seen.model.as_deref());
+        let bill = self.prices.bought(sale, &usage, self.custom);
+        Spent {
+            usage: Some(usage),
+            is_estimate,
+            tier: seen.tier,
+            cost: bill.cost,
+            source: Some(bill.source),
+            saved: bill.saved,
+            model: seen.model,
+        }
+    }
+
+    /// An answer that the provider was not asked for costs nothing, and saves what it would have
+    /// cost. `usage` is what was stored with it.
+    pub fn given_again(self, usage: Option<Usage>) -> Spent {
+        let sale = self.sale(ServiceTier::Standard, None);
+        let bill = self.prices.given_again(sale, usage.as_ref());
+        Spent {
+            usage,
+            cost: bill.cost,
+            source: Some(bill.source),
+            saved: bill.saved,
+            ..Spent::default()
+        }
+    }
+
+    fn sale<'b>(self, tier: ServiceTier, answered: Option<&'b str>) -> Option<Sale<'b>>
+    where
+        'a: 'b,
+    {
+        let provider = &self.provider?.provider;
+        Some(Sale {
+            provider: &provider.slug,
+            id: provider.prices.as_deref(),
+            answered,
+            asked: self.model,
+            tier,
+            at: self.at,
+        })
+    }
+}
+
+/// What a request that is over took.
+pub fn spent(record: &RequestRecord, spending: Spending, prices: &Prices) -> Spent {
+    let terms = Terms::of(record, prices);
+    carefully(record.id, || match (record.cache.from, spending) {
+        (_, Spending::Known(spent)) => *spent,
+        (Some(_), _) => terms.given_again(record.cache.usage),
+        (None, Spending::Unread(evidence)) => terms.bought(evidence.read()),
+        (None, Spending::Read(findings)) => terms.bought(findings),
+        (None, Spending::Nothing) => Spent::default(),
+    })
+    .unwrap_or_default()
+}
+
+/// A mistake in reading one answer must not cost its record, nor its client the answer.
+pub fn carefully<T>(id: Uuid, work: impl FnOnce() -> T) -> Option<T> {
+    let done = catch_unwind(AssertUnwindSafe(work));
+    if done.is_err() {
+        log::error!("the tokens of request {id} could not be read: this is a bug in tollgate");
+    }
+    done.ok()
+}
+
+/// The pieces of a body as one.
+fn joined(pieces: &[Bytes]) -> Cow<'_, [u8]> {
+    match pieces {
+        [] => Cow::Borrowed(&[]),
+        [all] => Cow::Borrowed(all),
+        several => Cow::Owned(several.concat()),
+    }
+}
