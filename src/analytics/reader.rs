@@ -145,12 +145,11 @@ impl<'a> Question<'a> {
     fn of_all_calls(&self) -> Result<Timeline, Trouble> {
         let mut all = Timeline::new(&self.query);
         let mut series = Series::new(self, |name| self.is_wanted(name).then_some(()));
-        self.scan(Dimension::Calls, |at, id, figures| {
-            if series.group(id)?.is_some() {
-                all.add(at, figures);
-            }
-            Ok(true)
+        self.scan(Dimension::Calls, &mut series, |at, (), figures| {
+            all.add(at, figures);
+            true
         })?;
+        drop(series);
         Ok(all)
     }
 
@@ -189,22 +188,23 @@ impl<'a> Question<'a> {
         Ok(true)
     }
 
-    /// Goes through the figures of a dimension, as [`Self::rows`] does.
-    fn scan(
+    /// Goes through the figures of those series that are part of the answer, for as long as
+    /// `see` says to go on; says whether it came to the end.
+    fn scan<T: Copy, F: FnMut(&[String]) -> Option<T>>(
         &self,
         dimension: Dimension,
-        mut see: impl FnMut(i64, i64, &Figures) -> Result<bool, Trouble>,
+        series: &mut Series<'_, T, F>,
+        mut see: impl FnMut(i64, T, &Figures) -> bool,
     ) -> Result<bool, Trouble> {
         let mut figures = Figures::default();
         let mut damaged = 0_u64;
-        let complete = self.rows(dimension, "figures", |at, series, blob| {
-            match figures.decode_into(blob.as_blob().unwrap_or_default()) {
-                Ok(()) => see(at, series, &figures),
-                Err(_) => {
-                    damaged += 1;
-                    Ok(true)
-                }
-            }
+        let complete = self.rows(dimension, "figures", |at, id, blob| {
+            let Some(group) = series.group(id)? else {
+                return Ok(true);
+            };
+            let decoded = figures.decode_into(blob.as_blob().unwrap_or_default());
+            damaged += u64::from(decoded.is_err());
+            Ok(decoded.is_err() || see(at, group, &figures))
         })?;
         if damaged > 0 {
             log::warn!("analytics: {damaged} rows are damaged and left out of an answer");

@@ -36,7 +36,8 @@ pub struct Limits {
     pub series: usize,
     /// Keys of metadata.
     pub keys: usize,
-    /// Values of one key, so that a key with endless values does not take the place of others.
+    /// Values of one key, so that a key with endless values does not take the place of others;
+    /// in an hour or day only where there are more than `series`.
     pub values: usize,
 }
 
@@ -59,7 +60,7 @@ impl Dimension {
         let (series, keys, values) = match self {
             Self::Calls => (1_000, 0, 0),
             Self::Agents => (200, 0, 0),
-            Self::Labels => (3_000, 32, 250),
+            Self::Labels => (3_000, 32, 1_000),
         };
         Limits {
             series,

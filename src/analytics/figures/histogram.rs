@@ -73,7 +73,7 @@ impl Histogram {
     }
 
     fn change(&mut self, bucket: u16, change: impl FnOnce(u64) -> u64) {
-        match self.buckets.binary_search_by_key(&bucket, |(at, _)| *at) {
+        match self.find(bucket, 0) {
             Ok(place) => self.buckets[place].1 = change(self.buckets[place].1),
             Err(place) => {
                 let count = change(0);
@@ -84,17 +84,39 @@ impl Histogram {
         }
     }
 
+    /// The place of a bucket, or where it would be; not before `from`.
+    fn find(&self, bucket: u16, from: usize) -> Result<usize, usize> {
+        let rest = self.buckets.get(from..).unwrap_or_default();
+        let Some((first, _)) = rest.first() else {
+            return Err(from);
+        };
+        // It lies as far behind the first as their numbers are apart, or nearer. Where no bucket
+        // between them is empty, as in large sums, it lies right there.
+        let furthest = usize::from(bucket.saturating_sub(*first));
+        if rest.get(furthest).is_some_and(|(at, _)| *at == bucket) {
+            return Ok(from + furthest);
+        }
+        let near = &rest[..rest.len().min(furthest + 1)];
+        match near.binary_search_by_key(&bucket, |(at, _)| *at) {
+            Ok(place) => Ok(from + place),
+            Err(place) => Err(from + place),
+        }
+    }
+
     /// Adds all of another one.
     pub fn add(&mut self, other: &Self) {
-        // Most buckets are there already, and both are in order: where one is, the next is not far.
-        let mut place = 0;
+        let mut from = 0;
         for (bucket, more) in &other.buckets {
-            while self.buckets.get(place).is_some_and(|(at, _)| at < bucket) {
-                place += 1;
-            }
-            match self.buckets.get_mut(place) {
-                Some((at, count)) if at == bucket => *count = count.saturating_add(*more),
-                _ => self.buckets.insert(place, (*bucket, *more)),
+            match self.find(*bucket, from) {
+                Ok(place) => {
+                    let count = &mut self.buckets[place].1;
+                    *count = count.saturating_add(*more);
+                    from = place;
+                }
+                Err(place) => {
+                    self.buckets.insert(place, (*bucket, *more));
+                    from = place;
+                }
             }
         }
         self.sum = self.sum.saturating_add(other.sum);

@@ -50,21 +50,23 @@ impl<'a, F: Fn(&[String]) -> Option<&str>> Grouping<'a, F> {
         let mut numbers = Numbers::default();
         let mut figures = Vec::new();
         let mut series = Series::new(self.question, |name| Some(numbers.of(self.shown(name)?)));
-        let complete = self.question.scan(self.dimension, |at, id, more| {
-            if let Some(number) = series.group(id)? {
-                if number == figures.len() {
-                    figures.push(Timeline::new(query));
-                }
-                figures[number].add(at, more);
+        let question = self.question;
+        let complete = question.scan(self.dimension, &mut series, |at, number, more| {
+            while figures.len() <= number && figures.len() <= most {
+                figures.push(Timeline::new(query));
             }
-            Ok(figures.len() <= most)
+            let group = figures.get_mut(number);
+            group.map(|group| group.add(at, more)).is_some()
         })?;
         drop(series);
+        if !complete {
+            return Ok(None);
+        }
         let mut groups: Groups = numbers.names().into_iter().zip(figures).collect();
         if let Some(all) = all {
             add_missing(&mut groups, all, NONE, query);
         }
-        Ok(complete.then_some(groups))
+        Ok(Some(groups))
     }
 
     /// The largest groups, and the others as one.
@@ -80,11 +82,10 @@ impl<'a, F: Fn(&[String]) -> Option<&str>> Grouping<'a, F> {
             let place = largest.iter().position(|one| one == name);
             Some(place.unwrap_or(largest.len()))
         });
-        self.question.scan(self.dimension, |at, id, figures| {
-            if let Some(place) = series.group(id)? {
-                groups[place].1.add(at, figures);
-            }
-            Ok(true)
+        let question = self.question;
+        question.scan(self.dimension, &mut series, |at, place, figures| {
+            groups[place].1.add(at, figures);
+            true
         })?;
         drop(series);
         if let Some(all) = all {
