@@ -109,6 +109,26 @@ mod tests {
     }
 
     #[test]
+    fn dashboard_and_alerts_name_metrics_that_there_are() {
+        let root = std::path::Path::new(env!("CARGO_MANIFEST_DIR"));
+        let all = |directory: &str| -> String {
+            let files = std::fs::read_dir(root.join(directory)).unwrap();
+            let texts = files.map(|file| std::fs::read_to_string(file.unwrap().path()).unwrap());
+            texts.collect()
+        };
+        let (ours, theirs) = (all("src/telemetry/metrics"), all("conf/grafana"));
+        let words = theirs.split(|c: char| !c.is_ascii_alphanumeric() && c != '_');
+        let named = words.filter(|word| word.starts_with("tollgate_"));
+        let mut count = 0;
+        for name in named {
+            let name = name.strip_suffix("_bucket").unwrap_or(name);
+            assert!(ours.contains(&format!("\"{name}\"")), "{name}");
+            count += 1;
+        }
+        assert!(count > 30, "{count}");
+    }
+
+    #[test]
     fn gates_are_told_as_they_are_now() {
         let metrics = Metrics::new().unwrap();
         let settings = Settings {

@@ -3,6 +3,7 @@
 use serde_json::{Value, json};
 
 use crate::cache::with_cache;
+use crate::logs::settled;
 use crate::support::conf::CHAT;
 use crate::support::{Answer, Gateway, Request, Upstream};
 
@@ -10,6 +11,7 @@ const QUESTION: &str = r#"{"model":"gpt-4o-mini","messages":[{"role":"user","con
 const ANSWER: &str = r#"{"id":"c","object":"chat.completion","model":"gpt-4o-mini-2024-07-18","choices":[{"index":0,"message":{"role":"assistant","content":"Because."},"finish_reason":"stop"}],"usage":{"prompt_tokens":1000,"completion_tokens":100,"total_tokens":1100}}"#;
 
 async fn analytics(gateway: &Gateway, path: &str) -> Value {
+    settled(gateway).await;
     let answer = gateway.ask(Request::get(path)).await;
     assert_eq!(answer.status, 200, "{}", answer.text());
     answer.json()["result"].clone()

@@ -21,8 +21,18 @@ fn chat() -> Request {
     Request::post(CHAT, QUESTION).header("authorization", "Bearer sk-secret")
 }
 
+/// A client has its answer a moment before the request is over.
+pub async fn settled(gateway: &Gateway) {
+    gateway
+        .metrics_when("no request in flight", |metrics| {
+            metrics.sum("tollgate_requests_in_flight", &[]) == 0.0
+        })
+        .await;
+}
+
 /// A page of logs, of whatever gateway.
 async fn page(gateway: &Gateway, query: &str) -> Value {
+    settled(gateway).await;
     let page = gateway.ask(Request::get(&format!("{ROOT}{query}"))).await;
     assert_eq!(page.status, 200, "{}", page.text());
     page.json()
@@ -43,12 +53,14 @@ async fn only(gateway: &Gateway) -> Value {
 }
 
 async fn one(gateway: &Gateway, id: &str) -> Value {
+    settled(gateway).await;
     let answer = gateway.ask(Request::get(&format!("{ROOT}/{id}"))).await;
     assert_eq!(answer.status, 200, "{}", answer.text());
     answer.json()["result"].clone()
 }
 
 async fn stored_body(gateway: &Gateway, id: &str, which: &str) -> Response {
+    settled(gateway).await;
     gateway
         .ask(Request::get(&format!("{ROOT}/{id}/{which}")))
         .await
@@ -275,6 +287,7 @@ async fn gateways_and_requests_say_what_is_kept() {
         let path = CHAT.replace("default/default", &format!("default/{name}"));
         let request = Request::post(&path, QUESTION).header(header, value);
         let id = id_of(&request.send(&gateway).await);
+        settled(&gateway).await;
         let found = gateway.ask(Request::get(&format!("/-/logs/{id}"))).await;
         assert_eq!(
             found.status == 200,
@@ -585,6 +598,7 @@ async fn any_number_of_entries_is_exported_while_it_is_read() {
     for _ in 0..60 {
         chat().header("user-agent", "=cmd()").send(&gateway).await;
     }
+    settled(&gateway).await;
     let export = |query: &str| gateway.ask(Request::get(&format!("{ROOT}/export{query}")));
     let lines = export("?bodies=true&order_by_direction=asc").await;
     assert_eq!(lines.header("content-type"), Some("application/x-ndjson"));
@@ -715,7 +729,10 @@ async fn a_kill_under_load_loses_at_most_a_second_and_nothing_that_was_written()
             .collect();
         tokio::time::sleep(Duration::from_millis(1500)).await;
         // Whoever reads the list has it flushed first.
-        let flushed = entries(&gateway, "?per_page=50").await;
+        let flushed = gateway
+            .ask(Request::get(&format!("{ROOT}?per_page=50")))
+            .await;
+        let flushed = flushed.json()["result"].as_array().unwrap().clone();
         tokio::time::sleep(Duration::from_millis(300)).await;
         let killed = Instant::now();
         gateway = gateway.restarted(Signal::SIGKILL).await;
