@@ -271,6 +271,7 @@ admin: {{ listen: "{admin}" }}
 data_dir: {directory}
 cache: {{ {sizes} }}
 log: {{ access: "off", level: warn }}
+logs: {{ max_size: 0 }}
 providers:
   openai: {{ base_url: "http://{upstream}/v1", allow_insecure: true }}
   groq: {{ base_url: "http://{upstream}/v1", allow_insecure: true, keys: [{{ value: none }}] }}
