@@ -37,7 +37,15 @@ const SECRET_HEADERS: [&str; 4] = [
 ];
 
 /// Parts of names that say so.
-const SECRET_PARTS: [&str; 3] = ["authorization", "api-key", "apikey"];
+const SECRET_PARTS: [&str; 7] = [
+    "authorization",
+    "api-key",
+    "apikey",
+    "auth-key",
+    "subscription-key",
+    "jwt",
+    "password",
+];
 
 /// Ends of names that say so. Not `-tokens`: those are counted.
 const SECRET_ENDS: [&str; 3] = ["-token", "-secret", "-signature"];
