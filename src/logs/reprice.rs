@@ -55,16 +55,9 @@ impl<'a> Book<'a> {
             let provider = &mounted.provider;
             (&*provider.slug, provider.prices.as_deref())
         });
-        Self::new(&snapshot.prices, providers)
-    }
-
-    fn new(
-        prices: &'a Prices,
-        providers: impl IntoIterator<Item = (&'a str, Option<&'a str>)>,
-    ) -> Self {
         Self {
-            prices,
-            providers: providers.into_iter().collect(),
+            prices: &snapshot.prices,
+            providers: providers.collect(),
         }
     }
 }
@@ -220,8 +213,3 @@ fn try_write(database: &mut Database, changes: &[Change]) -> rusqlite::Result<()
     drop(update);
     transaction.commit()
 }
-
-#[cfg(test)]
-#[allow(clippy::unwrap_used)]
-#[path = "reprice/tests.rs"]
-mod tests;

@@ -4,6 +4,7 @@ mod bench;
 mod broken;
 mod kill;
 mod listing;
+mod reprice;
 mod round;
 
 use std::borrow::Cow;

@@ -28,6 +28,7 @@ mod mappings;
 mod observability;
 mod overload;
 mod probes;
+mod reprice;
 mod retries;
 mod routes;
 mod routing;
