@@ -1,7 +1,10 @@
 //! Stored requests by other prices: the API and `tollgate reprice`.
 
+use std::time::Duration;
+
 use serde_json::{Value, json};
 
+use crate::cache::stored;
 use crate::support::conf::{CHAT, entry, path};
 use crate::support::upstream::End;
 use crate::support::{Answer, Gateway, Request, Upstream, run};
@@ -73,10 +76,14 @@ async fn traffic(upstream: &Upstream, gateway: &Gateway) {
         Request::post(&other, QUESTION),
         refused,
     ] {
-        request.send(gateway).await;
+        let is_miss = request.send(gateway).await.header("cf-aig-cache-status") == Some("MISS");
+        if is_miss {
+            stored(gateway).await;
+        }
     }
     upstream.script(Answer::sse().text(CUT).end(End::Close));
     chat().send(gateway).await;
+    ended(gateway, 8).await;
 }
 
 /// What the API says to the end, steps added up by whoever needs it.
@@ -89,13 +96,29 @@ async fn reprice(gateway: &Gateway, target: &str) -> Value {
     json["result"].clone()
 }
 
-/// What of an entry a re-pricing may change, and its provider; all entries, the oldest first.
-async fn money(gateway: &Gateway) -> Vec<Value> {
+/// All entries, the oldest first.
+async fn entries(gateway: &Gateway) -> Vec<Value> {
     let lines = gateway
         .ask(Request::get("/-/logs/export?order_by_direction=asc"))
         .await;
-    let whole = |line: &str| serde_json::from_str::<Value>(line).unwrap();
-    let shown = |entry: Value| {
+    let whole = |line: &str| serde_json::from_str(line).unwrap();
+    lines.text().lines().map(whole).collect()
+}
+
+/// Waits for so many entries: a client may have its answer a moment before.
+async fn ended(gateway: &Gateway, count: usize) {
+    for _ in 0..600 {
+        if entries(gateway).await.len() == count {
+            return;
+        }
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    panic!("there never were {count} entries");
+}
+
+/// What of an entry a re-pricing may change, and its provider.
+async fn money(gateway: &Gateway) -> Vec<Value> {
+    let shown = |entry: &Value| {
         json!([
             entry["provider"],
             entry["cost_source"],
@@ -103,7 +126,7 @@ async fn money(gateway: &Gateway) -> Vec<Value> {
             entry["saved"]
         ])
     };
-    lines.text().lines().map(whole).map(shown).collect()
+    entries(gateway).await.iter().map(shown).collect()
 }
 
 #[tokio::test]
@@ -184,6 +207,7 @@ async fn other_prices_change_exactly_what_they_are_about() {
         metrics
     );
     chat().send(&gateway).await;
+    ended(&gateway, 9).await;
     let last = money(&gateway).await.pop().unwrap();
     assert_eq!(last, after[0]);
     assert_eq!(reprice(&gateway, ALL).await["changed"], 0);
@@ -217,19 +241,13 @@ async fn filters_times_and_gateways_restrict_it() {
     let gateway = start(&upstream).await;
     traffic(&upstream, &gateway).await;
     with_prices(&gateway, DEAR).await;
-    let lines = gateway
-        .ask(Request::get("/-/logs/export?order_by_direction=asc"))
-        .await;
-    let third = lines.text().lines().nth(2).unwrap().to_owned();
-    let third: Value = serde_json::from_str(&third).unwrap();
-    let since = third["created_at"].as_str().unwrap();
-    let at_least: u64 = lines
-        .text()
-        .lines()
-        .filter(|line| {
-            serde_json::from_str::<Value>(line).unwrap()["created_at"].as_str() >= Some(since)
-        })
-        .count() as u64;
+    let began: Vec<_> = entries(&gateway)
+        .await
+        .iter()
+        .map(|entry| entry["created_at"].as_str().unwrap().to_owned())
+        .collect();
+    let since = &began[2];
+    let at_least = began.iter().filter(|other| *other >= since).count();
     for (target, looked_at) in [
         (format!("{OF_GATEWAY}?dry_run=true"), 7),
         (
@@ -274,6 +292,7 @@ async fn a_provider_that_is_gone_takes_no_price_with_it() {
         .send(&gateway)
         .await;
     chat().send(&gateway).await;
+    ended(&gateway, 2).await;
     // Without the override and without both entries: openai is in the catalogue all the same.
     let text = std::fs::read_to_string(gateway.conf()).unwrap();
     let kept: Vec<_> = text
@@ -406,6 +425,60 @@ async fn the_command_tells_what_it_did() {
     assert!(told.starts_with("0 entries looked at\n"), "{told}");
 }
 
+/// A step as the API answers it, after which the next one begins at `cursor`.
+fn step(changed: u64, cost: [&str; 2], cursor: Option<&str>) -> Answer {
+    let [before, after] = cost;
+    let result = json!({
+        "looked_at": 10, "changed": changed, "newly_priced": 1, "now_unpriced": 0,
+        "left_alone": { "custom_cost": 1, "no_usage": 2, "unknown_provider": 3 },
+        "cost": { "before": before, "after": after }, "saved": { "before": "0", "after": "0" },
+        "dry_run": false, "reached": "2026-11-28T06:30:00.123Z", "cursor": cursor,
+    });
+    Answer::json(&json!({ "success": true, "result": result }).to_string()).until_close()
+}
+
+#[tokio::test]
+async fn the_command_goes_on_where_a_step_ended_and_says_where_it_was_stopped() {
+    // Stands in for a process with very many entries.
+    let process = Upstream::h1().await;
+    let admin = process.address().to_string();
+    let arguments = ["reprice", "--admin", &admin, "--filter", "model=a"];
+    process.script(step(2, ["0.1", "0.2"], Some("00ab")));
+    process.script(step(3, ["0.000000000001", "9007.199254740993"], None));
+    let output = run(&arguments).await;
+    let told = String::from_utf8_lossy(&output.stdout).into_owned();
+    assert!(output.status.success(), "{output:?}");
+    assert!(
+        told.starts_with(
+            "20 entries looked at\n5 changed: 2 newly priced, 0 without a price any more\n12 left alone"
+        ),
+        "{told}"
+    );
+    assert!(
+        told.contains("cost was $0.100000000001, is now $9007.399254740993"),
+        "{told}"
+    );
+    let targets: Vec<_> = process
+        .received(2)
+        .await
+        .iter()
+        .map(|sent| sent.target.clone())
+        .collect();
+    assert_eq!(targets[1], format!("{}&cursor=00ab", targets[0]));
+    // Broken off in the middle.
+    let refusal = json!({ "success": false, "errors": [{ "message": "the disk is full" }] });
+    process.script(step(2, ["0", "0"], Some("00ab")));
+    process.script(Answer::new(503).text(&refusal.to_string()).until_close());
+    let output = run(&arguments).await;
+    let errors = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert_eq!((output.status.code(), output.stdout.len()), (Some(1), 0));
+    assert!(
+        errors.contains("tollgate: the disk is full\n")
+            && errors.contains("stopped at 2026-11-28T06:30:00.123Z, 2 entries changed"),
+        "{errors}"
+    );
+}
+
 #[tokio::test]
 async fn mistakes_on_the_command_line_are_told() {
     for (arguments, expected) in [
@@ -454,6 +527,7 @@ async fn thousands_of_entries_are_priced_while_others_come() {
     for client in clients {
         client.await.unwrap();
     }
+    ended(&gateway, 3_200).await;
     with_prices(&gateway, DEAR).await;
     let late = tokio::spawn(async move {
         for _ in 0..50 {
@@ -465,6 +539,7 @@ async fn thousands_of_entries_are_priced_while_others_come() {
     let told: Value = serde_json::from_str(&told).unwrap();
     assert_eq!(told["changed"], 3_200, "{told}");
     late.await.unwrap();
+    ended(&gateway, 3_250).await;
     // 3,250 at 0.00125 dollars.
     let again = reprice(&gateway, &format!("{ALL}?dry_run=true")).await;
     assert_eq!(
