@@ -200,10 +200,14 @@ impl Admin {
 }
 
 fn unknown_path() -> Response<Vec<u8>> {
-    let list: Vec<_> = ENDPOINTS
-        .iter()
-        .map(|(_, path, method, what)| format!("{method} {path}: {what}"))
-        .collect();
+    let endpoints = ENDPOINTS.iter();
+    let endpoints = endpoints.map(|(_, path, method, what)| format!("{method} {path}: {what}"));
+    let others = [
+        "GET /: the first page, for a browser",
+        "GET /-/logs: finished requests",
+        "GET /-/analytics: the same added up",
+    ];
+    let list: Vec<_> = endpoints.chain(others.map(str::to_owned)).collect();
     json_response(
         StatusCode::NOT_FOUND,
         &json!({ "error": "no such endpoint", "endpoints": list }),

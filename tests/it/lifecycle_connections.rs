@@ -271,7 +271,7 @@ async fn the_admin_listener_answers_only_its_own_host_and_origin() {
 #[tokio::test]
 async fn the_admin_listener_says_what_it_serves() {
     let (_upstream, gateway) = serving().await;
-    let answer = gateway.ask(Request::get("/")).await;
+    let answer = gateway.ask(Request::get("/nowhere")).await;
     assert_eq!(answer.status, 404);
     assert!(
         answer.json()["endpoints"]
