@@ -19,7 +19,7 @@ pub struct Facts {
     pub succeeded: bool,
     /// An answer of events or a protocol upgrade.
     pub streamed: bool,
-    /// Another target was asked than the first: see [`fell_back`].
+    /// Another target was asked than the first: see `fell_back`.
     pub fell_back: bool,
     /// The tokens are an estimate.
     pub usage_estimated: bool,

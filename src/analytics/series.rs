@@ -1,7 +1,7 @@
 //! What figures are kept for: series, named by what requests have in common.
 //!
 //! A name is a list of texts; what a request does not have is empty. Names are bounded in length
-//! here, and in number by [`super::table`].
+//! here, and in number by `super::table`.
 
 use std::borrow::Cow;
 

@@ -38,8 +38,8 @@ pub struct Wanted {
     /// How many of the newest
     #[arg(long, short = 'n', value_name = "NUMBER", default_value_t = 20, value_parser = clap::value_parser!(u16).range(0..=10_000))]
     count: u16,
-    /// Only requests for which this holds: KEY=VALUE, KEY!=VALUE, KEY~TEXT (contains), KEY<NUMBER or
-    /// KEY>NUMBER; several must all hold. Keys: provider, model, success, cached, status_code,
+    /// Only requests for which this holds: KEY=VALUE, KEY!=VALUE, KEY~TEXT (contains), KEY < NUMBER or
+    /// KEY > NUMBER; several must all hold. Keys: provider, model, success, cached, status_code,
     /// duration (ms), cost (USD), tokens, gateway, route, error, user_agent, metadata.NAME, …
     #[arg(long, value_name = "CONDITION", value_parser = condition)]
     filter: Vec<Value>,
@@ -64,7 +64,7 @@ pub(super) fn condition(text: &str) -> Result<Value, String> {
         .min_by_key(|(at, sign, _)| (*at, usize::MAX - sign.len()));
     match found {
         Some((at, sign, operator)) if at > 0 => {
-            let (key, value) = (&text[..at], &text[at + sign.len()..]);
+            let (key, value) = (text[..at].trim(), text[at + sign.len()..].trim());
             Ok(json!({ "key": key, "operator": operator, "value": [value] }))
         }
         _ => Err("must be such as provider=openai, model!=gpt-5, error~timeout, duration>5000 or cost<0.01".to_owned()),
@@ -290,6 +290,7 @@ mod tests {
             ("model!=gpt-5", "model", "neq", "gpt-5"),
             ("error~time=out", "error", "contains", "time=out"),
             ("duration>5000", "duration", "gt", "5000"),
+            ("duration > 5000", "duration", "gt", "5000"),
             ("cost<0.01", "cost", "lt", "0.01"),
             ("metadata.team=", "metadata.team", "eq", ""),
             ("user_agent=a!=b", "user_agent", "eq", "a!=b"),

@@ -34,7 +34,7 @@ pub struct Wanted {
     #[arg(long, value_name = "TIME", value_parser = time)]
     until: Option<String>,
     /// Only requests for which this holds, as in `tollgate logs`: KEY=VALUE, KEY!=VALUE, KEY~TEXT,
-    /// KEY<NUMBER or KEY>NUMBER; several must all hold. Keys: provider, model, cost_source, gateway,
+    /// KEY < NUMBER or KEY > NUMBER; several must all hold. Keys: provider, model, cost_source, gateway,
     /// cached, metadata.NAME, …
     #[arg(long, value_name = "CONDITION", value_parser = condition)]
     filter: Vec<Value>,

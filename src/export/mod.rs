@@ -2,9 +2,9 @@
 //! lines to files and webhooks.
 //!
 //! Whoever closes a request calls [`Exports::offer`], which writes down what is wanted of it and
-//! waits for nothing: [`spans`] and [`series`] say what that is, [`otlp`] how it is written. One
-//! thread sends it, with a runtime of its own: a [`sender`] for each [`outlet`], which holds a
-//! bounded [`queue`].
+//! waits for nothing: `spans` and `series` say what that is, `otlp` how it is written. One
+//! thread sends it, with a runtime of its own: a `sender` for each `outlet`, which holds a
+//! bounded `queue`.
 //!
 //! Bounded: each outlet holds [`Pace::queue_bytes`] and, while it sends, a batch of 2 MiB or one
 //! item once more; a span with bodies is at most about 800 KiB; all metrics 1.3 MiB, and 8 MiB

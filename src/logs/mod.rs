@@ -1,7 +1,7 @@
 //! The log store: one row per finished request in SQLite, heads and bodies beside the rows in
 //! segment files, everything under one directory.
 //!
-//! - [`entry`]: a finished request as it is offered; [`metadata`]: its labels.
+//! - `entry`: a finished request as it is offered; [`metadata`]: its labels.
 //! - [`store`]: the queue in front, which nobody waits for; `writer`: the thread behind it.
 //! - [`redaction`]: what is never written. `insert`, `words`, `segments`, [`schema`]: how the
 //!   rest is. `retention`: how long it stays.

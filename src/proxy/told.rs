@@ -4,7 +4,7 @@
 //! A request that asks for it runs as a subrequest where its body is held, and it is
 //! [carried](super::carry): the head of an answer that is to have the header says so
 //! ([`Waiting`]) to who carries it, and waits there for the end, when the request is settled and the
-//! header known. A comment is put in by the [outlet](super::outlet), from what the observer has seen
+//! header known. A comment is put in by the [`super::outlet`], from what the observer has seen
 //! by then. Either way it is worked out once: the ledger takes what the client was told.
 //!
 //! Left out: answers of other types than JSON and events, uploads (their bodies are not held), and

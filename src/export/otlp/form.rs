@@ -62,7 +62,7 @@ pub trait Form: Default {
     fn close(&mut self);
     /// Elements that were written before: what [`Form::finish`] gave.
     fn elements(&mut self, written: &[u8]);
-    /// The bytes of elements, or of a whole message that was written with [`whole`].
+    /// The bytes of elements, or of a whole message that was written with `whole`.
     fn finish(self) -> Vec<u8>;
     /// The message that stands by itself.
     fn whole(&mut self, write: impl FnOnce(&mut Self));
