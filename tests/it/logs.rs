@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use nix::sys::signal::Signal;
 use serde_json::{Value, json};
 
-use crate::cache::with_cache;
+use crate::cache::{stored, with_cache};
 use crate::support::conf::{CHAT, openai, path};
 use crate::support::upstream::End;
 use crate::support::{Answer, Gateway, Protocol, Reply, Request, Response, Upstream};
@@ -242,6 +242,7 @@ async fn a_stored_answer_is_on_record_as_one() {
     upstream.always(Answer::json(ANSWER));
     let gateway = Gateway::start(&with_cache(&upstream, "ttl: 5m", "")).await;
     let miss = chat().send(&gateway).await;
+    stored(&gateway).await;
     let hit = chat().send(&gateway).await;
     assert_eq!(hit.header("cf-aig-cache-status"), Some("HIT"));
     let entry = one(&gateway, &id_of(&hit)).await;
