@@ -19,7 +19,7 @@
 //!     [`telemetry`], [`logs`], [`analytics`] and [`mod@export`]: the record's views.
 //!
 //! Around them: [`mock`] (a built-in provider), [`lifecycle`] (start, reload,
-//! upgrade, drain), [`cache`] (stored answers), [`probe`] (looks whether providers are there),
+//! upgrade, drain), [`cache`] (stored answers), [`database`] (files of SQLite), [`probe`] (looks whether providers are there),
 //! [`admin`] (the operators' listener) and [`cli`].
 
 pub mod admin;
@@ -29,6 +29,7 @@ pub mod call;
 pub mod cli;
 pub mod config;
 pub mod credential;
+pub mod database;
 pub mod directives;
 pub mod dns;
 pub mod endpoint;

@@ -19,11 +19,15 @@ use super::figures::Figures;
 use super::query::{GroupBy, Query};
 use super::schema::{self, Level, Problem};
 use super::series::{Dimension, of_text};
+use crate::database::ReadError;
 use groups::Grouping;
 use pieces::Piece;
 
 /// Rows between two looks at the clock.
 const ROWS_PER_LOOK: usize = 1_024;
+
+/// For who asks for too much.
+const ADVICE: &str = "ask for a shorter time or a coarser interval";
 
 /// See the module. Cheap to open: one for each question is fine.
 pub struct Reader {
@@ -51,7 +55,7 @@ impl Reader {
     ///
     /// # Errors
     /// Says why it cannot be answered.
-    pub fn answer(&mut self, query: &Query) -> Result<Answer, Problem> {
+    pub fn answer(&mut self, query: &Query) -> Result<Answer, ReadError> {
         if self.connection.is_none() {
             self.connection = schema::open_to_read(&self.dir)?;
         }
@@ -63,8 +67,8 @@ impl Reader {
         let transaction = connection.transaction().map_err(database)?;
         match Question::new(&transaction, query, until).and_then(|question| question.answer()) {
             Ok(answer) => Ok(answer),
-            Err(Trouble::Database(error)) => Err(database(error)),
-            Err(Trouble::TooSlow) => Err(Problem::TooSlow),
+            Err(Trouble::Database(error)) => Err(database(error).into()),
+            Err(Trouble::TooSlow) => Err(ReadError::TooSlow(ADVICE)),
         }
     }
 }

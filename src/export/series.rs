@@ -16,6 +16,7 @@ use super::otlp::{Amount, Attributes, Metric, Point, Value};
 use super::words;
 use crate::pricing::Cost;
 use crate::record::RequestRecord;
+use crate::usage::TOKEN_BUCKETS;
 
 /// Most combinations of operation, provider, model, gateway and error.
 pub const MOST_SERIES: usize = 1024;
@@ -24,23 +25,6 @@ pub const MOST_OTHERS: usize = 256;
 /// In the place of what cannot be told apart any more.
 const OTHER: &str = "other";
 
-/// Tokens.
-const TOKENS: [f64; 14] = [
-    1.0,
-    4.0,
-    16.0,
-    64.0,
-    256.0,
-    1024.0,
-    4096.0,
-    16384.0,
-    65536.0,
-    262_144.0,
-    1_048_576.0,
-    4_194_304.0,
-    16_777_216.0,
-    67_108_864.0,
-];
 /// Seconds.
 const DURATIONS: [f64; 14] = [
     0.01, 0.02, 0.04, 0.08, 0.16, 0.32, 0.64, 1.28, 2.56, 5.12, 10.24, 20.48, 40.96, 81.92,
@@ -114,8 +98,8 @@ impl Default for Series {
     fn default() -> Self {
         Self {
             duration: Histogram::new(&DURATIONS),
-            input: Histogram::new(&TOKENS),
-            output: Histogram::new(&TOKENS),
+            input: Histogram::new(&TOKEN_BUCKETS),
+            output: Histogram::new(&TOKEN_BUCKETS),
             first_token: Histogram::new(&FIRST_TOKENS),
             cost: None,
         }

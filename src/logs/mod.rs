@@ -17,6 +17,7 @@
 //! Left out: HTTP, which is `admin`'s, and the choice of what is logged, which is the caller's.
 
 mod change;
+mod columns;
 pub mod counters;
 pub mod entry;
 pub mod filter;

@@ -16,6 +16,7 @@ use rusqlite::{Connection, ErrorCode, OptionalExtension, params_from_iter};
 use serde::Serialize;
 use uuid::Uuid;
 
+use super::columns::Known;
 use super::filter::Filter;
 use super::filter::sql::Sql;
 use super::insert::label;
@@ -23,7 +24,7 @@ use super::metadata_test;
 use super::query::{Order, Query, shown_cursor};
 use super::schema::{self, COLUMNS, Problem};
 use super::segments::{self, Body, Record};
-use super::shown::{self, Known, LogEntry, Preview};
+use super::shown::{self, LogEntry, Preview};
 
 /// SQLite's steps between two looks at the clock: well under a millisecond.
 const STEPS: i32 = 10_000;
@@ -31,6 +32,7 @@ const STEPS: i32 = 10_000;
 /// Entries that an export reads at a time.
 const EXPORT_PAGE: usize = 500;
 
+pub use crate::database::ReadError;
 pub(super) use keys::Keys;
 pub use totals::Range;
 use totals::Totals;
@@ -55,28 +57,8 @@ impl Scope {
     }
 }
 
-/// Why something could not be read.
-#[derive(Debug)]
-pub enum ReadError {
-    /// The store is not there, or broken.
-    Store(Problem),
-    /// Nothing was found within the reader's patience: a narrower filter, above all of time,
-    /// would help.
-    TooSlow,
-}
-
-impl std::fmt::Display for ReadError {
-    fn fmt(&self, out: &mut std::fmt::Formatter) -> std::fmt::Result {
-        match self {
-            Self::Store(problem) => problem.fmt(out),
-            Self::TooSlow => out.write_str(
-                "nothing was found in time: narrow the filter, above all by start_date and end_date",
-            ),
-        }
-    }
-}
-
-impl std::error::Error for ReadError {}
+/// For who asks for what is rare.
+const ADVICE: &str = "narrow the filter, above all by start_date and end_date";
 
 /// One page.
 #[derive(Debug, Clone, Serialize)]
@@ -137,7 +119,7 @@ impl Reader {
 
     fn checked<T>(&self, result: rusqlite::Result<T>) -> Read<T> {
         result.map_err(|error| match error.sqlite_error_code() {
-            Some(ErrorCode::OperationInterrupted) => ReadError::TooSlow,
+            Some(ErrorCode::OperationInterrupted) => ReadError::TooSlow(ADVICE),
             _ => ReadError::Store(Problem::Database(schema::path(&self.dir), error)),
         })
     }
@@ -185,7 +167,7 @@ impl Reader {
     fn cut_short(&self, found: rusqlite::Result<()>, empty: bool) -> Read<bool> {
         match self.checked(found) {
             Ok(()) => Ok(false),
-            Err(ReadError::TooSlow) if !empty => Ok(true),
+            Err(ReadError::TooSlow(_)) if !empty => Ok(true),
             Err(error) => Err(error),
         }
     }

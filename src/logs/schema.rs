@@ -6,16 +6,20 @@
 //! without an index, new rows are appended to it, and an id is found without one too.
 
 use std::path::{Path, PathBuf};
-use std::time::Duration;
 
-use rusqlite::{Connection, ErrorCode, OpenFlags};
+use rusqlite::Connection;
 use uuid::Uuid;
 
-/// The version that this program writes.
-pub const VERSION: i64 = 1;
+use crate::database::Database;
+pub use crate::database::{Problem, is_busy};
 
-/// How long a process waits for another one's transaction.
-const PATIENCE: Duration = Duration::from_secs(5);
+/// The file.
+const FILE: Database = Database {
+    name: "logs.db",
+    version: 1,
+    page_size: 4_096,
+    tables: || format!("CREATE TABLE entries ({});{VERSION_1}", columns()),
+};
 
 /// The columns of `entries` in the order of the table: those that filters read come first,
 /// because SQLite reads a row from its start.
@@ -106,119 +110,17 @@ const VERSION_1: &str = "
     CREATE INDEX entries_event ON entries (event_id) WHERE event_id IS NOT NULL;
 ";
 
-/// Why the store cannot be used.
-#[derive(Debug)]
-pub enum Problem {
-    /// SQLite says so.
-    Database(PathBuf, rusqlite::Error),
-    /// The file system says so.
-    File(PathBuf, std::io::Error),
-    /// A newer tollgate wrote it.
-    Newer(PathBuf, i64),
-}
-
-impl std::fmt::Display for Problem {
-    fn fmt(&self, out: &mut std::fmt::Formatter) -> std::fmt::Result {
-        match self {
-            Self::Database(path, error) if self.is_lasting() => write!(
-                out,
-                "{} is damaged ({error}): move it away and restart; nothing was deleted",
-                path.display()
-            ),
-            Self::Database(path, error) => write!(out, "{}: {error}", path.display()),
-            Self::File(path, error) => write!(out, "{}: {error}", path.display()),
-            Self::Newer(path, version) => write!(
-                out,
-                "{} has version {version} and this tollgate knows versions up to {VERSION}: run a newer one or move the file away",
-                path.display()
-            ),
-        }
-    }
-}
-
-impl std::error::Error for Problem {}
-
-impl Problem {
-    /// Trying again is of no use before someone did something.
-    pub fn is_lasting(&self) -> bool {
-        match self {
-            Self::Database(_, error) => is_damage(error),
-            Self::File(..) => false,
-            Self::Newer(..) => true,
-        }
-    }
-}
-
-fn is_damage(error: &rusqlite::Error) -> bool {
-    matches!(
-        error.sqlite_error_code(),
-        Some(ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase)
-    )
-}
-
-/// Another process holds the file for longer than the patience lasts.
-pub fn is_busy(error: &rusqlite::Error) -> bool {
-    matches!(
-        error.sqlite_error_code(),
-        Some(ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked)
-    )
-}
-
 /// The database of a directory.
 pub fn path(dir: &Path) -> PathBuf {
-    dir.join("logs.db")
+    FILE.path(dir)
 }
 
 /// Opens the database to write, and makes or migrates it.
 ///
-/// WAL with `synchronous = NORMAL`: what is committed survives the process, however it dies.
-/// A power cut may take the last seconds before it, never the file.
+/// # Errors
+/// Says which file cannot be used, and why.
 pub fn open(dir: &Path) -> Result<Connection, Problem> {
-    std::fs::create_dir_all(dir).map_err(|error| Problem::File(dir.to_owned(), error))?;
-    let path = path(dir);
-    let database = |error| Problem::Database(path.clone(), error);
-    let mut connection = Connection::open(&path).map_err(database)?;
-    let version = prepare(&mut connection).map_err(database)?;
-    if version > VERSION {
-        return Err(Problem::Newer(path, version));
-    }
-    Ok(connection)
-}
-
-fn prepare(connection: &mut Connection) -> rusqlite::Result<i64> {
-    connection.busy_timeout(PATIENCE)?;
-    connection.set_prepared_statement_cache_capacity(64);
-    let found = version(connection)?;
-    if found > VERSION {
-        return Ok(found);
-    }
-    if found == 0 {
-        // Must come before the first table, and before the WAL.
-        connection.pragma_update(None, "auto_vacuum", "INCREMENTAL")?;
-    }
-    connection.pragma_update(None, "journal_mode", "WAL")?;
-    connection.pragma_update(None, "synchronous", "NORMAL")?;
-    connection.pragma_update(None, "journal_size_limit", 16 << 20)?;
-    connection.pragma_update(None, "cache_size", -16_384)?; // KiB
-    migrate(connection)
-}
-
-/// Brings a database up to [`VERSION`], step by step; one process at a time.
-fn migrate(connection: &mut Connection) -> rusqlite::Result<i64> {
-    let transaction =
-        connection.transaction_with_behavior(rusqlite::TransactionBehavior::Immediate)?;
-    let found = version(&transaction)?;
-    if found == 0 {
-        let table = format!("CREATE TABLE entries ({});", columns());
-        transaction.execute_batch(&(table + VERSION_1))?;
-        transaction.pragma_update(None, "user_version", VERSION)?;
-    }
-    transaction.commit()?;
-    Ok(found.max(VERSION))
-}
-
-fn version(connection: &Connection) -> rusqlite::Result<i64> {
-    connection.pragma_query_value(None, "user_version", |row| row.get(0))
+    FILE.open(dir)
 }
 
 /// Without types: every value keeps its own.
@@ -229,20 +131,14 @@ fn columns() -> String {
 }
 
 /// Opens the database to read.
+///
+/// # Errors
+/// Says which file cannot be used, and why; also when there is none.
 pub fn open_to_read(dir: &Path) -> Result<Connection, Problem> {
-    let path = path(dir);
-    let database = |error| Problem::Database(path.clone(), error);
-    let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
-    let connection = Connection::open_with_flags(&path, flags).map_err(database)?;
-    connection.busy_timeout(PATIENCE).map_err(database)?;
+    let none = || Problem::File(path(dir), std::io::ErrorKind::NotFound.into());
+    let connection = FILE.open_to_read(dir)?.ok_or_else(none)?;
     connection.set_prepared_statement_cache_capacity(16);
-    connection
-        .pragma_update(None, "mmap_size", 4_i64 << 30)
-        .map_err(database)?;
-    match version(&connection).map_err(database)? {
-        VERSION => Ok(connection),
-        newer => Err(Problem::Newer(path, newer)),
-    }
+    Ok(connection)
 }
 
 /// Bits of a key below its milliseconds.
@@ -274,45 +170,13 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_database_is_made_once_and_opened_again() {
+    fn a_database_is_made_with_its_table() {
         let dir = tempfile::tempdir().unwrap();
-        for _ in 0..2 {
-            let connection = open(dir.path()).unwrap();
-            assert_eq!(version(&connection).unwrap(), VERSION);
-            let mode: String = connection
-                .pragma_query_value(None, "journal_mode", |row| row.get(0))
-                .unwrap();
-            assert_eq!(mode, "wal");
-            let vacuum: i64 = connection
-                .pragma_query_value(None, "auto_vacuum", |row| row.get(0))
-                .unwrap();
-            assert_eq!(vacuum, 2);
-        }
-    }
-
-    #[test]
-    fn a_newer_database_is_left_alone() {
-        let dir = tempfile::tempdir().unwrap();
-        open(dir.path())
-            .unwrap()
-            .pragma_update(None, "user_version", VERSION + 1)
-            .unwrap();
-        let before = std::fs::read(path(dir.path())).unwrap();
-        for problem in [
-            open(dir.path()).unwrap_err(),
-            open_to_read(dir.path()).unwrap_err(),
-        ] {
-            assert!(problem.is_lasting());
-            assert!(
-                problem
-                    .to_string()
-                    .contains("has version 2 and this tollgate knows versions up to 1")
-            );
-        }
-        assert!(
-            std::fs::read(path(dir.path())).unwrap() == before,
-            "not one byte changed"
-        );
+        assert!(open_to_read(dir.path()).is_err(), "there is none");
+        open(dir.path()).unwrap();
+        let connection = open_to_read(dir.path()).unwrap();
+        let all = connection.prepare("SELECT * FROM entries").unwrap();
+        assert_eq!(all.column_names().collect::<Vec<_>>(), COLUMNS);
     }
 
     #[test]

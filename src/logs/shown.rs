@@ -2,13 +2,12 @@
 
 use std::net::IpAddr;
 
-use ahash::AHashMap;
-use rusqlite::types::{FromSql, ValueRef};
 use rusqlite::{Connection, Row};
 use serde::Serialize;
 use serde_json::value::RawValue;
 use uuid::Uuid;
 
+use super::columns::{Columns, Known};
 use super::entry::{Attempt, Head, Tokens};
 use super::segments::{Place, Record};
 use super::times;
@@ -145,74 +144,16 @@ impl Preview {
     }
 }
 
-/// The words that a reader has met.
-pub type Known = AHashMap<i64, String>;
-
 /// Reads the row of a statement that selects all columns in their order.
 pub fn read(connection: &Connection, known: &mut Known, row: &Row) -> rusqlite::Result<LogEntry> {
-    let mut columns = Columns {
-        connection,
-        known,
-        row,
-        next: 0,
-    };
+    let mut columns = Columns::new(connection, known, row);
     let mut entry = columns.first()?;
     columns.second(&mut entry)?;
     columns.third(&mut entry)?;
     Ok(entry)
 }
 
-/// The text of a column of words.
-pub(super) fn word(
-    connection: &Connection,
-    known: &mut Known,
-    value: ValueRef,
-) -> rusqlite::Result<Option<String>> {
-    match value {
-        ValueRef::Integer(number) => lookup(connection, known, number).map(Some),
-        ValueRef::Text(text) => Ok(Some(String::from_utf8_lossy(text).into_owned())),
-        _ => Ok(None),
-    }
-}
-
-fn lookup(connection: &Connection, known: &mut Known, number: i64) -> rusqlite::Result<String> {
-    if let Some(text) = known.get(&number) {
-        return Ok(text.clone());
-    }
-    let mut select = connection.prepare_cached("SELECT text FROM words WHERE id = ?1")?;
-    let text: String = select.query_row([number], |row| row.get(0))?;
-    known.insert(number, text.clone());
-    Ok(text)
-}
-
-struct Columns<'a> {
-    connection: &'a Connection,
-    known: &'a mut Known,
-    row: &'a Row<'a>,
-    next: usize,
-}
-
 impl Columns<'_> {
-    fn plain<T: FromSql>(&mut self) -> rusqlite::Result<T> {
-        self.next += 1;
-        self.row.get(self.next - 1)
-    }
-
-    fn word(&mut self) -> rusqlite::Result<Option<String>> {
-        self.next += 1;
-        let value = self.row.get_ref(self.next - 1)?;
-        word(self.connection, self.known, value)
-    }
-
-    fn some(&mut self) -> rusqlite::Result<String> {
-        self.word().map(Option::unwrap_or_default)
-    }
-
-    fn id(&mut self) -> rusqlite::Result<Option<Uuid>> {
-        let bytes: Option<Vec<u8>> = self.plain()?;
-        Ok(bytes.and_then(|bytes| Uuid::from_slice(&bytes).ok()))
-    }
-
     /// Of pico-dollars.
     #[allow(clippy::cast_precision_loss)] // exact up to 9,000 dollars
     fn dollars(&mut self) -> rusqlite::Result<Option<f64>> {

@@ -27,6 +27,25 @@ pub use estimate::estimate;
 pub use observer::{Observed, Observer};
 pub use text::Text;
 
+/// Tokens; the buckets that OpenTelemetry's GenAI conventions advise for
+/// `gen_ai.client.token.usage`.
+pub const TOKEN_BUCKETS: [f64; 14] = [
+    1.0,
+    4.0,
+    16.0,
+    64.0,
+    256.0,
+    1024.0,
+    4096.0,
+    16384.0,
+    65536.0,
+    262_144.0,
+    1_048_576.0,
+    4_194_304.0,
+    16_777_216.0,
+    67_108_864.0,
+];
+
 /// What one answer took, in the words of OpenTelemetry's GenAI conventions and with one
 /// meaning for every provider: tokens, and searches.
 ///

@@ -1,7 +1,7 @@
 //! A storm: two providers that do everything wrong at random, a thousand clients, and what
 //! holds all the same. Every client gets an answer or an honest error, no answer is a mixture,
-//! no provider gets half a body as a whole one, and the counts of clients, gateway and providers
-//! agree.
+//! no provider gets half a body as a whole one, and the counts and costs of clients, providers,
+//! access log, log store, analytics and metrics agree.
 //!
 //! `TOLLGATE_STORM_SECONDS` says how long it lasts; `TOLLGATE_STORM_SEED` repeats one.
 
@@ -18,6 +18,7 @@ mod provider_h1;
 mod provider_h2;
 mod report;
 mod script;
+mod stores;
 mod sums;
 mod tap;
 
@@ -33,6 +34,7 @@ use footprint::Footprint;
 use judge::Told;
 use ledger::Ledger;
 use provider::Provider;
+use stores::Stores;
 
 use crate::support::metrics::Metrics;
 use crate::support::{Gateway, eventually};
@@ -167,6 +169,9 @@ async fn every_client_gets_an_answer_or_an_honest_error_and_all_counts_agree() {
         pause: PAUSE,
     })
     .await;
+    calm(&gateway).await;
+    let stores = Stores::read(&gateway).await;
+    // After the stores were asked: they count what they have written.
     let metrics = calm(&gateway).await;
     let log = gateway.log();
     for provider in [&openai, &groq] {
@@ -181,7 +186,7 @@ async fn every_client_gets_an_answer_or_an_honest_error_and_all_counts_agree() {
         std::fs::write(path, &log).expect("a file for the log");
     }
     println!("before: {before:?}\nafter: {after:?}");
-    let ledger = Ledger::new(told, &log, metrics, [&openai.state, &groq.state]);
+    let ledger = Ledger::new(told, &log, metrics, stores, [&openai.state, &groq.state]);
     report::print(&ledger);
     let mut wrongs = ledger.settle();
     if !after.is_back_to(&before) {

@@ -5,10 +5,11 @@ use std::time::{Duration, SystemTime};
 
 use serde_json::json;
 
-use super::logs::{blocking, parameters, unavailable};
+use super::logs::{blocking, parameters, unreadable};
 use super::{Admin, Answer, Gateway, Refusal, enveloped};
 use crate::analytics::query::Query;
 use crate::analytics::reader::Reader;
+use crate::database::ReadError;
 use crate::logs::filter::FieldError;
 
 /// How long an answer is looked for.
@@ -39,9 +40,9 @@ pub async fn answer(
         if let Err(late) = store.flush_within(CATCHING_UP) {
             log::debug!("analytics are read without the newest requests: {late}");
         }
-        let reader = Reader::open(store.dir(), PATIENCE);
+        let reader = Reader::open(store.dir(), PATIENCE).map_err(ReadError::Store);
         let found = reader.and_then(|mut reader| reader.answer(&query));
-        found.map_err(|problem| unavailable("the store of analytics", &problem.to_string()))
+        found.map_err(|error| unreadable("the store of analytics", &error))
     });
     Ok(enveloped(&json!({ "result": found.await? })))
 }

@@ -6,7 +6,7 @@ use http::StatusCode;
 use serde_json::{Value, json};
 use tokio::sync::mpsc::{Sender, channel};
 
-use super::logs::{CATCHING_UP, unreadable};
+use super::logs::{CATCHING_UP, STORE, unreadable};
 use super::{Answer, Refusal};
 use crate::admin::response;
 use crate::logs::filter::FieldError;
@@ -127,7 +127,7 @@ pub fn answer(store: Store, scope: Scope, query: &[(String, String)]) -> Result<
         let sent = send(&store, &scope, &query, form, &sender);
         if let Err(error) = sent {
             // Its client sees an answer that is cut off.
-            let message = unreadable(&error).message;
+            let message = unreadable(STORE, &error).message;
             let _ = sender.blocking_send(Err(std::io::Error::other(message)));
         }
     });

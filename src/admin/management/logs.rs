@@ -19,7 +19,7 @@ use crate::logs::segments::Body;
 use crate::logs::store::Store;
 
 /// What is meant in messages.
-const STORE: &str = "the log store";
+pub(super) const STORE: &str = "the log store";
 /// How long a page is looked for.
 const PATIENCE: Duration = Duration::from_secs(5);
 /// How long one step of a re-pricing works.
@@ -185,8 +185,9 @@ async fn read<T: Send + 'static>(
 ) -> Result<T, Refusal> {
     blocking(move || {
         catch_up(&store);
-        let mut reader = Reader::open(store.dir(), PATIENCE).map_err(|error| unreadable(&error))?;
-        with(&mut reader).map_err(|error| unreadable(&error))
+        let mut reader =
+            Reader::open(store.dir(), PATIENCE).map_err(|error| unreadable(STORE, &error))?;
+        with(&mut reader).map_err(|error| unreadable(STORE, &error))
     })
     .await
 }
@@ -198,10 +199,10 @@ pub(super) async fn blocking<T: Send + 'static>(
     done.unwrap_or_else(|error| Err(Refusal::broken(&error.to_string())))
 }
 
-pub(super) fn unreadable(error: &ReadError) -> Refusal {
+pub(super) fn unreadable(what: &str, error: &ReadError) -> Refusal {
     match error {
-        ReadError::TooSlow => Refusal::of(StatusCode::UNPROCESSABLE_ENTITY, error.to_string()),
-        ReadError::Store(problem) => unavailable(STORE, &problem.to_string()),
+        ReadError::TooSlow(_) => Refusal::of(StatusCode::UNPROCESSABLE_ENTITY, error.to_string()),
+        ReadError::Store(problem) => unavailable(what, &problem.to_string()),
     }
 }
 

@@ -3,14 +3,15 @@
 use std::path::Path;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use rusqlite::types::{FromSql, Value};
+use rusqlite::types::Value;
 use rusqlite::{Connection, OptionalExtension, params_from_iter};
 use uuid::Uuid;
 
+use super::super::columns::{Columns, Known};
 use super::super::filter::sql::Sql;
 use super::super::metadata_test;
 use super::super::of_record::whole_pico;
-use super::super::shown::{self, Known};
+
 use super::{Filter, Scope, schema};
 use crate::pricing::Bill;
 use crate::usage::{ServiceTier, Usage};
@@ -147,43 +148,20 @@ impl Walk {
         let mut select = self.connection.prepare_cached(SELECT)?;
         let (connection, known) = (&self.connection, &mut self.known);
         let read = |row: &rusqlite::Row| {
-            let mut columns = Columns {
-                connection,
-                known,
-                row,
-                next: 0,
-            };
+            let mut columns = Columns::new(connection, known, row);
             columns.row()
         };
         select.query_row([key], read).optional()
     }
 }
 
-struct Columns<'a> {
-    connection: &'a Connection,
-    known: &'a mut Known,
-    row: &'a rusqlite::Row<'a>,
-    next: usize,
-}
-
 impl Columns<'_> {
-    fn plain<T: FromSql>(&mut self) -> rusqlite::Result<T> {
-        self.next += 1;
-        self.row.get(self.next - 1)
-    }
-
-    fn word(&mut self) -> rusqlite::Result<Option<String>> {
-        self.next += 1;
-        let value = self.row.get_ref(self.next - 1)?;
-        shown::word(self.connection, self.known, value)
-    }
-
     fn row(&mut self) -> rusqlite::Result<Row> {
-        let (key, id): (_, Vec<u8>) = (self.plain()?, self.plain()?);
+        let (key, id) = (self.plain()?, self.id()?.unwrap_or_default());
         let since = Duration::from_millis(self.plain::<i64>()?.unsigned_abs());
         Ok(Row {
             key,
-            id: Uuid::from_slice(&id).unwrap_or_default(),
+            id,
             at: UNIX_EPOCH + since,
             cached: self.plain()?,
             custom_cost: self.plain()?,

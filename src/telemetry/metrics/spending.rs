@@ -8,25 +8,7 @@ use super::Metrics;
 use super::register::Register;
 use crate::pricing::{Cost, CostSource};
 use crate::record::{RequestRecord, Spent};
-
-/// Tokens; the buckets that OpenTelemetry's GenAI conventions advise for
-/// `gen_ai.client.token.usage`.
-const TOKENS: [f64; 14] = [
-    1.0,
-    4.0,
-    16.0,
-    64.0,
-    256.0,
-    1024.0,
-    4096.0,
-    16384.0,
-    65536.0,
-    262_144.0,
-    1_048_576.0,
-    4_194_304.0,
-    16_777_216.0,
-    67_108_864.0,
-];
+use crate::usage::TOKEN_BUCKETS;
 
 /// The metrics of what requests took and cost.
 #[derive(Debug)]
@@ -47,7 +29,7 @@ impl SpendingMetrics {
                 "gen_ai_client_token_usage",
                 "Tokens of one answer that a provider gave (gen_ai.client.token.usage of OpenTelemetry); input has the cached input in it, output the reasoning",
                 &["gateway", "provider", "gen_ai_token_type"],
-                &TOKENS,
+                &TOKEN_BUCKETS,
             )?,
             tokens: register.counter(
                 "tollgate_tokens_total",

@@ -27,6 +27,16 @@ pub struct Line {
     pub bytes_in: u64,
     pub bytes_out: u64,
     pub cache: Option<String>,
+    /// In pico-dollars, as `saved`.
+    pub cost: Option<u64>,
+    pub saved: Option<u64>,
+}
+
+/// Dollars in JSON as whole pico-dollars: exact below some thousand dollars.
+pub fn pico(dollars: &Value) -> Option<u64> {
+    dollars
+        .as_f64()
+        .map(|dollars| (dollars * 1e12).round() as u64)
 }
 
 impl Journal {
@@ -81,6 +91,8 @@ impl Line {
             bytes_in: number("bytes_in"),
             bytes_out: number("bytes_out"),
             cache: text("cache"),
+            cost: pico(&line["cost_usd"]),
+            saved: pico(&line["saved_usd"]),
         }
     }
 }

@@ -2,7 +2,8 @@
 //!
 //! Every request carries its number in `traceparent`, which the client knows, the provider gets
 //! and the access log shows. So each is followed from end to end, and what the sides count must
-//! agree request by request; the metrics are sums of what the log has line by line.
+//! agree request by request; the log store has what the log has line by line, metrics and analytics
+//! are sums of it.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -14,6 +15,7 @@ use super::journal::Journal;
 use super::judge::{Outcome, Told};
 use super::provider::{Attempt, State};
 use super::script::Act;
+use super::stores::Stores;
 use super::sums::Sums;
 use crate::support::metrics::Metrics;
 
@@ -22,6 +24,7 @@ pub struct Ledger<'a> {
     pub told: BTreeMap<u64, Told>,
     pub journal: Journal,
     pub metrics: Metrics,
+    pub stores: Stores,
     pub providers: [&'a Arc<State>; 2],
     heard: BTreeMap<u64, Vec<Attempt>>,
 }
@@ -52,6 +55,7 @@ impl<'a> Ledger<'a> {
         told: Vec<Told>,
         log: &str,
         metrics: Metrics,
+        stores: Stores,
         providers: [&'a Arc<State>; 2],
     ) -> Self {
         let mut heard: BTreeMap<u64, Vec<Attempt>> = BTreeMap::new();
@@ -62,6 +66,7 @@ impl<'a> Ledger<'a> {
             told: told.into_iter().map(|told| (told.number, told)).collect(),
             journal: Journal::read(log),
             metrics,
+            stores,
             providers,
             heard,
         }
@@ -79,7 +84,9 @@ impl<'a> Ledger<'a> {
                 .iter()
                 .filter_map(|(number, told)| self.entry(*number, told)),
         );
-        wrongs.extend(Sums::of(self.journal.lines.values()).differ_from(&self.metrics));
+        let lines = self.journal.lines.values();
+        wrongs.extend(Sums::of(lines.clone()).differ_from(&self.metrics));
+        wrongs.extend(self.stores.differ_from(lines, &self.metrics));
         wrongs.extend(self.faults());
         wrongs.extend(self.unexplained_attempts());
         wrongs

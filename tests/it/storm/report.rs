@@ -16,6 +16,13 @@ pub fn print(ledger: &Ledger<'_>) {
         "{} requests, {again} of them sent again: {outcomes:?}",
         ledger.told.len()
     );
+    let costs = ledger.journal.lines.values().filter_map(|line| line.cost);
+    println!(
+        "{} lines, {} entries in the log store, {:.6} dollars",
+        ledger.journal.lines.len(),
+        ledger.stores.len(),
+        costs.sum::<u64>() as f64 / 1e12
+    );
     for state in ledger.providers {
         let tally = &state.tally;
         println!("{}: {:?}", state.who.name(), state.acts());

@@ -232,6 +232,11 @@ impl Gateway {
         self.status_field("VmRSS:")
     }
 
+    /// Of it, what is of files, in bytes.
+    pub fn mapped(&self) -> u64 {
+        self.status_field("RssFile:")
+    }
+
     /// The most resident memory it ever had, in bytes.
     pub fn peak_rss(&self) -> u64 {
         self.status_field("VmHWM:")
