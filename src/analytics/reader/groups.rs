@@ -77,10 +77,13 @@ impl<'a, F: Fn(&[String]) -> Option<&str>> Grouping<'a, F> {
         let mut groups: Groups = names
             .map(|name| (name.to_owned(), Timeline::new(query)))
             .collect();
+        // Where all are known and the others are one group, that is what is left of all.
+        let is_shown = largest.iter().any(|name| name == NONE);
+        let by_difference = all.is_some() && !is_shown;
         let mut series = Series::new(self.question, |name| {
             let name = self.shown(name)?;
             let place = largest.iter().position(|one| one == name);
-            Some(place.unwrap_or(largest.len()))
+            place.or((!by_difference).then_some(largest.len()))
         });
         let question = self.question;
         question.scan(self.dimension, &mut series, |at, place, figures| {
@@ -89,7 +92,6 @@ impl<'a, F: Fn(&[String]) -> Option<&str>> Grouping<'a, F> {
         })?;
         drop(series);
         if let Some(all) = all {
-            let is_shown = largest.iter().any(|name| name == NONE);
             add_missing(&mut groups, all, if is_shown { NONE } else { OTHER }, query);
         }
         Ok(groups)

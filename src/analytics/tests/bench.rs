@@ -82,7 +82,14 @@ fn a_month() {
     hand.set(DAY_0 + DAYS * DAY);
     store.tidy().unwrap();
     let size = std::fs::metadata(schema::path(dir.path())).unwrap().len();
-    println!("{} KB of file", size >> 10);
+    let connection = schema::open_to_read(dir.path()).unwrap().unwrap();
+    let calls = "SELECT COUNT(*) FROM hours WHERE dimension = 0";
+    let rows: i64 = connection.query_row(calls, [], |row| row.get(0)).unwrap();
+    println!(
+        "{} KB of file, {} series an hour",
+        size >> 10,
+        rows / DAYS / 24
+    );
     let end = DAY_0 + DAYS * DAY;
     let questions: [Asked<'_>; 9] = [
         (

@@ -166,3 +166,35 @@ fn processes_add_up() {
     });
     check_all(dir.path(), &all, &TIMES[1..4]);
 }
+
+/// More groups than are kept in memory at once: of 15 minutes of three days, some 70.
+#[test]
+fn many_groups_are_told_as_few_are() {
+    let dir = tempfile::tempdir().unwrap();
+    let hand = Hand::new(DAY_0);
+    let mut records = records(1_000);
+    let mut chance = Chance(31);
+    for record in &mut records {
+        let mut text = || {
+            let most = 1 + chance.below(200);
+            format!("name-{}", chance.below(most))
+        };
+        record.model = Some(text().into());
+        record.metadata = vec![("all".into(), metadata::Value::Text(text().into()))];
+        if chance.one_in(2) {
+            let value = metadata::Value::Text(format!("name-{}", chance.below(150)).into());
+            record.metadata.push(("some".into(), value));
+        }
+    }
+    let store = patient(dir.path(), &hand);
+    observe(&store, &hand, &records);
+    hand.set(DAY_0 + 4 * DAY);
+    for _ in 0..2 {
+        for group_by in ["model", "metadata.all", "metadata.some"] {
+            let asked = [("group_by", group_by), ("interval", "15m")];
+            let answer = ask(dir.path(), &query(DAY_0, DAY_0 + 3 * DAY, &asked));
+            naive::check(&records, &answer, &[], 10);
+        }
+        store.tidy().unwrap();
+    }
+}
