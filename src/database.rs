@@ -123,7 +123,7 @@ impl Database {
         connection.pragma_update(None, "synchronous", "NORMAL")?;
         connection.pragma_update(None, "journal_size_limit", 16 << 20)?;
         // Rows are mostly added at the end; what is behind it the kernel has in its own cache.
-        connection.pragma_update(None, "cache_size", -4_096)?; // KiB
+        connection.pragma_update(None, "cache_size", -2_048)?; // KiB
         self.migrate(connection)
     }
 
