@@ -1,8 +1,6 @@
 //! What loads on a cache need beside the load: the answers there beforehand, proof that they
 //! were kept, and where they came from.
 
-use std::io::{Read, Write};
-use std::net::{SocketAddr, TcpStream};
 use std::time::Duration;
 
 use crate::answer::CacheStatus;
@@ -22,7 +20,6 @@ const PASSES: usize = 10;
 const PAUSE: Duration = Duration::from_millis(300);
 /// How many of the latest answers are looked for.
 const LATEST: u64 = 1000;
-const METRICS_LIMIT: Duration = Duration::from_secs(10);
 
 /// Sends a request, and the same again when a cache has had the time to keep its answer.
 pub fn ask_twice(leg: &Leg) -> Outcome<()> {
@@ -35,7 +32,7 @@ pub fn ask_twice(leg: &Leg) -> Outcome<()> {
 
 /// Asks `numbers` until the cache has the answers to all of them.
 pub fn fill(leg: &Leg, size: usize, numbers: Numbers) -> Outcome<()> {
-    if leg.metrics.is_none() {
+    if !leg.caches {
         return Ok(());
     }
     for _ in 0..PASSES {
@@ -74,8 +71,7 @@ pub struct Served {
 impl Served {
     /// Up to now; none for what has no cache.
     pub fn by(leg: &Leg) -> Outcome<Option<Self>> {
-        let metrics = leg.metrics.map(metrics).transpose();
-        let metrics = metrics.map_err(|why| format!("{}: metrics: {why}", leg.name))?;
+        let metrics = leg.metrics()?.filter(|_| leg.caches);
         Ok(metrics.as_deref().map(Self::told_by))
     }
 
@@ -96,18 +92,6 @@ impl Served {
     pub fn percent_from_disk_since(&self, before: &Self) -> f64 {
         100.0 * (self.disk - before.disk) / (self.all - before.all)
     }
-}
-
-fn metrics(address: SocketAddr) -> std::io::Result<String> {
-    let mut stream = TcpStream::connect(address)?;
-    stream.set_read_timeout(Some(METRICS_LIMIT))?;
-    write!(
-        stream,
-        "GET /metrics HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n\r\n"
-    )?;
-    let mut text = String::new();
-    stream.read_to_string(&mut text)?;
-    Ok(text)
 }
 
 #[cfg(test)]

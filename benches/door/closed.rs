@@ -12,6 +12,7 @@ use tokio::task::LocalSet;
 use crate::Outcome;
 use crate::answer::{self, CacheStatus};
 use crate::legs::Leg;
+use crate::process::{BESIDE, WRITER};
 use crate::request::Questions;
 
 /// How long an answer may take before the request counts as failed.
@@ -37,6 +38,8 @@ pub struct Throughput {
     pub cpu_micros: Option<f64>,
     /// What of it was not on the path of requests.
     pub beside_micros: Option<f64>,
+    /// What of that was the log store's writer.
+    pub writer_micros: Option<f64>,
 }
 
 /// When the connections stop sending.
@@ -171,9 +174,9 @@ async fn converse(address: std::net::SocketAddr, shared: &Shared) -> Outcome<()>
     let mut stream = TcpStream::connect(address).await.map_err(broken)?;
     stream.set_nodelay(true).map_err(broken)?;
     let mut buffer = vec![0; 16 * 1024];
-    let mut request = shared.questions.request.clone();
+    let mut request = shared.questions.first();
     while let Some(turn) = shared.take_turn() {
-        shared.questions.number(turn, &mut request);
+        shared.questions.turn(turn, &mut request);
         let exchange = async {
             stream.write_all(&request).await.map_err(broken)?;
             read_answer(&mut stream, &mut buffer).await
@@ -210,16 +213,20 @@ pub struct Snapshot {
     done: u64,
     cpu: Option<Duration>,
     beside: Option<Duration>,
+    writer: Option<Duration>,
 }
 
 impl Snapshot {
     /// Now, with `done` things done.
     pub fn take(leg: &Leg, done: u64) -> Outcome<Self> {
+        let process = leg.process.as_ref();
+        let of = |threads| process.map(|p| p.cpu_of(threads)).transpose();
         Ok(Self {
             at: Instant::now(),
             done,
-            cpu: leg.process.as_ref().map(|p| p.cpu()).transpose()?,
-            beside: leg.process.as_ref().map(|p| p.cpu_beside()).transpose()?,
+            cpu: process.map(|p| p.cpu()).transpose()?,
+            beside: of(&BESIDE)?,
+            writer: of(&[WRITER])?,
         })
     }
 
@@ -237,6 +244,7 @@ impl Snapshot {
             per_second: done / (self.at - before.at).as_secs_f64(),
             cpu_micros: micros(self.cpu, before.cpu),
             beside_micros: micros(self.beside, before.beside),
+            writer_micros: micros(self.writer, before.writer),
         })
     }
 }

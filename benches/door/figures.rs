@@ -59,10 +59,37 @@ pub enum Cell {
     Hits(Tier, usize),
     /// Closed loop on a gateway with a cache that has none of the answers.
     Misses(usize),
+    /// Closed loop on a gateway with a log store that keeps the bodies, of so many bytes.
+    Recorded(usize),
+    /// 2,000 requests a second to that one.
+    RecordedOpen(usize),
     /// The whole run.
     Process,
+    /// The whole run, with a log store.
+    RecordingProcess,
     /// The whole run, with a cache.
     CachingProcess,
+}
+
+/// What the gateway of a cell is held against.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Against {
+    /// Bare Pingora.
+    Bare,
+    /// The gateway without a log store.
+    Unrecorded,
+}
+
+impl Cell {
+    /// See [`Against`].
+    pub fn against(self) -> Against {
+        match self {
+            Self::Recorded(_) | Self::RecordedOpen(_) | Self::RecordingProcess => {
+                Against::Unrecorded
+            }
+            _ => Against::Bare,
+        }
+    }
 }
 
 impl std::fmt::Display for Cell {
@@ -86,7 +113,12 @@ impl std::fmt::Display for Cell {
                 write!(f, "cache hits from disk, {} bodies", size_text(size))
             }
             Self::Misses(size) => write!(f, "cache misses, {} bodies", size_text(size)),
+            Self::Recorded(size) => write!(f, "log store, {} bodies", size_text(size)),
+            Self::RecordedOpen(size) => {
+                write!(f, "log store, {} bodies at 2,000/s", size_text(size))
+            }
             Self::Process => f.write_str("process"),
+            Self::RecordingProcess => f.write_str("process with a log store"),
             Self::CachingProcess => f.write_str("process with a cache, 64 MiB in memory"),
         }
     }
@@ -108,8 +140,12 @@ pub enum Measure {
     CpuPerRequest,
     /// What of it is on the path of requests, µs.
     CpuOnPath,
-    /// What of it is spent on other threads, to keep answers, µs.
+    /// What of it is spent on other threads, to keep answers and records, µs.
     CpuBeside,
+    /// What of that is spent by the log store's writer, µs.
+    CpuOfWriter,
+    /// Bytes of the log store on disk for 1,000 requests, KB.
+    Stored,
     /// Median latency from the time a request was due, µs.
     LatencyP50,
     /// 99th percentile of it, µs.
@@ -134,12 +170,12 @@ pub enum Measure {
 
 /// Index of a leg in a round.
 pub const DIRECT: usize = 0;
-/// Index of bare Pingora in a round.
-pub const BARE: usize = 1;
+/// Index of bare Pingora in a round, or of what else the gateway is held against.
+pub const BASE: usize = 1;
 /// Index of the gateway in a round.
 pub const GATEWAY: usize = 2;
 
-/// One round: direct, bare, gateway; none where there is nothing to measure.
+/// One round: direct, base, gateway; none where there is nothing to measure.
 pub type Round = [Option<f64>; 3];
 
 /// A measure over all rounds.
@@ -170,21 +206,21 @@ impl Series {
         spread(self.rounds.iter().filter_map(|round| round[leg]).collect())
     }
 
-    /// Gateway divided by bare, round by round.
+    /// Gateway divided by its base, round by round.
     pub fn ratio(&self) -> Option<Spread> {
-        self.paired(|bare, gateway| gateway / bare)
+        self.paired(|base, gateway| gateway / base)
     }
 
-    /// Gateway minus bare, round by round.
+    /// Gateway minus its base, round by round.
     pub fn added(&self) -> Option<Spread> {
-        self.paired(|bare, gateway| gateway - bare)
+        self.paired(|base, gateway| gateway - base)
     }
 
     fn paired(&self, combine: impl Fn(f64, f64) -> f64) -> Option<Spread> {
-        let pairs = self.rounds.iter().filter_map(|r| r[BARE].zip(r[GATEWAY]));
+        let pairs = self.rounds.iter().filter_map(|r| r[BASE].zip(r[GATEWAY]));
         spread(
             pairs
-                .map(|(bare, gateway)| combine(bare, gateway))
+                .map(|(base, gateway)| combine(base, gateway))
                 .collect(),
         )
     }

@@ -30,6 +30,9 @@ pub struct Options {
     /// Give the gateway retries, timeouts and a route.
     #[arg(long, conflicts_with = "cache")]
     resilient: bool,
+    /// Give the gateway a log store, and requests that differ.
+    #[arg(long, conflicts_with_all = ["cache", "resilient"])]
+    recorded: bool,
     /// Requests of the shorter run.
     #[arg(long, default_value_t = 2000)]
     requests: u64,
@@ -50,12 +53,16 @@ impl Options {
         match self.cache {
             Some(_) => legs::CACHING,
             None if self.resilient => legs::RESILIENT,
+            None if self.recorded => legs::RECORDING,
             None => legs::PLAIN,
         }
     }
 
     /// What bare is asked too, though it caches nothing.
     fn questions(&self, leg: &Leg) -> Questions {
+        if self.recorded {
+            return Questions::varied(leg, self.size);
+        }
         let numbers = match self.cache {
             Some(Cached::Miss) => Numbers {
                 first: 1,

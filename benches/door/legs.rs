@@ -1,11 +1,13 @@
 //! What is compared: the upstream itself, bare Pingora before it, the gateway before it,
-//! as it is and with a cache.
+//! as it is, with a cache, and with a log store.
 
-use std::net::SocketAddr;
-use std::path::Path;
+use std::io::{Read, Write};
+use std::net::{SocketAddr, TcpStream};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use crate::answer::CacheStatus;
-use crate::figures::{Cell, Tier};
+use crate::figures::{Against, Cell, Tier};
 use crate::process::{Cores, Process, Scratch, free_address};
 use crate::{Binaries, Outcome};
 
@@ -20,6 +22,8 @@ pub struct Setup {
     name: &'static str,
     /// The sizes of its cache; none when nothing is cached.
     cache: Option<&'static str>,
+    /// Whether it records every call, with its bodies.
+    records: bool,
     /// What its gateway says.
     gateway: &'static str,
 }
@@ -33,12 +37,20 @@ const CACHE: &str = "
 pub const PLAIN: Setup = Setup {
     name: "gateway",
     cache: None,
+    records: false,
     gateway: "",
+};
+/// The log store on, as it is by default: every call with its heads and bodies.
+pub const RECORDING: Setup = Setup {
+    name: "recording-gateway",
+    records: true,
+    ..PLAIN
 };
 /// All that is for the day on which a provider fails, on a day on which none does.
 pub const RESILIENT: Setup = Setup {
     name: "resilient-gateway",
     cache: None,
+    records: false,
     gateway: r#"
         authentication: { anyone_may_spend_stored_keys: true }
         retry: { max_attempts: 3, delay: 200ms, backoff: exponential }
@@ -57,12 +69,14 @@ pub const RESILIENT: Setup = Setup {
 pub const CACHING: Setup = Setup {
     name: "caching-gateway",
     cache: Some("memory: 64MiB, disk: 1GiB"),
+    records: false,
     gateway: CACHE,
 };
 /// A cache with the least memory there may be: its answers lie on disk.
 const DISK_CACHING: Setup = Setup {
     name: "disk-caching-gateway",
     cache: Some("memory: 1MiB, disk: 1GiB"),
+    records: false,
     gateway: CACHE,
 };
 
@@ -75,6 +89,7 @@ pub struct Legs {
     resilient: Leg,
     caching: Leg,
     disk_caching: Leg,
+    recording: Leg,
 }
 
 impl Legs {
@@ -94,18 +109,25 @@ impl Legs {
             resilient: start(RESILIENT)?,
             caching: start(CACHING)?,
             disk_caching: start(DISK_CACHING)?,
+            recording: start(RECORDING)?,
         })
     }
 
-    /// What a round of `cell` visits: direct, bare, and the gateway it is about.
+    /// What a round of `cell` visits: direct, what the gateway is held against, and the gateway
+    /// it is about.
     pub fn of(&self, cell: Cell) -> [&Leg; 3] {
         let gateway = match cell {
             Cell::Hits(Tier::Disk, _) => &self.disk_caching,
             Cell::Hits(Tier::Memory, _) | Cell::Misses(_) | Cell::CachingProcess => &self.caching,
             Cell::Resilient(_) | Cell::ResilientOpen(_) => &self.resilient,
+            Cell::Recorded(_) | Cell::RecordedOpen(_) | Cell::RecordingProcess => &self.recording,
             _ => &self.gateway,
         };
-        [&self.direct, &self.bare, gateway]
+        let against = match cell.against() {
+            Against::Bare => &self.bare,
+            Against::Unrecorded => &self.gateway,
+        };
+        [&self.direct, against, gateway]
     }
 
     /// The processes under test.
@@ -115,6 +137,7 @@ impl Legs {
             &self.resilient,
             &self.caching,
             &self.disk_caching,
+            &self.recording,
         ];
         let all = [&self.direct, &self.bare].into_iter().chain(gateways);
         all.filter_map(|leg| leg.process.as_ref())
@@ -132,18 +155,49 @@ pub struct Leg {
     pub path: &'static str,
     /// The process under test; none for the direct way.
     pub process: Option<Process>,
-    /// Where it tells how its cache is doing; none for what has no cache.
-    pub metrics: Option<SocketAddr>,
+    /// Whether it has a cache.
+    pub caches: bool,
+    /// What is there of a gateway only.
+    pub gateway: Option<Gateway>,
 }
+
+/// What a gateway has beside the way to the upstream.
+#[derive(Debug)]
+pub struct Gateway {
+    admin: SocketAddr,
+    /// Where its log store lies; none when it has none.
+    pub log_store: Option<PathBuf>,
+}
+
+const METRICS_LIMIT: Duration = Duration::from_secs(10);
 
 impl Leg {
     /// What its answers say when a cache says `status`.
     pub fn says(&self, status: CacheStatus) -> CacheStatus {
-        match self.metrics {
-            Some(_) => status,
-            None => CacheStatus::Unsaid,
+        match self.caches {
+            true => status,
+            false => CacheStatus::Unsaid,
         }
     }
+
+    /// What its metrics say now; none for what has none.
+    pub fn metrics(&self) -> Outcome<Option<String>> {
+        let admin = self.gateway.as_ref().map(|gateway| gateway.admin);
+        let told = admin.map(metrics).transpose();
+        told.map_err(|why| format!("{}: metrics: {why}", self.name))
+    }
+}
+
+fn metrics(address: SocketAddr) -> std::io::Result<String> {
+    let mut stream = TcpStream::connect(address)?;
+    stream.set_read_timeout(Some(METRICS_LIMIT))?;
+    write!(
+        stream,
+        "GET /metrics HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n\r\n"
+    )?;
+    let mut text = String::new();
+    stream.read_to_string(&mut text)?;
+    Ok(text)
 }
 
 /// How a process under test is started: callgrind puts itself before the program.
@@ -169,7 +223,8 @@ pub fn direct(upstream: SocketAddr) -> Leg {
         address: upstream,
         path: DIRECT_PATH,
         process: None,
-        metrics: None,
+        caches: false,
+        gateway: None,
     }
 }
 
@@ -201,7 +256,8 @@ pub fn bare(
             address,
             scratch.path(),
         )?),
-        metrics: None,
+        caches: false,
+        gateway: None,
     })
 }
 
@@ -244,7 +300,11 @@ pub fn gateway(
             address,
             scratch.path(),
         )?),
-        metrics: setup.cache.map(|_| admin),
+        caches: setup.cache.is_some(),
+        gateway: Some(Gateway {
+            admin,
+            log_store: setup.records.then(|| directory.join("logs")),
+        }),
     })
 }
 
@@ -257,6 +317,10 @@ fn configuration(
 ) -> String {
     let directory = directory.display();
     let sizes = setup.cache.unwrap_or_default();
+    let logs = match setup.records {
+        true => "",
+        false => "max_size: 0",
+    };
     let gateway = match setup.gateway {
         "" => " {}",
         says => says,
@@ -271,7 +335,7 @@ admin: {{ listen: "{admin}" }}
 data_dir: {directory}
 cache: {{ {sizes} }}
 log: {{ access: "off", level: warn }}
-logs: {{ max_size: 0 }}
+logs: {{ {logs} }}
 providers:
   openai: {{ base_url: "http://{upstream}/v1", allow_insecure: true }}
   groq: {{ base_url: "http://{upstream}/v1", allow_insecure: true, keys: [{{ value: none }}] }}

@@ -1,5 +1,5 @@
 //! The benchmark of the whole binary: direct, bare Pingora and the gateway in turn, without a
-//! cache and with one.
+//! cache and with one, without a log store and with one.
 //!
 //! The process under test has one core to itself; the upstream and the load share
 //! another. Every cell is measured in several rounds that visit the three legs in
@@ -7,8 +7,8 @@
 //!
 //! [`process`] starts and pins, [`legs`] are what is compared, [`upstream`] answers,
 //! [`request`] and [`answer`] are what goes over the wire, [`closed`], [`open`] and
-//! [`streams`] make load, [`cached`] sees to caches, [`plan`] runs it all, [`figures`],
-//! [`machine`] and [`report`] tell.
+//! [`streams`] make load, [`cached`] sees to caches and [`recorded`] to log stores, [`plan`]
+//! runs it all, [`figures`], [`machine`] and [`report`] tell.
 //! [`instructions`] counts instructions under callgrind where noise hides the truth.
 
 mod answer;
@@ -21,6 +21,7 @@ mod machine;
 mod open;
 mod plan;
 mod process;
+mod recorded;
 mod report;
 mod request;
 mod streams;

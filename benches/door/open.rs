@@ -11,24 +11,31 @@ use std::time::{Duration, Instant};
 
 use crate::figures::Quantiles;
 use crate::legs::Leg;
+use crate::request::Questions;
 use crate::{Outcome, answer};
 
-/// Requests per second, all connections together.
-const RATE: u32 = 500;
-/// Connections, each on a thread, that take turns: one has 32 ms for its answer.
+/// Connections, each on a thread, that take turns: at 500/s one has 32 ms for its answer.
 const CONNECTIONS: u32 = 16;
 const ANSWER_LIMIT: Duration = Duration::from_secs(20);
 
-/// Sends at the fixed rate for `window`; latencies in microseconds.
-pub fn measure(leg: &Leg, request: &[u8], window: Duration) -> Outcome<Quantiles> {
-    let turns = (window.as_secs_f64() * f64::from(RATE / CONNECTIONS)) as u32;
+/// Sends `rate` requests a second, all connections together, for `window`; latencies in
+/// microseconds, and how many were asked.
+pub fn measure(
+    leg: &Leg,
+    questions: &Questions,
+    rate: u32,
+    window: Duration,
+) -> Outcome<(Quantiles, u64)> {
+    let turns = (window.as_secs_f64() * f64::from(rate / CONNECTIONS)) as u32;
+    let gap = Duration::from_secs(1) / rate;
     let ready = Barrier::new(CONNECTIONS as usize);
     let results: Vec<Outcome<Vec<f64>>> = thread::scope(|scope| {
         let threads: Vec<_> = (0..CONNECTIONS)
             .map(|index| {
                 scope.spawn({
                     let ready = &ready;
-                    move || take_turns(leg, request, index, turns, ready)
+                    let schedule = Schedule { index, turns, gap };
+                    move || take_turns(leg, questions, schedule, ready)
                 })
             })
             .collect();
@@ -39,34 +46,49 @@ pub fn measure(leg: &Leg, request: &[u8], window: Duration) -> Outcome<Quantiles
     });
     let latencies: Outcome<Vec<Vec<f64>>> = results.into_iter().collect();
     let latencies = latencies.map_err(|why| format!("{}: a request failed: {why}", leg.name))?;
-    Ok(Quantiles::of(latencies.concat()))
+    let asked = CONNECTIONS * (turns + FIRST);
+    Ok((Quantiles::of(latencies.concat()), asked.into()))
+}
+
+/// When a connection's turns are.
+#[derive(Clone, Copy)]
+struct Schedule {
+    /// Which connection it is.
+    index: u32,
+    turns: u32,
+    /// From one request of all to the next.
+    gap: Duration,
 }
 
 fn take_turns(
     leg: &Leg,
-    request: &[u8],
-    index: u32,
-    turns: u32,
+    questions: &Questions,
+    schedule: Schedule,
     ready: &Barrier,
 ) -> Outcome<Vec<f64>> {
+    let Schedule { index, turns, gap } = schedule;
+    let mut request = questions.first();
     // The kernel may otherwise round a sleep up by 50 microseconds.
     let precise = nix::sys::prctl::set_timerslack(1).map_err(|e| e.to_string());
-    let connected = precise.and_then(|()| connect(leg, request));
+    let connected = precise.and_then(|()| connect(leg, &request));
     ready.wait();
     let mut stream = connected?;
-    let gap = Duration::from_secs(1) / RATE;
     let start = Instant::now() + Duration::from_millis(5) + gap * index;
     (0..turns)
         .map(|turn| {
             let due = start + gap * CONNECTIONS * turn;
+            questions.turn((CONNECTIONS * turn + index).into(), &mut request);
             thread::sleep(due.saturating_duration_since(Instant::now()));
-            exchange(&mut stream, request)?;
+            exchange(&mut stream, &request)?;
             Ok(due.elapsed().as_secs_f64() * 1e6)
         })
         .collect()
 }
 
-/// A connection that has already carried two requests.
+/// What a connection carries before its turns.
+const FIRST: u32 = 2;
+
+/// A connection that has already carried [`FIRST`] requests.
 fn connect(leg: &Leg, request: &[u8]) -> Outcome<TcpStream> {
     let broken = |e: std::io::Error| e.to_string();
     let mut stream = TcpStream::connect(leg.address).map_err(broken)?;
@@ -77,7 +99,7 @@ fn connect(leg: &Leg, request: &[u8]) -> Outcome<TcpStream> {
     stream
         .set_write_timeout(Some(ANSWER_LIMIT))
         .map_err(broken)?;
-    for _ in 0..2 {
+    for _ in 0..FIRST {
         exchange(&mut stream, request)?;
     }
     Ok(stream)

@@ -9,7 +9,8 @@ use crate::figures::{Cell, KIB, MIB, Measure, Series, Tier};
 use crate::legs::{self, Leg, Legs};
 use crate::machine::Meter;
 use crate::process::{self, Cores, Scratch};
-use crate::request::{self, Numbers, Questions, StreamShape};
+use crate::recorded::Kept;
+use crate::request::{Numbers, Questions, StreamShape};
 use crate::{Binaries, Outcome, open, streams};
 
 /// How much time a run takes.
@@ -24,7 +25,7 @@ pub struct Effort {
     single_streams: usize,
 }
 
-/// About eleven minutes.
+/// About fourteen minutes.
 pub const FULL: Effort = Effort {
     name: "full",
     rounds: 5,
@@ -43,6 +44,11 @@ pub const QUICK: Effort = Effort {
     open_window: Duration::from_secs(1),
     single_streams: 50,
 };
+
+/// Requests per second of the loads that ask for latencies.
+const RATE: u32 = 500;
+/// The same with a log store.
+const RECORDED_RATE: u32 = 2000;
 
 /// Few events on one stream: its first is what counts.
 const SHORT_STREAM: StreamShape = StreamShape {
@@ -136,7 +142,13 @@ impl Run<'_> {
         }
         self.misses(KIB)?;
         self.misses(32 * KIB)?;
-        self.memory(Cell::CachingProcess, Measure::PeakMemory)
+        self.memory(Cell::CachingProcess, Measure::PeakMemory)?;
+        self.memory(Cell::RecordingProcess, Measure::IdleMemory)?;
+        for size in [KIB, 32 * KIB] {
+            self.recorded(size)?;
+            self.recorded_open(size)?;
+        }
+        self.memory(Cell::RecordingProcess, Measure::PeakMemory)
     }
 
     /// Visits the legs in every round, forwards and backwards in turn, so that a drift
@@ -195,7 +207,8 @@ impl Run<'_> {
         let window = self.effort.open_window;
         let measures = [Measure::LatencyP50, Measure::LatencyP99];
         self.rounds(cell, measures, |leg| {
-            let latency = open::measure(leg, &request::plain(leg, size), window)?;
+            let same = Questions::same(leg, size);
+            let (latency, _) = open::measure(leg, &same, RATE, window)?;
             Ok([Some(latency.p50), Some(latency.p99)])
         })
     }
@@ -283,8 +296,44 @@ impl Run<'_> {
             cached::look_for_latest(leg, size, Numbers { first, count })?;
             let (all, beside) = (shown.cpu_micros, shown.beside_micros);
             let on_path = all.zip(beside).map(|(all, beside)| all - beside);
-            let beside = beside.filter(|_| leg.metrics.is_some());
+            let beside = beside.filter(|_| leg.caches);
             Ok([Some(shown.per_second), all, on_path, beside])
+        })
+    }
+
+    /// As fast as it goes. Every call becomes a row with its heads and bodies, or the run fails.
+    fn recorded(&mut self, size: usize) -> Outcome<()> {
+        let load = self.load(cached::CONNECTIONS);
+        let measures = [
+            Measure::Rate,
+            Measure::CpuPerRequest,
+            Measure::CpuOnPath,
+            Measure::CpuBeside,
+            Measure::CpuOfWriter,
+            Measure::Stored,
+        ];
+        self.rounds(Cell::Recorded(size), measures, |leg| {
+            let before = Kept::by(leg)?;
+            let (shown, asked) = closed::measure(leg, Questions::varied(leg, size), load)?;
+            let stored = before.map(|kept| kept.whole(leg, asked)).transpose()?;
+            let (all, beside) = (shown.cpu_micros, shown.beside_micros);
+            let on_path = all.zip(beside).map(|(all, beside)| all - beside);
+            let writer = shown.writer_micros.filter(|_| stored.is_some());
+            let rate = Some(shown.per_second);
+            Ok([rate, all, on_path, beside, writer, stored])
+        })
+    }
+
+    /// On a schedule, as [`Self::recorded`].
+    fn recorded_open(&mut self, size: usize) -> Outcome<()> {
+        let window = self.effort.open_window;
+        let measures = [Measure::LatencyP50, Measure::LatencyP99];
+        self.rounds(Cell::RecordedOpen(size), measures, |leg| {
+            let before = Kept::by(leg)?;
+            let varied = Questions::varied(leg, size);
+            let (latency, asked) = open::measure(leg, &varied, RECORDED_RATE, window)?;
+            before.map(|kept| kept.whole(leg, asked)).transpose()?;
+            Ok([Some(latency.p50), Some(latency.p99)])
         })
     }
 

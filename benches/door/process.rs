@@ -16,9 +16,12 @@ use nix::unistd::Pid;
 
 use crate::Outcome;
 
+/// How the names of threads begin that serve no request, but keep answers and records.
+pub const BESIDE: [&str; 4] = ["cache ", "ledger", WRITER, "analytics"];
+/// The log store's thread.
+pub const WRITER: &str = "logs";
+
 /// How long a process may take until it accepts connections. Callgrind is slow.
-/// How the names of threads begin that keep answers.
-const KEEPERS: &str = "cache ";
 const START_LIMIT: Duration = Duration::from_secs(60);
 
 /// The two cores of a run.
@@ -148,16 +151,17 @@ impl Process {
             .map_err(|e| format!("{}: processor time: {e}", self.name))
     }
 
-    /// What of it was spent by threads that serve no requests but keep their answers.
-    pub fn cpu_beside(&self) -> Outcome<Duration> {
+    /// What of it was spent by threads whose names begin so.
+    pub fn cpu_of(&self, threads: &[&str]) -> Outcome<Duration> {
         let tasks = format!("/proc/{}/task", self.child.id());
-        let threads = std::fs::read_dir(&tasks).map_err(|e| format!("{tasks}: {e}"))?;
-        let folders = threads.filter_map(|thread| Some(thread.ok()?.path()));
+        let all = std::fs::read_dir(&tasks).map_err(|e| format!("{tasks}: {e}"))?;
+        let folders = all.filter_map(|thread| Some(thread.ok()?.path()));
         let nanos = folders.filter_map(|folder| {
             let name = std::fs::read_to_string(folder.join("comm")).ok()?;
             let times = std::fs::read_to_string(folder.join("schedstat")).ok()?;
             let spent = times.split_whitespace().next()?.parse::<u64>().ok()?;
-            name.starts_with(KEEPERS).then_some(spent)
+            let is_meant = threads.iter().any(|thread| name.starts_with(thread));
+            is_meant.then_some(spent)
         });
         Ok(Duration::from_nanos(nanos.sum()))
     }

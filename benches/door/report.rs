@@ -3,7 +3,9 @@
 use std::fmt::Write;
 use std::process::Command;
 
-use crate::figures::{BARE, Cell, DIRECT, GATEWAY, KIB, MIB, Measure, Series, Spread, Tier};
+use crate::figures::{
+    Against, BASE, Cell, DIRECT, GATEWAY, KIB, MIB, Measure, Series, Spread, Tier,
+};
 use crate::plan::{Effort, Finished};
 use crate::{Binaries, machine};
 
@@ -40,7 +42,7 @@ const fn goal(what: &'static str, cell: Cell, measure: Measure, bound: Bound) ->
 
 /// The latency goals are those of a gateway with everything switched on: the bare one
 /// must be well inside. Those of misses are, too: here the cache alone is on.
-const GOALS: [Goal; 21] = [
+const GOALS: [Goal; 26] = [
     goal(
         "CPU per request, 1 KB",
         Cell::Closed(KIB, 32),
@@ -167,6 +169,36 @@ const GOALS: [Goal; 21] = [
         Measure::IdleMemory,
         Bound::Mebibytes(20.0),
     ),
+    goal(
+        "p99 at 2,000/s that a log store with bodies adds, 1 KB",
+        Cell::RecordedOpen(KIB),
+        Measure::LatencyP99,
+        Bound::Added(0.0),
+    ),
+    goal(
+        "p99 at 2,000/s that a log store with bodies adds, 32 KB",
+        Cell::RecordedOpen(32 * KIB),
+        Measure::LatencyP99,
+        Bound::Added(0.0),
+    ),
+    goal(
+        "CPU per record on the log store's writer, 1 KB",
+        Cell::Recorded(KIB),
+        Measure::CpuOfWriter,
+        Bound::Microseconds(12.0),
+    ),
+    goal(
+        "CPU per request on its path, a log store against none, 1 KB",
+        Cell::Recorded(KIB),
+        Measure::CpuOnPath,
+        Bound::Ratio(1.2),
+    ),
+    goal(
+        "memory, idle, with a log store",
+        Cell::RecordingProcess,
+        Measure::IdleMemory,
+        Bound::Mebibytes(20.0),
+    ),
 ];
 
 /// The whole report.
@@ -175,7 +207,10 @@ pub fn render(run: &Finished, effort: &Effort, binaries: &Binaries) -> String {
     out.push_str("Written by `make bench`; `benches/README.md` says how it measures.\n\n");
     let subject = match binaries.same {
         true => "bare Pingora in the gateway's place (how far two equal things differ)",
-        false => "the gateway, passing through, with retries and routes, and with nothing but a cache on",
+        false => {
+            "the gateway, passing through, with retries and routes, with nothing but a cache on, \
+             and with nothing but a log store on"
+        }
     };
     line(
         &mut out,
@@ -192,7 +227,11 @@ pub fn render(run: &Finished, effort: &Effort, binaries: &Binaries) -> String {
     line(&mut out, format_args!("- machine: {}", machine::describe()));
     line(&mut out, format_args!("- {}", disturbance(run.others)));
     goals(&mut out, &run.series);
-    figures(&mut out, &run.series);
+    out.push_str(
+        "\n## Figures\n\nMedians of the rounds; the ratio is the median of the rounds' ratios.\n",
+    );
+    figures(&mut out, &run.series, Against::Bare);
+    figures(&mut out, &run.series, Against::Unrecorded);
     out
 }
 
@@ -259,12 +298,22 @@ fn bounded(bound: Bound, value: f64) -> String {
     }
 }
 
-fn figures(out: &mut String, series: &[Series]) {
-    out.push_str(
-        "\n## Figures\n\nMedians of the rounds; the ratio is the median of the rounds' ratios.\n\n",
-    );
-    out.push_str("| load | measure | direct | bare Pingora | gateway | gateway / bare |\n|---|---|---|---|---|---|\n");
-    for series in series {
+fn figures(out: &mut String, series: &[Series], against: Against) {
+    let of_these = series.iter().filter(|s| s.cell.against() == against);
+    let mut shown = of_these.peekable();
+    if shown.peek().is_none() {
+        return;
+    }
+    out.push_str(match against {
+        Against::Bare => {
+            "\n| load | measure | direct | bare Pingora | gateway | gateway / bare |\n"
+        }
+        Against::Unrecorded => {
+            "\n| load | measure | direct | log store off | log store on | on / off |\n"
+        }
+    });
+    out.push_str("|---|---|---|---|---|---|\n");
+    for series in shown {
         let leg = |leg| match series.leg(leg) {
             Some(spread) => number(spread.middle),
             None => "–".to_owned(),
@@ -282,7 +331,7 @@ fn figures(out: &mut String, series: &[Series]) {
                 series.cell,
                 measure(series.measure),
                 leg(DIRECT),
-                leg(BARE),
+                leg(BASE),
                 leg(GATEWAY)
             ),
         );
@@ -301,7 +350,9 @@ fn measure(measure: Measure) -> &'static str {
         Measure::Rate => "requests per second",
         Measure::CpuPerRequest => "CPU per request, µs",
         Measure::CpuOnPath => "CPU per request on its path, µs",
-        Measure::CpuBeside => "CPU per request beside it, to keep the answer, µs",
+        Measure::CpuBeside => "CPU per request beside it, to keep answer and record, µs",
+        Measure::CpuOfWriter => "CPU per request of the log store's writer, µs",
+        Measure::Stored => "on disk per 1,000 requests, KB",
         Measure::LatencyP50 => "latency p50, µs",
         Measure::LatencyP99 => "latency p99, µs",
         Measure::FirstTokenP50 => "TTFT p50, µs",

@@ -15,6 +15,37 @@ const PARAGRAPH: &str = concat!(
     "\\u20ac1,250 (see C:\\\\reports\\\\q3) while revenue stayed where it was, at 12.5 percent. ",
 );
 
+/// What other texts are made of.
+const WORDS: [&str; 24] = [
+    "the",
+    "of",
+    "and",
+    "to",
+    "we",
+    "that",
+    "it",
+    "for",
+    "committee",
+    "proposal",
+    "settled",
+    "meeting",
+    "revenue",
+    "because",
+    "percent",
+    "asked",
+    "people",
+    "work",
+    "weather",
+    "before",
+    "translate",
+    "summary",
+    "between",
+    "answer",
+];
+
+/// How many texts a varied load has: far more than a log store compresses together.
+const VARIANTS: usize = 512;
+
 /// A stream that the upstream is asked for.
 #[derive(Debug, Clone, Copy)]
 pub struct StreamShape {
@@ -60,9 +91,9 @@ impl Numbers {
 /// What a load sends, and what it expects.
 #[derive(Debug)]
 pub struct Questions {
-    /// One of its requests; they differ in a number only.
-    pub request: Vec<u8>,
-    /// What the others' numbers are.
+    /// Its requests, in turn; all have one length.
+    pub requests: Vec<Vec<u8>>,
+    /// What their numbers are.
     pub numbers: Numbers,
     /// What every answer must say of the cache; none when anything will do.
     pub expected: Option<CacheStatus>,
@@ -76,7 +107,7 @@ impl Questions {
         let found = memchr::memmem::find(&request, QUESTION.as_bytes());
         let start = found.expect("every prompt begins with it") + QUESTION.len();
         Self {
-            request,
+            requests: vec![request],
             numbers,
             expected,
             digits: start..start + DIGITS,
@@ -88,8 +119,31 @@ impl Questions {
         Self::new(leg, size, Numbers::ONE, Some(CacheStatus::Unsaid))
     }
 
-    /// Writes the number of the request whose turn it is into it.
-    pub fn number(&self, turn: u64, request: &mut [u8]) {
+    /// Texts that compress as prose does, alone and together: what is sent again and again
+    /// would cost a log store next to nothing.
+    pub fn varied(leg: &Leg, size: usize) -> Self {
+        let mut words = Words(1);
+        let mut request = |_| {
+            let body = body(size, "", |room| words.text(room));
+            whole(leg.address, leg.path, "", &body)
+        };
+        Self {
+            requests: (0..VARIANTS).map(&mut request).collect(),
+            ..Self::same(leg, size)
+        }
+    }
+
+    /// One of them, to be made another by [`Self::turn`].
+    pub fn first(&self) -> Vec<u8> {
+        self.requests[0].clone()
+    }
+
+    /// Makes one of the requests the one whose turn it is.
+    pub fn turn(&self, turn: u64, request: &mut [u8]) {
+        if self.requests.len() > 1 {
+            let variant = turn % self.requests.len() as u64;
+            request.copy_from_slice(&self.requests[variant as usize]);
+        }
         let mut number = self.numbers.first + turn % self.numbers.count;
         for digit in request[self.digits.clone()].iter_mut().rev() {
             *digit = b'0' + (number % 10) as u8;
@@ -100,7 +154,7 @@ impl Questions {
 
 /// A chat request with a JSON body of exactly `size` bytes.
 pub fn plain(leg: &Leg, size: usize) -> Vec<u8> {
-    let body = body(size, "");
+    let body = body(size, "", prose);
     whole(leg.address, leg.path, "", &body)
 }
 
@@ -116,7 +170,7 @@ pub fn streamed(leg: &Leg, shape: StreamShape) -> Vec<u8> {
         leg.address,
         leg.path,
         &header,
-        &body(1024, r#","stream":true"#),
+        &body(1024, r#","stream":true"#, prose),
     )
 }
 
@@ -150,16 +204,50 @@ fn whole(host: SocketAddr, path: &str, extra: &str, body: &str) -> Vec<u8> {
     text.into_bytes()
 }
 
-fn body(size: usize, extra: &str) -> String {
+/// The same paragraph again and again, and what is missing.
+fn prose(room: usize) -> String {
+    let mut text = PARAGRAPH.repeat(room / PARAGRAPH.len());
+    text.extend(std::iter::repeat_n('x', room - text.len()));
+    text
+}
+
+/// Words and numbers by chance, the same in every run.
+#[derive(Debug)]
+pub struct Words(pub u64);
+
+impl Words {
+    /// ASCII of exactly `room` bytes that needs no escapes in JSON.
+    pub fn text(&mut self, room: usize) -> String {
+        let mut text = String::with_capacity(room + 16);
+        while text.len() < room {
+            let chance = self.next();
+            text.push_str(WORDS[(chance % WORDS.len() as u64) as usize]);
+            if chance >> 62 == 0 {
+                write!(text, " {:x}", (chance >> 20) & 0xff_ffff)
+                    .expect("writing to a string cannot fail");
+            }
+            text.push(' ');
+        }
+        text.truncate(room);
+        text
+    }
+
+    /// Marsaglia's xorshift.
+    fn next(&mut self) -> u64 {
+        self.0 ^= self.0 << 13;
+        self.0 ^= self.0 >> 7;
+        self.0 ^= self.0 << 17;
+        self.0
+    }
+}
+
+fn body(size: usize, extra: &str, mut filler: impl FnMut(usize) -> String) -> String {
     let mut text = String::with_capacity(size);
     text.push_str(r#"{"model":"gpt-4o-mini","messages":[{"role":"system","content":"You are a careful assistant."},{"role":"user","content":""#);
     write!(text, "{QUESTION}{:0DIGITS$}: ", 0).expect("writing to a string cannot fail");
     let end = format!(r#""}}],"temperature":0.7,"max_tokens":512{extra}}}"#);
-    while text.len() + PARAGRAPH.len() + end.len() <= size {
-        text.push_str(PARAGRAPH);
-    }
-    let missing = size.saturating_sub(text.len() + end.len());
-    text.extend(std::iter::repeat_n('x', missing));
+    let room = size.saturating_sub(text.len() + end.len());
+    text.push_str(&filler(room));
     text.push_str(&end);
     text
 }
@@ -171,7 +259,7 @@ mod tests {
     #[test]
     fn bodies_have_exactly_the_size_asked_for() {
         for size in [1024, 32 * 1024, 1024 * 1024] {
-            let body = body(size, "");
+            let body = body(size, "", prose);
             assert_eq!(body.len(), size);
             assert!(body.starts_with('{') && body.ends_with("512}"));
         }
@@ -186,14 +274,30 @@ mod tests {
         };
         let questions = Questions::new(&leg, 1024, numbers, None);
         let request = |turn| {
-            let mut request = questions.request.clone();
-            questions.number(turn, &mut request);
+            let mut request = questions.first();
+            questions.turn(turn, &mut request);
             String::from_utf8(request).expect("text")
         };
         let first = "Question 00000000000000000998: ";
         assert!(request(0).contains(first));
         assert_eq!(request(2), request(0).replace("0998", "1000"));
         assert_eq!(request(3), request(0));
+    }
+
+    #[test]
+    fn varied_questions_differ_and_have_one_length() {
+        let leg = crate::legs::direct(([127, 0, 0, 1], 80).into());
+        let questions = Questions::varied(&leg, 2048);
+        let same = Questions::same(&leg, 2048);
+        let all: std::collections::HashSet<_> = questions.requests.iter().collect();
+        assert_eq!(all.len(), VARIANTS);
+        assert!(
+            all.iter()
+                .all(|request| request.len() == same.first().len())
+        );
+        let mut request = questions.first();
+        questions.turn(1, &mut request);
+        assert_eq!(request, questions.requests[1]);
     }
 
     #[test]

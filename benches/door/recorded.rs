@@ -1,0 +1,97 @@
+//! What a load on a gateway with a log store needs beside the load: proof that all of it was
+//! kept, and what it takes on disk.
+
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use crate::Outcome;
+use crate::figures::KIB;
+use crate::legs::Leg;
+
+/// The store writes what it has collected several times a second.
+const WRITE_LIMIT: Duration = Duration::from_secs(20);
+const PAUSE: Duration = Duration::from_millis(50);
+
+/// What a log store has had, and what it takes.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Kept {
+    rows: f64,
+    /// Rows, details and bodies that were given up, and errors.
+    lost: f64,
+    bytes: u64,
+}
+
+impl Kept {
+    /// Now; none for what has no log store.
+    pub fn by(leg: &Leg) -> Outcome<Option<Self>> {
+        let store = leg.gateway.as_ref().and_then(|g| g.log_store.as_deref());
+        let Some((store, metrics)) = store.zip(leg.metrics()?) else {
+            return Ok(None);
+        };
+        let bytes = size_of(store).map_err(|e| format!("{}: {e}", store.display()))?;
+        Ok(Some(Self::told_by(&metrics, bytes)))
+    }
+
+    fn told_by(metrics: &str, bytes: u64) -> Self {
+        let sum = |name: &str| {
+            let of_name = |line: &str| {
+                let rest = line.strip_prefix(name)?;
+                rest.starts_with([' ', '{']).then_some(())?;
+                rest.rsplit_once(' ')?.1.parse::<f64>().ok()
+            };
+            metrics.lines().filter_map(of_name).sum::<f64>()
+        };
+        Self {
+            rows: sum("tollgate_log_store_rows_total"),
+            lost: sum("tollgate_log_store_dropped_total") + sum("tollgate_log_store_errors_total"),
+            bytes,
+        }
+    }
+
+    /// Waits until `asked` calls since `self` are rows; an error when they do not become as
+    /// many, or when anything of them was lost. KB on disk of 1,000 of them.
+    pub fn whole(&self, leg: &Leg, asked: u64) -> Outcome<f64> {
+        let deadline = Instant::now() + WRITE_LIMIT;
+        loop {
+            let now = Self::by(leg)?.ok_or("the log store is gone")?;
+            let (rows, lost) = (now.rows - self.rows, now.lost - self.lost);
+            if lost == 0.0 && rows == asked as f64 {
+                let grown = now.bytes.saturating_sub(self.bytes);
+                return Ok(grown as f64 / KIB as f64 / (rows / 1000.0));
+            }
+            if lost > 0.0 || Instant::now() > deadline {
+                return Err(format!(
+                    "{}: the log store has {rows} rows of {asked} calls, and lost something of {lost}",
+                    leg.name
+                ));
+            }
+            std::thread::sleep(PAUSE);
+        }
+    }
+}
+
+/// Bytes that the files of a directory take.
+fn size_of(directory: &Path) -> std::io::Result<u64> {
+    let lengths = std::fs::read_dir(directory)?.map(|file| Ok(file?.metadata()?.len()));
+    lengths.sum()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_metrics_tell_what_was_kept() {
+        let metrics = "# TYPE tollgate_log_store_rows_total counter\n\
+            tollgate_log_store_rows_total 70\n\
+            tollgate_log_store_dropped_total{what=\"row\"} 1\n\
+            tollgate_log_store_dropped_total{what=\"body\"} 2\n\
+            tollgate_log_store_errors_total 4\n";
+        let kept = Kept {
+            rows: 70.0,
+            lost: 7.0,
+            bytes: 9,
+        };
+        assert_eq!(Kept::told_by(metrics, 9), kept);
+    }
+}
