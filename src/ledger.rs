@@ -50,7 +50,7 @@ pub struct Entry {
 /// Takes the records of finished requests.
 pub struct Ledger {
     /// Emptied at the end, so that the thread ends too.
-    sender: Sender<Entry>,
+    sender: Sender<Box<Entry>>,
     waiting: Arc<Waiting>,
     books: Arc<Books>,
 }
@@ -102,7 +102,7 @@ impl Ledger {
     }
 
     /// Takes over a request that is over. Waits for nothing.
-    pub fn enter(&self, entry: Entry) {
+    pub fn enter(&self, entry: Box<Entry>) {
         let size = entry.size();
         if self.waiting.bytes.load(Ordering::Relaxed) + size > MAX_WAITING {
             return self.books.close(entry);
@@ -158,8 +158,8 @@ impl Waiting {
 }
 
 /// The thread: sleeps until there is an entry, then closes them in heaps until none comes.
-fn keep(entries: &Receiver<Entry>, books: &Books, waiting: &Waiting) {
-    let close = |entry: Entry| {
+fn keep(entries: &Receiver<Box<Entry>>, books: &Books, waiting: &Waiting) {
+    let close = |entry: Box<Entry>| {
         let size = entry.size();
         books.close(entry);
         waiting.remove(size);
@@ -177,21 +177,23 @@ fn keep(entries: &Receiver<Entry>, books: &Books, waiting: &Waiting) {
 
 impl Books {
     /// Works out what it cost and publishes it: the one place where a record is made public.
-    fn close(&self, entry: Entry) {
+    fn close(&self, mut entry: Box<Entry>) {
+        // In place: it is a kilobyte.
         let Entry {
-            mut record,
+            record,
             spending,
             prices,
             logged,
-        } = entry;
-        record.spent = spending::spent(&record, spending, &prices);
-        self.metrics.publish(&record);
-        access::write(self.access_log, &record);
-        self.analytics.observe(&record);
-        match logged {
-            Logged::Nothing => self.exports.count(&record),
-            Logged::Facts => self.keep(&record, None),
-            Logged::Whole(seen) => self.keep(&record, Some(*seen)),
+        } = &mut *entry;
+        let spending = std::mem::replace(spending, Spending::Nothing);
+        record.spent = spending::spent(record, spending, prices);
+        self.metrics.publish(record);
+        access::write(self.access_log, record);
+        self.analytics.observe(record);
+        match std::mem::replace(logged, Logged::Nothing) {
+            Logged::Nothing => self.exports.count(record),
+            Logged::Facts => self.keep(record, None),
+            Logged::Whole(seen) => self.keep(record, Some(*seen)),
         }
     }
 

@@ -11,10 +11,13 @@
 use std::borrow::Cow;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+use http::HeaderMap;
+use http::header::CONTENT_ENCODING;
+
 use super::otlp::{Attributes, Parent, Span, Value};
 use super::trace_context::{TraceContext, span_id};
 use super::words;
-use crate::logs::entry::{Head, Payload, header};
+use crate::logs::entry::{Payload, header};
 use crate::metadata;
 use crate::pricing::Cost;
 use crate::record::{RequestRecord, Tried};
@@ -95,8 +98,8 @@ pub fn bodies(payload: &Payload) -> Attributes<'static> {
         .collect()
 }
 
-fn body(head: &Head, pieces: Option<&[bytes::Bytes]>) -> Option<String> {
-    let coding = header(head, "content-encoding").unwrap_or("identity");
+fn body(head: &HeaderMap, pieces: Option<&[bytes::Bytes]>) -> Option<String> {
+    let coding = header(head, CONTENT_ENCODING).unwrap_or("identity");
     if !coding.eq_ignore_ascii_case("identity") {
         return None;
     }

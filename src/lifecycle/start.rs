@@ -256,12 +256,12 @@ impl Shell {
         });
         let (ledger, snapshot) = (self.ledger.clone(), self.live.snapshot());
         let report = Box::new(move |kind| {
-            ledger.enter(Entry {
+            ledger.enter(Box::new(Entry {
                 record: RequestRecord::refused(kind),
                 spending: Spending::Nothing,
                 logged: Logged::Facts,
                 prices: Arc::clone(&snapshot.load().prices),
-            });
+            }));
         });
         let entrance = Entrance::new(proxy, limits, self.phase.clone(), Phase::request)
             .with_http2()

@@ -8,6 +8,8 @@ use std::net::IpAddr;
 use std::time::SystemTime;
 
 use bytes::Bytes;
+use http::HeaderMap;
+use http::header::HeaderName;
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
@@ -183,9 +185,9 @@ pub struct Attempt {
 #[derive(Debug, Clone, Default)]
 pub struct Payload {
     /// Head of the client's request.
-    pub request_head: Head,
+    pub request_head: HeaderMap,
     /// Head of the answer.
-    pub response_head: Head,
+    pub response_head: HeaderMap,
     /// Body of the request, in pieces; `None` is a body that is not to be kept.
     pub request: Option<Vec<Bytes>>,
     /// Body of the answer.
@@ -242,18 +244,13 @@ impl Entry {
 
 impl Payload {
     fn weight(&self) -> usize {
-        let head = |head: &Head| {
-            head.iter()
-                .map(|(name, value)| size_of::<(Text, Text)>() + name.len() + value.len())
-                .sum::<usize>()
-        };
         let body = |body: &Option<Vec<Bytes>>| {
             body.iter()
                 .flatten()
                 .map(|piece| size_of::<Bytes>() + piece.len())
                 .sum::<usize>()
         };
-        let heads = head(&self.request_head) + head(&self.response_head);
+        let heads = head_weight(&self.request_head) + head_weight(&self.response_head);
         size_of::<Self>() + heads + body(&self.request) + body(&self.response)
     }
 }
@@ -273,11 +270,15 @@ fn cut(body: &mut Option<Vec<Bytes>>, most: usize) -> bool {
     cut
 }
 
-/// The value of a header, by its name in lower case.
-pub fn header<'a>(head: &'a Head, name: &str) -> Option<&'a str> {
-    head.iter()
-        .find(|(other, _)| other.eq_ignore_ascii_case(name))
-        .map(|(_, value)| &**value)
+/// About how many bytes a head holds. It is at most `server.max_header` long; most are far
+/// shorter.
+pub fn head_weight(head: &HeaderMap) -> usize {
+    head.values().map(|value| 64 + value.len()).sum()
+}
+
+/// The value of a header, where it is text.
+pub fn header(head: &HeaderMap, name: HeaderName) -> Option<&str> {
+    head.get(name)?.to_str().ok()
 }
 
 #[cfg(test)]

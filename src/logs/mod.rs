@@ -2,7 +2,8 @@
 //! segment files, everything under one directory.
 //!
 //! - `entry`: a finished request as it is offered; [`metadata`]: its labels.
-//! - [`store`]: the queue in front, which nobody waits for; `writer`: the thread behind it.
+//! - [`store`]: the queue in front, which nobody waits for; `writer`: the thread behind it, at a
+//!   `pace` that leaves room for requests.
 //! - [`redaction`]: what is never written. `insert`, `words`, `segments`, [`schema`]: how the
 //!   rest is. `retention`: how long it stays.
 //! - [`settings`], [`policy`]: what is kept at all; `of_record`: the entry of a finished request.
@@ -26,6 +27,7 @@ pub mod metadata;
 mod metadata_test;
 mod of_record;
 mod operator;
+mod pace;
 pub mod policy;
 pub mod query;
 pub mod reader;

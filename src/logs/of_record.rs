@@ -6,7 +6,7 @@ use bytes::Bytes;
 use http::HeaderMap;
 use http::header::CONTENT_TYPE;
 
-use super::entry::{Attempt, Entry, Head, Payload, Text, Timings, Tokens};
+use super::entry::{Attempt, Entry, Payload, Text, Timings, Tokens, header};
 use super::metadata::{Metadata, MetadataValue};
 use crate::endpoint;
 use crate::error::Kind;
@@ -227,8 +227,8 @@ fn payload(record: &RequestRecord, seen: Seen) -> Payload {
         kinds.contains(&failure.kind)
     });
     Payload {
-        request_head: head(&request_head),
-        response_head: head(&response_head),
+        request_head,
+        response_head,
         request_complete: request.is_whole && !cut_by_client,
         response_complete: response.is_whole && record.is_complete(),
         request: pieces(request),
@@ -241,16 +241,8 @@ fn pieces(body: Begun) -> Option<Vec<Bytes>> {
     body.pieces.filter(|pieces| !pieces.is_empty())
 }
 
-fn head(headers: &HeaderMap) -> Head {
-    let lines = headers.iter().map(|(name, value)| {
-        let value = String::from_utf8_lossy(value.as_bytes()).into_owned();
-        (owned(name.as_str()), Text::Owned(value))
-    });
-    lines.collect()
-}
-
 fn content_type(headers: &HeaderMap) -> Option<Text> {
-    let value = headers.get(CONTENT_TYPE)?.to_str().ok()?;
+    let value = header(headers, CONTENT_TYPE)?;
     Some(owned(value.split(';').next().unwrap_or(value).trim()))
 }
 

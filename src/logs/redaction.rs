@@ -13,11 +13,14 @@ mod body;
 mod pointers;
 
 use std::borrow::Cow;
+use std::sync::LazyLock;
 
 use bytes::Bytes;
+use http::HeaderMap;
+use http::header::{CONTENT_ENCODING, CONTENT_TYPE, HeaderName, HeaderValue};
 use regex::bytes::{NoExpand, Regex};
 
-use super::entry::{Entry, Head, Payload, Text, header};
+use super::entry::{Entry, Payload, Text, header};
 use super::metadata::MetadataValue;
 use super::segments::{Body, Record};
 use pointers::Pointers;
@@ -28,27 +31,19 @@ pub const REDACTED: &str = "[redacted]";
 /// Undoes a content encoding: `(content-encoding, body, most bytes)`; `None` if it cannot.
 pub type Decoder = for<'a> fn(&str, &'a [u8], usize) -> Option<Cow<'a, [u8]>>;
 
-/// Headers that carry credentials, besides those whose names say so.
-const SECRET_HEADERS: [&str; 4] = [
-    "cookie",
-    "set-cookie",
-    "x-amz-security-token",
-    "sec-websocket-protocol",
-];
+/// Names of headers that carry credentials: some whole, some by a part or their end. Not
+/// `-tokens`: those are counted. One expression, because every header of every call is asked.
+static SECRET_NAMES: LazyLock<Regex> = LazyLock::new(|| {
+    const NAMES: &str = concat!(
+        "^(?:cookie|set-cookie|x-amz-security-token|sec-websocket-protocol)$",
+        "|authorization|api-?key|auth-key|subscription-key|jwt|password",
+        "|-(?:token|secret|signature)$",
+    );
+    Regex::new(NAMES).expect("an expression that every test of this module uses")
+});
 
-/// Parts of names that say so.
-const SECRET_PARTS: [&str; 7] = [
-    "authorization",
-    "api-key",
-    "apikey",
-    "auth-key",
-    "subscription-key",
-    "jwt",
-    "password",
-];
-
-/// Ends of names that say so. Not `-tokens`: those are counted.
-const SECRET_ENDS: [&str; 3] = ["-token", "-secret", "-signature"];
+/// Lines of a head as they are stored.
+pub type Lines<'a> = Vec<(&'a str, Cow<'a, str>)>;
 
 /// What to redact, as it is configured.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -157,34 +152,35 @@ impl Redaction {
 
     /// What of a payload may be stored, with bodies of at most `most` bytes, and whether a body
     /// had to be given up.
-    pub(super) fn payload(
+    pub(super) fn payload<'p>(
         &self,
-        payload: Payload,
+        payload: &'p Payload,
         decoder: Decoder,
         most: usize,
-    ) -> (Record, bool) {
+    ) -> (Record<Lines<'p>>, bool) {
         let mut lost = false;
-        let mut keep = |pieces: Option<Vec<Bytes>>, head: &Head, complete, pointers| {
+        let mut keep = |pieces: &Option<Vec<Bytes>>, head: &HeaderMap, complete, pointers| {
+            let pieces = pieces.as_ref();
             let body =
-                pieces.map(|pieces| self.body(&pieces, head, complete, pointers, decoder, most));
+                pieces.map(|pieces| self.body(pieces, head, complete, pointers, decoder, most));
             lost |= matches!(body, Some(None));
             body.flatten()
         };
         let request = keep(
-            payload.request,
+            &payload.request,
             &payload.request_head,
             payload.request_complete,
             &self.request,
         );
         let response = keep(
-            payload.response,
+            &payload.response,
             &payload.response_head,
             payload.response_complete,
             &self.response,
         );
         let record = Record {
-            request_head: self.head(payload.request_head),
-            response_head: self.head(payload.response_head),
+            request_head: self.head(&payload.request_head),
+            response_head: self.head(&payload.response_head),
             request,
             response,
         };
@@ -194,13 +190,14 @@ impl Redaction {
     /// The same for others than the log store: bodies without their content coding, at most `most`
     /// bytes each.
     pub fn told(&self, payload: &Payload, decoder: Decoder, most: usize) -> Payload {
-        let (record, _) = self.payload(payload.clone(), decoder, most);
-        let of = |body: Option<Body>, mut head: Head| match body {
+        let (record, _) = self.payload(payload, decoder, most);
+        let of = |body: Option<Body>, head: Lines<'_>| match body {
             Some(body) if !body.encoded => {
-                head.retain(|(name, _)| !name.eq_ignore_ascii_case("content-encoding"));
+                let mut head = told_head(head);
+                head.remove(CONTENT_ENCODING);
                 (Some(vec![body.bytes]), body.complete, head)
             }
-            _ => (None, false, head),
+            _ => (None, false, told_head(head)),
         };
         let (request, request_complete, request_head) = of(record.request, record.request_head);
         let (response, response_complete, response_head) =
@@ -215,33 +212,30 @@ impl Redaction {
         }
     }
 
-    fn head(&self, mut head: Head) -> Head {
-        for (name, value) in &mut head {
+    fn head<'h>(&self, head: &'h HeaderMap) -> Lines<'h> {
+        let line = |(name, value): (&'h HeaderName, &'h HeaderValue)| {
+            let name = name.as_str(); // in lower case
             if self.is_secret(name) {
-                *value = Text::Borrowed(REDACTED);
-            } else {
-                self.text(value);
+                return (name, Cow::Borrowed(REDACTED));
             }
-        }
-        head
+            let text = String::from_utf8_lossy(value.as_bytes());
+            let redacted = match self.matches(text.as_bytes()) {
+                Cow::Borrowed(_) => None,
+                Cow::Owned(bytes) => Some(String::from_utf8_lossy(&bytes).into_owned()),
+            };
+            (name, redacted.map_or(text, Cow::Owned))
+        };
+        head.iter().map(line).collect()
     }
 
     fn is_secret(&self, name: &str) -> bool {
-        let mut lower = Cow::Borrowed(name);
-        if name.bytes().any(|byte| byte.is_ascii_uppercase()) {
-            lower.to_mut().make_ascii_lowercase();
-        }
-        let name = &*lower;
-        SECRET_HEADERS.contains(&name)
-            || SECRET_PARTS.iter().any(|part| name.contains(part))
-            || SECRET_ENDS.iter().any(|end| name.ends_with(end))
-            || self.headers.iter().any(|other| other == name)
+        SECRET_NAMES.is_match(name.as_bytes()) || self.headers.iter().any(|other| other == name)
     }
 
     fn body(
         &self,
         pieces: &[Bytes],
-        head: &Head,
+        head: &HeaderMap,
         complete: bool,
         pointers: &Pointers,
         decoder: Decoder,
@@ -251,7 +245,7 @@ impl Redaction {
             [one] => one.clone(),
             several => Bytes::from(several.concat()),
         };
-        let encoding = header(head, "content-encoding").unwrap_or_default();
+        let encoding = header(head, CONTENT_ENCODING).unwrap_or_default();
         // A small body may unpack to a large one: more than is kept, to be cut below.
         let plain = decoder(encoding, &joined, most.saturating_mul(8));
         let encoded = plain.is_none();
@@ -259,7 +253,7 @@ impl Redaction {
             return None;
         }
         let plain = plain.as_deref().unwrap_or(&joined);
-        let content_type = header(head, "content-type").unwrap_or_default();
+        let content_type = header(head, CONTENT_TYPE).unwrap_or_default();
         let pointed = body::redact(plain, content_type, pointers)?;
         let redacted = self.matches(&pointed);
         let unchanged = redacted.as_ptr() == joined.as_ptr() && redacted.len() == joined.len();
@@ -276,6 +270,18 @@ impl Redaction {
             encoded,
         })
     }
+}
+
+/// A head of these lines; what redaction made unfit for one is left out.
+fn told_head(lines: Lines<'_>) -> HeaderMap {
+    let mut head = HeaderMap::new();
+    for (name, value) in lines {
+        let name = HeaderName::from_bytes(name.as_bytes());
+        if let (Ok(name), Ok(value)) = (name, HeaderValue::from_str(&value)) {
+            head.append(name, value);
+        }
+    }
+    head
 }
 
 #[cfg(test)]

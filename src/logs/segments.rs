@@ -15,6 +15,7 @@ use std::path::{Path, PathBuf};
 
 use bytes::Bytes;
 use rusqlite::Connection;
+use serde::Serialize;
 use uuid::Uuid;
 
 use super::entry::Head;
@@ -53,11 +54,11 @@ pub struct Body {
 
 /// Heads and bodies as they are stored.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Record {
+pub struct Record<H = Head> {
     /// Head of the request.
-    pub request_head: Head,
+    pub request_head: H,
     /// Head of the answer.
-    pub response_head: Head,
+    pub response_head: H,
     /// Body of the request, where it was kept.
     pub request: Option<Body>,
     /// Body of the answer.
@@ -134,7 +135,11 @@ impl Appender {
 
     /// Takes a record, and says its place and its bytes before compression; `None` when no
     /// segment is open. After an error, everything since the last flush is lost.
-    pub fn append(&mut self, id: Uuid, record: &Record) -> io::Result<Option<(Place, usize)>> {
+    pub fn append<H: Serialize>(
+        &mut self,
+        id: Uuid,
+        record: &Record<H>,
+    ) -> io::Result<Option<(Place, usize)>> {
         let Some(open) = &self.open else {
             return Ok(None);
         };

@@ -82,6 +82,8 @@ pub(super) struct Shared {
     pub pending: AtomicUsize,
     pub sleep: AtomicU8,
     pub urgent: AtomicBool,
+    /// Jobs that somebody waits for.
+    pub jobs: AtomicUsize,
     /// Nothing will be written any more.
     pub stopped: AtomicBool,
     pub problem: Mutex<Option<String>>,
@@ -154,7 +156,8 @@ impl Store {
     }
 
     /// Hands over an entry. Never waits; what there is no place for is given up and counted.
-    pub fn offer(&self, mut entry: Entry) {
+    pub fn offer(&self, entry: impl Into<Box<Entry>>) {
+        let mut entry = entry.into();
         let counters = self.counters();
         entry.cut_bodies(self.0.body_bytes);
         match self.fit(&mut entry) {
@@ -162,7 +165,7 @@ impl Store {
                 counters
                     .queue_bytes
                     .fetch_add(weight as u64, Ordering::Relaxed);
-                self.0.send(Message::Entry(weight, Box::new(entry)));
+                self.0.send(Message::Entry(weight, entry));
                 if read(&counters.queue_bytes) > URGENT_BYTES {
                     self.0.hurry();
                 }
@@ -216,6 +219,7 @@ impl Store {
         job: impl FnOnce(&mut Database) -> Result<T, String> + Send + 'static,
     ) -> mpsc::Receiver<Result<T, String>> {
         let (sender, receiver) = mpsc::sync_channel(1);
+        self.0.shared.jobs.fetch_add(1, Ordering::Relaxed);
         self.0.send(Message::Job(Box::new(move |database| {
             // Nobody may be waiting any more.
             let _ = sender.send(database.and_then(job));

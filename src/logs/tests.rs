@@ -12,6 +12,8 @@ use std::path::Path;
 use std::time::{Duration, UNIX_EPOCH};
 
 use bytes::Bytes;
+use http::HeaderMap;
+use http::header::{HeaderName, HeaderValue};
 use uuid::{Timestamp, Uuid};
 
 use super::entry::{Attempt, Entry, Payload, Timings, Tokens};
@@ -152,13 +154,23 @@ fn full(milliseconds: u64) -> Entry {
     }
 }
 
+fn head(lines: &[(&'static str, &'static str)]) -> HeaderMap {
+    let line = |&(name, value)| {
+        (
+            HeaderName::from_static(name),
+            HeaderValue::from_static(value),
+        )
+    };
+    lines.iter().map(line).collect()
+}
+
 fn payload(request: &str, response: &str) -> Payload {
     Payload {
-        request_head: vec![
-            ("content-type".into(), "application/json".into()),
-            ("authorization".into(), "Bearer sk-1".into()),
-        ],
-        response_head: vec![("content-type".into(), "text/event-stream".into())],
+        request_head: head(&[
+            ("content-type", "application/json"),
+            ("authorization", "Bearer sk-1"),
+        ]),
+        response_head: head(&[("content-type", "text/event-stream")]),
         request: Some(vec![Bytes::copy_from_slice(request.as_bytes())]),
         response: Some(vec![Bytes::copy_from_slice(response.as_bytes())]),
         request_complete: true,

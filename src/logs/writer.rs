@@ -13,6 +13,7 @@ use super::counters::{Counters, add};
 use super::entry::Entry;
 use super::insert;
 use super::metadata_test;
+use super::pace::Pace;
 use super::retention::{self, Bounds};
 use super::schema::{self, Problem};
 use super::segments::{Appender, Place};
@@ -181,6 +182,7 @@ impl Writer {
     }
 
     fn run_job(&mut self, job: Job) {
+        self.shared.jobs.fetch_sub(1, Ordering::Relaxed);
         let problem = |shared: &Shared| {
             let problem = shared
                 .problem
@@ -219,9 +221,10 @@ impl Writer {
         };
         let counters = &self.shared.counters;
         let count = batch.len();
-        let prepared = prepare(database, &self.options, counters, batch);
+        let mut pace = Pace::new(&self.shared, self.options.queue_bytes);
+        let prepared = prepare(database, &self.options, counters, &mut pace, batch);
         let result = prepared.and_then(|(prepared, trouble)| {
-            commit(database, &prepared).map_err(|error| database.problem(error))?;
+            commit(database, &mut pace, &prepared).map_err(|error| database.problem(error))?;
             add(&counters.rows_written, count);
             add(&counters.flushes, 1);
             trouble.map_or(Ok(0), Err)
@@ -332,6 +335,7 @@ fn prepare(
     database: &mut Database,
     options: &Options,
     counters: &Counters,
+    pace: &mut Pace<'_>,
     batch: Batch,
 ) -> Result<(Prepared, Option<Problem>), Problem> {
     let now = times::milliseconds(SystemTime::now());
@@ -344,7 +348,7 @@ fn prepare(
     let mut prepared = Prepared::with_capacity(batch.len());
     for mut entry in batch {
         options.redaction.row(&mut entry);
-        let place = append(&mut database.appender, options, counters, &mut entry);
+        let place = append(&mut database.appender, options, counters, pace, &mut entry);
         prepared.push((
             entry,
             place.unwrap_or_else(|error| {
@@ -370,6 +374,7 @@ fn append(
     appender: &mut Appender,
     options: &Options,
     counters: &Counters,
+    pace: &mut Pace<'_>,
     entry: &mut Entry,
 ) -> std::io::Result<Option<Place>> {
     let Some(payload) = entry.payload.take() else {
@@ -377,21 +382,28 @@ fn append(
     };
     let (record, lost) = options
         .redaction
-        .payload(*payload, options.decoder, options.body_bytes);
+        .payload(&payload, options.decoder, options.body_bytes);
     add(&counters.bodies_dropped, usize::from(lost));
     let place = appender.append(entry.id, &record)?;
     match place {
-        Some((_, length)) => add(&counters.payload_bytes, length),
+        Some((_, length)) => {
+            add(&counters.payload_bytes, length);
+            pace.step(length);
+        }
         None => add(&counters.bodies_dropped, 1),
     }
     Ok(place.map(|(place, _)| place))
 }
 
 /// Commits rows; waits for other processes that do the same.
-fn commit(database: &mut Database, prepared: &Prepared) -> rusqlite::Result<()> {
+fn commit(
+    database: &mut Database,
+    pace: &mut Pace<'_>,
+    prepared: &Prepared,
+) -> rusqlite::Result<()> {
     let mut result = Ok(());
     for _ in 0..BUSY_TRIES {
-        result = try_commit(database, prepared);
+        result = try_commit(database, pace, prepared);
         match &result {
             Ok(()) => database.words.committed(),
             Err(_) => database.words.rolled_back(),
@@ -403,7 +415,11 @@ fn commit(database: &mut Database, prepared: &Prepared) -> rusqlite::Result<()> 
     result
 }
 
-fn try_commit(database: &mut Database, prepared: &Prepared) -> rusqlite::Result<()> {
+fn try_commit(
+    database: &mut Database,
+    pace: &mut Pace<'_>,
+    prepared: &Prepared,
+) -> rusqlite::Result<()> {
     let Database {
         connection,
         words,
@@ -414,6 +430,7 @@ fn try_commit(database: &mut Database, prepared: &Prepared) -> rusqlite::Result<
     let mut statement = insert::prepare(&transaction)?;
     for (entry, place) in prepared {
         insert::insert(&transaction, &mut statement, words, entry, *place)?;
+        pace.step(0);
     }
     drop(statement);
     if let (Some(segment), Some((newest, _))) = (appender.current(), prepared.last()) {

@@ -115,14 +115,14 @@ pub fn publish(door: &Door, session: &mut Session, error: Option<&Error>, ctx: &
     door.ledger.enter(entry);
 }
 
-fn entry(asked: Asked, sent: Sent, ctx: &mut Context) -> Entry {
+fn entry(asked: Asked, sent: Sent, ctx: &mut Context) -> Box<Entry> {
     let request = copied::request(&mut ctx.body);
-    Entry {
+    Box::new(Entry {
         spending: told::spending(&request, ctx),
         logged: ctx.copied.take(request),
         record: record(asked, sent, ctx),
         prices: Arc::clone(&ctx.snapshot.prices),
-    }
+    })
 }
 
 fn record(asked: Asked, sent: Sent, ctx: &mut Context) -> RequestRecord {

@@ -3,6 +3,8 @@
 use bytes::Bytes;
 use http::HeaderMap;
 
+use crate::logs::entry::head_weight;
+
 /// What a gateway keeps of a request in the log store.
 #[derive(Debug, Default)]
 pub enum Logged {
@@ -55,12 +57,10 @@ impl Seen {
                 .map(|piece| size_of::<Bytes>() + piece.len())
                 .sum::<usize>()
         };
-        // A head is at most `server.max_header` long; most are far shorter.
-        let head = |head: &HeaderMap| head.values().map(|value| 64 + value.len()).sum::<usize>();
         size_of::<Self>()
             + body(&self.request)
             + body(&self.response)
-            + head(&self.request_head)
-            + head(&self.response_head)
+            + head_weight(&self.request_head)
+            + head_weight(&self.response_head)
     }
 }

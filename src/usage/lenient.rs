@@ -144,6 +144,26 @@ impl<'de, T: Deserialize<'de>> Lenient<'de> for Object<T> {
     }
 }
 
+/// A large object that most answers do not have, and that costs a pointer there.
+#[derive(Debug, Default, Clone)]
+pub(super) struct Boxed<T>(pub Option<Box<T>>);
+
+impl<'de, T: Deserialize<'de>> Deserialize<'de> for Boxed<T> {
+    fn deserialize<D: Deserializer<'de>>(json: D) -> Result<Self, D::Error> {
+        leniently(json)
+    }
+}
+
+impl<'de, T: Deserialize<'de>> Lenient<'de> for Boxed<T> {
+    fn nothing() -> Self {
+        Self(None)
+    }
+
+    fn of_map<A: MapAccess<'de>>(map: A) -> Result<Self, A::Error> {
+        Object::of_map(map).map(|object| Self(object.0.map(Box::new)))
+    }
+}
+
 struct Leniently<T>(PhantomData<T>);
 
 impl<'de, T: Lenient<'de>> Visitor<'de> for Leniently<T> {

@@ -11,7 +11,7 @@ use serde::{Deserialize, Deserializer};
 
 use super::ServiceTier;
 use super::counts::{GeminiWords, Words};
-use super::lenient::{Count, Lenient, Name, Object, Tier, first, leniently};
+use super::lenient::{Boxed, Count, Lenient, Name, Tier, first, leniently};
 use super::report::Report;
 
 /// What one document or event says, or several of them.
@@ -74,27 +74,27 @@ struct Answer {
     #[serde(rename = "serviceTier")]
     converse_tier: Tier,
     /// OpenAI's responses.
-    tool_usage: Object<ToolUsage>,
+    tool_usage: Boxed<ToolUsage>,
     /// Nearly everyone.
-    usage: Object<Words>,
+    usage: Boxed<Words>,
     /// Cohere, outside of chat v2.
-    meta: Object<Words>,
+    meta: Boxed<Words>,
     /// Gemini.
     #[serde(rename = "usageMetadata")]
-    usage_metadata: Object<GeminiWords>,
+    usage_metadata: Boxed<GeminiWords>,
     /// Groq's streams.
-    x_groq: Object<Inner>,
+    x_groq: Boxed<Inner>,
     /// OpenAI's responses and Cohere's v1 streams, in their last event.
-    response: Object<Inner>,
+    response: Boxed<Inner>,
     /// Anthropic's streams, in their first event.
-    message: Object<Inner>,
+    message: Boxed<Inner>,
     /// Cohere's v2 streams, in their last event.
-    delta: Object<Inner>,
+    delta: Boxed<Inner>,
     /// Cloudflare's Workers AI.
-    result: Object<Inner>,
+    result: Boxed<Inner>,
     /// Bedrock Invoke's streams, in their last event.
     #[serde(rename = "amazon-bedrock-invocationMetrics")]
-    invocation_metrics: Object<Words>,
+    invocation_metrics: Boxed<Words>,
     /// Llama on Bedrock.
     prompt_token_count: Count,
     generation_token_count: Count,
@@ -140,23 +140,24 @@ impl Answer {
 }
 
 impl Said {
-    fn read_inner(&mut self, inner: Object<Inner>) {
-        let inner = inner.0.unwrap_or_default();
-        self.read(inner.meta);
-        self.read(inner.usage);
-        self.read_tools(inner.tool_usage);
-        self.tier = inner.service_tier.0.or(self.tier);
-        self.model = self.model.take().or(inner.model.0);
+    fn read_inner(&mut self, inner: Boxed<Inner>) {
+        if let Some(inner) = inner.0 {
+            self.read(inner.meta);
+            self.read(inner.usage);
+            self.read_tools(inner.tool_usage);
+            self.tier = inner.service_tier.0.or(self.tier);
+            self.model = self.model.take().or(inner.model.0);
+        }
     }
 
-    fn read(&mut self, words: Object<Words>) {
+    fn read(&mut self, words: Boxed<Words>) {
         if let Some(words) = words.0 {
             self.tier = words.service_tier.0.or(self.tier);
             self.report.merge(&words.report());
         }
     }
 
-    fn read_gemini(&mut self, words: Object<GeminiWords>) {
+    fn read_gemini(&mut self, words: Boxed<GeminiWords>) {
         if let Some(words) = words.0 {
             let tier = [words.service_tier, words.traffic_type];
             self.tier = tier.into_iter().find_map(|tier| tier.0).or(self.tier);
@@ -164,30 +165,31 @@ impl Said {
         }
     }
 
-    fn read_tools(&mut self, tools: Object<ToolUsage>) {
-        let searches = tools.0.unwrap_or_default().web_search.0;
-        self.report.merge(&Report {
-            searches: searches.unwrap_or_default().num_requests.0,
-            ..Report::default()
-        });
+    fn read_tools(&mut self, tools: Boxed<ToolUsage>) {
+        if let Some(searches) = tools.0.and_then(|tools| tools.web_search.0) {
+            self.report.merge(&Report {
+                searches: searches.num_requests.0,
+                ..Report::default()
+            });
+        }
     }
 }
 
 #[derive(Default, Deserialize)]
 #[serde(default)]
 struct Inner {
-    usage: Object<Words>,
-    meta: Object<Words>,
+    usage: Boxed<Words>,
+    meta: Boxed<Words>,
     model: Name,
     service_tier: Tier,
-    tool_usage: Object<ToolUsage>,
+    tool_usage: Boxed<ToolUsage>,
 }
 
 /// What OpenAI's responses say of its own tools.
 #[derive(Default, Deserialize)]
 #[serde(default)]
 struct ToolUsage {
-    web_search: Object<WebSearch>,
+    web_search: Boxed<WebSearch>,
 }
 
 #[derive(Default, Deserialize)]

@@ -1,6 +1,7 @@
 //! Spans: what is in them, in both encodings, and what clients cannot do to them.
 
 use http::HeaderMap;
+use http::header::{CONTENT_ENCODING, HeaderValue};
 
 use super::*;
 use crate::export::trace_context::Given;
@@ -300,7 +301,7 @@ fn bodies_are_cut_between_characters_and_left_out_where_they_are_no_text() {
     let encoded = entry::Payload {
         request: None,
         response: pieces(&["looks like text"]),
-        response_head: vec![("Content-Encoding".into(), "br".into())],
+        response_head: HeaderMap::from_iter([(CONTENT_ENCODING, HeaderValue::from_static("br"))]),
         ..entry::Payload::default()
     };
     assert_eq!(told_bodies(true, &encoded), [None, None]);

@@ -9,6 +9,7 @@ use std::io;
 use std::os::unix::fs::FileExt;
 
 use bytes::Bytes;
+use serde::Serialize;
 use uuid::Uuid;
 use zstd::bulk::Compressor;
 
@@ -42,7 +43,7 @@ pub fn compressor(level: i32) -> io::Result<Compressor<'static>> {
 }
 
 /// Adds a record to what will be a block.
-pub fn push(plain: &mut Vec<u8>, id: Uuid, record: &Record) -> io::Result<()> {
+pub fn push<H: Serialize>(plain: &mut Vec<u8>, id: Uuid, record: &Record<H>) -> io::Result<()> {
     let start = plain.len();
     plain.extend(id.as_bytes());
     plain.extend([0; 12]);
@@ -64,7 +65,7 @@ pub fn push(plain: &mut Vec<u8>, id: Uuid, record: &Record) -> io::Result<()> {
     Ok(())
 }
 
-fn flags(record: &Record) -> u8 {
+fn flags<H>(record: &Record<H>) -> u8 {
     let of = |body: &Option<Body>, here: u8, complete: u8, encoded: u8| {
         body.as_ref().map_or(0, |body| {
             here | if body.complete { complete } else { 0 } | if body.encoded { encoded } else { 0 }

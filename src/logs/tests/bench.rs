@@ -79,12 +79,6 @@ fn usual(chance: &mut Chance, at: u64, with_bodies: bool) -> Entry {
     } else {
         chance.pick(&MODELS[..11])
     };
-    let head = |pairs: &[(&'static str, &'static str)]| {
-        pairs
-            .iter()
-            .map(|(name, value)| (Cow::Borrowed(*name), Cow::Borrowed(*value)))
-            .collect::<Vec<_>>()
-    };
     let payload = with_bodies.then(|| {
         let (request, response) = bodies(chance);
         Box::new(Payload {
@@ -378,10 +372,9 @@ fn levels() {
     let plain: Vec<Vec<u8>> = (0..4_000)
         .map(|at| {
             let payload = usual(&mut chance, at, true).payload.unwrap();
-            let heads =
-                serde_json::to_vec(&(&payload.request_head, &payload.response_head)).unwrap();
+            let heads = format!("{:?}{:?}", payload.request_head, payload.response_head);
             [
-                heads,
+                heads.into_bytes(),
                 payload.request.unwrap().concat(),
                 payload.response.unwrap().concat(),
             ]

@@ -1,0 +1,51 @@
+//! Writing in small pieces: requests may run on the same processor, and a batch in one go would
+//! keep them waiting for many milliseconds.
+
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use super::counters::read;
+use super::store::Shared;
+
+/// Entries and bytes of a piece: some hundred microseconds of work.
+const ENTRIES: usize = 16;
+const BYTES: usize = 64 << 10;
+
+/// Between two pieces. Whoever was kept waiting by one is done after it.
+const PAUSE: Duration = Duration::from_micros(200);
+
+/// See the module.
+pub struct Pace<'a> {
+    shared: &'a Shared,
+    /// With more than this in the queue there are no pauses.
+    calm: u64,
+    entries: usize,
+    bytes: usize,
+}
+
+impl<'a> Pace<'a> {
+    /// For a queue of at most this many bytes: while an eighth of it is full, or somebody waits
+    /// for what is written, there are no pauses.
+    pub fn new(shared: &'a Shared, queue_bytes: usize) -> Self {
+        Self {
+            shared,
+            calm: queue_bytes as u64 / 8,
+            entries: 0,
+            bytes: 0,
+        }
+    }
+
+    /// After each entry, of so many bytes.
+    pub fn step(&mut self, bytes: usize) {
+        self.entries += 1;
+        self.bytes += bytes;
+        if self.entries < ENTRIES && self.bytes < BYTES {
+            return;
+        }
+        (self.entries, self.bytes) = (0, 0);
+        let is_waited_for = self.shared.jobs.load(Ordering::Relaxed) > 0;
+        if !is_waited_for && read(&self.shared.counters.queue_bytes) < self.calm {
+            std::thread::sleep(PAUSE);
+        }
+    }
+}
