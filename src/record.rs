@@ -4,6 +4,7 @@
 //! are views of it and cannot disagree. To add a fact, add a field; [`RequestRecord::fields`]
 //! takes the record apart exhaustively and refuses to compile until it is written somewhere.
 
+mod lines;
 mod seen;
 mod spent;
 
@@ -22,8 +23,9 @@ use crate::gateway::{Gateway, Mounted};
 use crate::metadata::{self, Metadata};
 use crate::pricing::{Cost, CustomCost};
 use crate::routing::verdict::Cause;
-use crate::usage::Usage;
+use crate::usage::Told;
 
+pub use lines::Lines;
 pub use seen::{Begun, Logged, Seen};
 pub use spent::Spent;
 
@@ -136,8 +138,8 @@ pub struct CacheFacts {
     pub from: Option<AnsweredFrom>,
     /// The request to which the provider gave the answer.
     pub source: Option<Uuid>,
-    /// What the provider counted for that answer.
-    pub usage: Option<Usage>,
+    /// What the provider counted for that answer, and for what.
+    pub told: Option<Told>,
     /// The JSON pointer to what made it differ from a similar request before.
     pub differs_at: Option<Box<str>>,
     /// What a stored answer past its time stood in for, unless that was purged meanwhile.
@@ -432,7 +434,7 @@ impl RequestRecord {
                     key: cache_key,
                     from: cache_tier,
                     source: cache_source,
-                    usage: _, // taken over by `spent`
+                    told: _, // taken over by `spent`
                     differs_at,
                     stood_in_for: _, // written as the error, with its status or its detail
                 },

@@ -3,7 +3,6 @@
 //! Worked out once for each request: beside the requests by the [ledger](crate::ledger), or at its
 //! end where its client is told too. So client, record, metrics and log never disagree.
 
-use std::borrow::Cow;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::SystemTime;
 
@@ -14,7 +13,7 @@ use crate::config::schema::Format;
 use crate::gateway::Mounted;
 use crate::pricing::{CustomCost, Prices, Sale};
 use crate::record::{RequestRecord, Spent};
-use crate::usage::{Observed, Observer, ServiceTier, Usage, estimate};
+use crate::usage::{Observed, Observer, ServiceTier, Told, estimate};
 
 /// Largest request, in bytes, whose tokens may be estimated while its client waits: that takes some
 /// milliseconds.
@@ -114,7 +113,7 @@ impl<'a> Terms<'a> {
             format,
             request,
         } = findings;
-        let settled = estimate::settled(&seen, Some(&joined(&request)), self.model, format);
+        let settled = estimate::settled(&seen, &request, self.model, format);
         let Some((usage, is_estimate)) = settled else {
             return Spent::default();
         };
@@ -131,17 +130,25 @@ impl<'a> Terms<'a> {
         }
     }
 
-    /// An answer that the provider was not asked for costs nothing, and saves what it would have
-    /// cost. `usage` is what was stored with it.
-    pub fn given_again(self, usage: Option<Usage>) -> Spent {
-        let sale = self.sale(ServiceTier::Standard, None);
-        let bill = self.prices.given_again(sale, usage.as_ref());
+    /// An answer that the provider was not asked for costs nothing, and saves what it cost
+    /// whoever was given it first. `told` is what it says of itself.
+    pub fn given_again(self, told: Option<Told>) -> Spent {
+        let tier = told
+            .as_ref()
+            .map_or(ServiceTier::Standard, |told| told.tier);
+        let model = told.as_ref().and_then(|told| told.model.as_deref());
+        let usage = told.as_ref().map(|told| told.usage);
+        let bill = self
+            .prices
+            .given_again(self.sale(tier, model), usage.as_ref());
         Spent {
             usage,
+            is_estimate: false,
+            tier,
             cost: bill.cost,
             source: Some(bill.source),
             saved: bill.saved,
-            ..Spent::default()
+            model: told.and_then(|told| told.model),
         }
     }
 
@@ -166,7 +173,9 @@ pub fn spent(record: &RequestRecord, spending: Spending, prices: &Prices) -> Spe
     let terms = Terms::of(record, prices);
     carefully(record.id, || match (record.cache.from, spending) {
         (_, Spending::Known(spent)) => *spent,
-        (Some(_), _) => terms.given_again(record.cache.usage),
+        // It was given to others at the same time, and tells what it took as theirs does.
+        (Some(_), Spending::Unread(evidence)) => terms.given_again(evidence.read().seen.told()),
+        (Some(_), _) => terms.given_again(record.cache.told.clone()),
         (None, Spending::Unread(evidence)) => terms.bought(evidence.read()),
         (None, Spending::Read(findings)) => terms.bought(findings),
         (None, Spending::Nothing) => Spent::default(),
@@ -181,13 +190,4 @@ pub fn carefully<T>(id: Uuid, work: impl FnOnce() -> T) -> Option<T> {
         log::error!("the tokens of request {id} could not be read: this is a bug in tollgate");
     }
     done.ok()
-}
-
-/// The pieces of a body as one.
-fn joined(pieces: &[Bytes]) -> Cow<'_, [u8]> {
-    match pieces {
-        [] => Cow::Borrowed(&[]),
-        [all] => Cow::Borrowed(all),
-        several => Cow::Owned(several.concat()),
-    }
 }

@@ -14,7 +14,7 @@ use uuid::Uuid;
 
 pub use super::form::Damage;
 use super::form::{Reader, Writer, checked};
-use crate::usage::Usage;
+use crate::usage::{ServiceTier, Told, Usage};
 
 /// What an entry is found by: a hash of everything in the request that shapes the answer.
 pub type KeyBytes = [u8; 32];
@@ -27,6 +27,8 @@ const NO_USAGE: u8 = 0;
 const FIVE_NUMBERS: u8 = 1;
 /// As many numbers as are said, in the order of [`Usage::by_kind`].
 const USAGE: u8 = 2;
+/// The same, then the service class and the model that the answer names.
+const TOLD: u8 = 3;
 
 /// A stored answer.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -37,8 +39,8 @@ pub struct Entry {
     pub stored: u64,
     /// Whether it was a stream.
     pub streamed: bool,
-    /// What the provider counted, as [`Usage::to_array`] has it.
-    pub usage: Option<[u64; Usage::KINDS]>,
+    /// What the provider counted, and for what.
+    pub told: Option<Told>,
     /// The HTTP status.
     pub status: u16,
     /// The header fields, each name in the case in which it came.
@@ -127,6 +129,7 @@ impl Entry {
         allocated(size_of::<Self>() + ARC)
             + PLACE
             + self.facts.weight()
+            + self.told.as_ref().map_or(0, model_weight)
             + headers
             + values.sum::<usize>()
             + allocated(self.body.len())
@@ -150,7 +153,7 @@ impl Entry {
         writer.facts(&self.facts)?;
         writer.number(self.stored)?;
         writer.raw(&[self.streamed.into()])?;
-        writer.usage(self.usage)?;
+        writer.told(self.told.as_ref())?;
         writer.raw(&self.status.to_le_bytes())?;
         writer.count(self.headers.len())?;
         for (name, value) in &self.headers {
@@ -176,7 +179,7 @@ impl Entry {
             facts: reader.facts()?,
             stored: reader.number()?,
             streamed: reader.flag()?,
-            usage: reader.usage()?,
+            told: reader.told()?,
             status: u16::from_le_bytes(reader.array()?),
             headers: reader.list(8, Reader::header)?,
             pieces: reader.list(size_of::<Piece>(), Reader::piece)?.into(),
@@ -207,6 +210,12 @@ const fn allocated(bytes: usize) -> usize {
     bytes.next_multiple_of(step)
 }
 
+fn model_weight(told: &Told) -> usize {
+    told.model
+        .as_ref()
+        .map_or(0, |model| allocated(model.len()))
+}
+
 /// `body` of `whole`, without a copy unless that kept much more than the body in memory.
 fn shared(whole: &Bytes, body: &[u8]) -> Bytes {
     if whole.len() - body.len() > body.len() / 16 {
@@ -234,13 +243,17 @@ impl<W: Write> Writer<'_, W> {
         self.raw(facts.log_id.as_bytes())
     }
 
-    fn usage(&mut self, usage: Option<[u64; Usage::KINDS]>) -> io::Result<()> {
-        let Some(usage) = usage else {
+    fn told(&mut self, told: Option<&Told>) -> io::Result<()> {
+        let Some(told) = told else {
             return self.raw(&[NO_USAGE]);
         };
-        self.raw(&[USAGE])?;
-        self.count(usage.len())?;
-        usage.into_iter().try_for_each(|count| self.number(count))
+        self.raw(&[TOLD])?;
+        self.count(Usage::KINDS)?;
+        for count in told.usage.to_array() {
+            self.number(count)?;
+        }
+        self.sized(told.tier.name().as_bytes())?;
+        self.optional(told.model.as_deref())
     }
 }
 
@@ -269,18 +282,31 @@ impl Reader<'_> {
 
     /// Numbers that it does not have were not known yet when it was written; those that are new
     /// to us belong to a later version.
-    fn usage(&mut self) -> Result<Option<[u64; Usage::KINDS]>, Damage> {
-        let counts = match self.array()? {
-            [NO_USAGE] => return Ok(None),
-            [FIVE_NUMBERS] => (0..5).map(|_| self.number()).collect(),
-            [USAGE] => self.list(8, Self::number),
+    fn told(&mut self) -> Result<Option<Told>, Damage> {
+        let [form] = self.array()?;
+        let counts = match form {
+            NO_USAGE => return Ok(None),
+            FIVE_NUMBERS => (0..5).map(|_| self.number()).collect(),
+            USAGE | TOLD => self.list(8, Self::number),
             _ => return Err(Damage::Impossible),
         };
         let counts: Vec<u64> = counts?;
         let mut usage = [0; Usage::KINDS];
         let known = counts.len().min(usage.len());
         usage[..known].copy_from_slice(&counts[..known]);
-        Ok(Some(usage))
+        let (tier, model) = match form {
+            // A class that a later version knows has a price that it knows.
+            TOLD => (
+                ServiceTier::of(&self.text()?).unwrap_or_default(),
+                self.optional(Self::text)?,
+            ),
+            _ => (ServiceTier::Standard, None),
+        };
+        Ok(Some(Told {
+            usage: Usage::from_array(usage),
+            tier,
+            model,
+        }))
     }
 
     fn facts(&mut self) -> Result<Facts, Damage> {
@@ -324,7 +350,11 @@ pub mod tests {
             },
             stored: 1_790_000_000_123,
             streamed: true,
-            usage: Some([12, 34, 5, 0, 6, 0, 1, 2, 3, 4, 5, 7]),
+            told: Some(Told {
+                usage: Usage::from_array([12, 34, 5, 0, 6, 0, 1, 2, 3, 4, 5, 7]),
+                tier: ServiceTier::Flex,
+                model: Some("gpt-5-2026-08-07".into()),
+            }),
             status: 200,
             headers: vec![
                 (
@@ -371,7 +401,7 @@ pub mod tests {
         let mut bare = entry([0; 32], 10);
         bare.facts.model = None;
         bare.facts.custom_key = None;
-        bare.usage = None;
+        bare.told = None;
         bare.facts.tags.clear();
         bare.headers.clear();
         bare.pieces = [].into();
@@ -386,17 +416,19 @@ pub mod tests {
         // Behind the facts, when it was stored and whether it was a stream.
         let number = |number: u64| number.to_le_bytes();
         let written = [
-            &[USAGE, 12, 0, 0, 0][..],
+            &[TOLD, 12, 0, 0, 0][..],
             &number(12),
             &number(34),
             &number(5),
         ]
         .concat();
         let at = memchr::memmem::find(now, &written).unwrap();
+        // The counts, then `flex` and the model, each with its length.
+        let told = 5 + 8 * Usage::KINDS + (4 + 4) + (1 + 4 + 16);
         let with = |usage: &[u8]| {
-            let rest = &now[at + 5 + 8 * Usage::KINDS..];
-            let form = resummed(&[&now[..at], usage, rest].concat());
-            Entry::decode(&form.into()).map(|entry| entry.usage)
+            let form = resummed(&[&now[..at], usage, &now[at + told..]].concat());
+            let told = Entry::decode(&form.into()).map(|entry| entry.told);
+            told.map(|told| told.map(|told| told.usage.to_array()))
         };
         let numbers = |count: u64| (1..=count).flat_map(number).collect::<Vec<_>>();
         let five = [&[FIVE_NUMBERS][..], &numbers(5)].concat();

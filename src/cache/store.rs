@@ -21,7 +21,7 @@ use super::stamps::{Purge, Stamps};
 use super::tiers::{DiskSettings, Tier, Tiers, Watch};
 use crate::config::schema::Format;
 use crate::telemetry::metrics::Metrics;
-use crate::usage::{self, Usage};
+use crate::usage;
 use crate::wire::{Framing, complete};
 
 /// Largest decoded answer that is looked into, in bytes.
@@ -225,7 +225,7 @@ fn entry(made: Made, recorded: &Recorded, now: SystemTime) -> Option<Entry> {
     let content_type = text(head, CONTENT_TYPE.as_str());
     let encoding = text(head, CONTENT_ENCODING.as_str());
     let framing = Framing::of(Some(content_type.as_bytes()), None);
-    let usage = match usage::decoded(encoding, &body, LOOKED_INTO) {
+    let told = match usage::decoded(encoding, &body, LOOKED_INTO) {
         Some(decoded) if !complete::is_complete(made.format, content_type, &decoded) => {
             return None;
         }
@@ -243,7 +243,7 @@ fn entry(made: Made, recorded: &Recorded, now: SystemTime) -> Option<Entry> {
         facts: made.facts,
         stored: milliseconds(now),
         streamed,
-        usage: usage.map(Usage::to_array),
+        told,
         status: head.status,
         headers: compact(&head.headers),
         pieces,

@@ -130,8 +130,9 @@ fn segments(directory: &Path) -> Vec<PathBuf> {
 
 fn bytes(directory: &Path) -> u64 {
     use std::os::unix::fs::MetadataExt;
+    // One may be removed meanwhile.
     let all = segments(directory).into_iter();
-    all.map(|path| fs::metadata(path).unwrap().blocks() * 512)
+    all.filter_map(|path| Some(fs::metadata(path).ok()?.blocks() * 512))
         .sum()
 }
 

@@ -11,16 +11,15 @@
 use std::borrow::Cow;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use http::HeaderMap;
 use http::header::CONTENT_ENCODING;
 
 use super::otlp::{Attributes, Parent, Span, Value};
 use super::trace_context::{TraceContext, span_id};
 use super::words;
-use crate::logs::entry::{Payload, header};
+use crate::logs::entry::Payload;
 use crate::metadata;
 use crate::pricing::Cost;
-use crate::record::{RequestRecord, Tried};
+use crate::record::{Lines, RequestRecord, Tried};
 use crate::routing::verdict::Cause;
 use crate::usage::{ServiceTier, Usage};
 
@@ -98,8 +97,8 @@ pub fn bodies(payload: &Payload) -> Attributes<'static> {
         .collect()
 }
 
-fn body(head: &HeaderMap, pieces: Option<&[bytes::Bytes]>) -> Option<String> {
-    let coding = header(head, CONTENT_ENCODING).unwrap_or("identity");
+fn body(head: &Lines, pieces: Option<&[bytes::Bytes]>) -> Option<String> {
+    let coding = head.get(&CONTENT_ENCODING).unwrap_or("identity");
     if !coding.eq_ignore_ascii_case("identity") {
         return None;
     }

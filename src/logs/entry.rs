@@ -8,12 +8,11 @@ use std::net::IpAddr;
 use std::time::SystemTime;
 
 use bytes::Bytes;
-use http::HeaderMap;
-use http::header::HeaderName;
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
 use super::metadata::Metadata;
+use crate::record::Lines;
 
 /// A text that is often one of a closed vocabulary, and then costs nothing.
 pub type Text = Cow<'static, str>;
@@ -185,9 +184,9 @@ pub struct Attempt {
 #[derive(Debug, Clone, Default)]
 pub struct Payload {
     /// Head of the client's request.
-    pub request_head: HeaderMap,
+    pub request_head: Lines,
     /// Head of the answer.
-    pub response_head: HeaderMap,
+    pub response_head: Lines,
     /// Body of the request, in pieces; `None` is a body that is not to be kept.
     pub request: Option<Vec<Bytes>>,
     /// Body of the answer.
@@ -250,7 +249,7 @@ impl Payload {
                 .map(|piece| size_of::<Bytes>() + piece.len())
                 .sum::<usize>()
         };
-        let heads = head_weight(&self.request_head) + head_weight(&self.response_head);
+        let heads = self.request_head.held() + self.response_head.held();
         size_of::<Self>() + heads + body(&self.request) + body(&self.response)
     }
 }
@@ -268,17 +267,6 @@ fn cut(body: &mut Option<Vec<Bytes>>, most: usize) -> bool {
         });
     }
     cut
-}
-
-/// About how many bytes a head holds. It is at most `server.max_header` long; most are far
-/// shorter.
-pub fn head_weight(head: &HeaderMap) -> usize {
-    head.values().map(|value| 64 + value.len()).sum()
-}
-
-/// The value of a header, where it is text.
-pub fn header(head: &HeaderMap, name: HeaderName) -> Option<&str> {
-    head.get(name)?.to_str().ok()
 }
 
 #[cfg(test)]

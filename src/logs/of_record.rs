@@ -3,16 +3,15 @@
 use std::borrow::Cow;
 
 use bytes::Bytes;
-use http::HeaderMap;
 use http::header::CONTENT_TYPE;
 
-use super::entry::{Attempt, Entry, Payload, Text, Timings, Tokens, header};
+use super::entry::{Attempt, Entry, Payload, Text, Timings, Tokens};
 use super::metadata::{Metadata, MetadataValue};
 use crate::endpoint;
 use crate::error::Kind;
 use crate::metadata::Value;
 use crate::pricing::{Cost, CostSource};
-use crate::record::{Begun, RequestRecord, Seen, Tried};
+use crate::record::{Begun, Lines, RequestRecord, Seen, Tried};
 use crate::routing::verdict::Cause;
 use crate::usage::{ServiceTier, Usage};
 
@@ -241,8 +240,8 @@ fn pieces(body: Begun) -> Option<Vec<Bytes>> {
     body.pieces.filter(|pieces| !pieces.is_empty())
 }
 
-fn content_type(headers: &HeaderMap) -> Option<Text> {
-    let value = header(headers, CONTENT_TYPE)?;
+fn content_type(head: &Lines) -> Option<Text> {
+    let value = head.get(&CONTENT_TYPE)?;
     Some(owned(value.split(';').next().unwrap_or(value).trim()))
 }
 

@@ -8,7 +8,7 @@ use super::counters::read;
 use super::store::Shared;
 
 /// Entries and bytes of a piece: some hundred microseconds of work.
-const ENTRIES: usize = 16;
+const ENTRIES: usize = 8;
 const BYTES: usize = 64 << 10;
 
 /// Between two pieces. Whoever was kept waiting by one is done after it.

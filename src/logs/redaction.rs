@@ -11,39 +11,26 @@
 
 mod body;
 mod pointers;
+mod secret;
 
 use std::borrow::Cow;
-use std::sync::LazyLock;
 
 use bytes::Bytes;
-use http::HeaderMap;
-use http::header::{CONTENT_ENCODING, CONTENT_TYPE, HeaderName, HeaderValue};
+use http::header::{CONTENT_ENCODING, CONTENT_TYPE};
 use regex::bytes::{NoExpand, Regex};
 
-use super::entry::{Entry, Payload, Text, header};
+use super::entry::{Entry, Payload, Text};
 use super::metadata::MetadataValue;
 use super::segments::{Body, Record};
+use crate::record::Lines;
 use pointers::Pointers;
+use secret::is_secret;
 
 /// What stands in place of a redacted value.
 pub const REDACTED: &str = "[redacted]";
 
 /// Undoes a content encoding: `(content-encoding, body, most bytes)`; `None` if it cannot.
 pub type Decoder = for<'a> fn(&str, &'a [u8], usize) -> Option<Cow<'a, [u8]>>;
-
-/// Names of headers that carry credentials: some whole, some by a part or their end. Not
-/// `-tokens`: those are counted. One expression, because every header of every call is asked.
-static SECRET_NAMES: LazyLock<Regex> = LazyLock::new(|| {
-    const NAMES: &str = concat!(
-        "^(?:cookie|set-cookie|x-amz-security-token|sec-websocket-protocol)$",
-        "|authorization|api-?key|auth-key|subscription-key|jwt|password",
-        "|-(?:token|secret|signature)$",
-    );
-    Regex::new(NAMES).expect("an expression that every test of this module uses")
-});
-
-/// Lines of a head as they are stored.
-pub type Lines<'a> = Vec<(&'a str, Cow<'a, str>)>;
 
 /// What to redact, as it is configured.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -152,14 +139,14 @@ impl Redaction {
 
     /// What of a payload may be stored, with bodies of at most `most` bytes, and whether a body
     /// had to be given up.
-    pub(super) fn payload<'p>(
+    pub(super) fn payload(
         &self,
-        payload: &'p Payload,
+        payload: &Payload,
         decoder: Decoder,
         most: usize,
-    ) -> (Record<Lines<'p>>, bool) {
+    ) -> (Record<Lines>, bool) {
         let mut lost = false;
-        let mut keep = |pieces: &Option<Vec<Bytes>>, head: &HeaderMap, complete, pointers| {
+        let mut keep = |pieces: &Option<Vec<Bytes>>, head: &Lines, complete, pointers| {
             let pieces = pieces.as_ref();
             let body =
                 pieces.map(|pieces| self.body(pieces, head, complete, pointers, decoder, most));
@@ -191,13 +178,15 @@ impl Redaction {
     /// bytes each.
     pub fn told(&self, payload: &Payload, decoder: Decoder, most: usize) -> Payload {
         let (record, _) = self.payload(payload, decoder, most);
-        let of = |body: Option<Body>, head: Lines<'_>| match body {
+        let of = |body: Option<Body>, head: Lines| match body {
             Some(body) if !body.encoded => {
-                let mut head = told_head(head);
-                head.remove(CONTENT_ENCODING);
-                (Some(vec![body.bytes]), body.complete, head)
+                let mut plain = Lines::with_room(head.bytes().len());
+                let coding = CONTENT_ENCODING.as_str().as_bytes();
+                let others = head.iter().filter(|(name, _)| *name != coding);
+                others.for_each(|(name, value)| plain.push(name, value));
+                (Some(vec![body.bytes]), body.complete, plain)
             }
-            _ => (None, false, told_head(head)),
+            _ => (None, false, head),
         };
         let (request, request_complete, request_head) = of(record.request, record.request_head);
         let (response, response_complete, response_head) =
@@ -212,30 +201,23 @@ impl Redaction {
         }
     }
 
-    fn head<'h>(&self, head: &'h HeaderMap) -> Lines<'h> {
-        let line = |(name, value): (&'h HeaderName, &'h HeaderValue)| {
-            let name = name.as_str(); // in lower case
-            if self.is_secret(name) {
-                return (name, Cow::Borrowed(REDACTED));
-            }
-            let text = String::from_utf8_lossy(value.as_bytes());
-            let redacted = match self.matches(text.as_bytes()) {
-                Cow::Borrowed(_) => None,
-                Cow::Owned(bytes) => Some(String::from_utf8_lossy(&bytes).into_owned()),
-            };
-            (name, redacted.map_or(text, Cow::Owned))
-        };
-        head.iter().map(line).collect()
+    fn head(&self, head: &Lines) -> Lines {
+        head.with_values(|name, value| match self.is_secret(name) {
+            true => Some(Cow::Borrowed(REDACTED.as_bytes())),
+            false if self.patterns.is_empty() => None,
+            false => Some(self.matches(value)),
+        })
     }
 
-    fn is_secret(&self, name: &str) -> bool {
-        SECRET_NAMES.is_match(name.as_bytes()) || self.headers.iter().any(|other| other == name)
+    /// `name` is in lower case.
+    fn is_secret(&self, name: &[u8]) -> bool {
+        is_secret(name) || self.headers.iter().any(|other| other.as_bytes() == name)
     }
 
     fn body(
         &self,
         pieces: &[Bytes],
-        head: &HeaderMap,
+        head: &Lines,
         complete: bool,
         pointers: &Pointers,
         decoder: Decoder,
@@ -245,7 +227,7 @@ impl Redaction {
             [one] => one.clone(),
             several => Bytes::from(several.concat()),
         };
-        let encoding = header(head, CONTENT_ENCODING).unwrap_or_default();
+        let encoding = head.get(&CONTENT_ENCODING).unwrap_or_default();
         // A small body may unpack to a large one: more than is kept, to be cut below.
         let plain = decoder(encoding, &joined, most.saturating_mul(8));
         let encoded = plain.is_none();
@@ -253,7 +235,7 @@ impl Redaction {
             return None;
         }
         let plain = plain.as_deref().unwrap_or(&joined);
-        let content_type = header(head, CONTENT_TYPE).unwrap_or_default();
+        let content_type = head.get(&CONTENT_TYPE).unwrap_or_default();
         let pointed = body::redact(plain, content_type, pointers)?;
         let redacted = self.matches(&pointed);
         let unchanged = redacted.as_ptr() == joined.as_ptr() && redacted.len() == joined.len();
@@ -270,18 +252,6 @@ impl Redaction {
             encoded,
         })
     }
-}
-
-/// A head of these lines; what redaction made unfit for one is left out.
-fn told_head(lines: Lines<'_>) -> HeaderMap {
-    let mut head = HeaderMap::new();
-    for (name, value) in lines {
-        let name = HeaderName::from_bytes(name.as_bytes());
-        if let (Ok(name), Ok(value)) = (name, HeaderValue::from_str(&value)) {
-            head.append(name, value);
-        }
-    }
-    head
 }
 
 #[cfg(test)]

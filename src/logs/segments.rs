@@ -15,10 +15,10 @@ use std::path::{Path, PathBuf};
 
 use bytes::Bytes;
 use rusqlite::Connection;
-use serde::Serialize;
 use uuid::Uuid;
 
 use super::entry::Head;
+use crate::record::Lines;
 
 mod block;
 
@@ -135,10 +135,10 @@ impl Appender {
 
     /// Takes a record, and says its place and its bytes before compression; `None` when no
     /// segment is open. After an error, everything since the last flush is lost.
-    pub fn append<H: Serialize>(
+    pub fn append(
         &mut self,
         id: Uuid,
-        record: &Record<H>,
+        record: &Record<Lines>,
     ) -> io::Result<Option<(Place, usize)>> {
         let Some(open) = &self.open else {
             return Ok(None);
@@ -149,7 +149,7 @@ impl Appender {
             position: position as i64,
         };
         let before = self.plain.len();
-        block::push(&mut self.plain, id, record)?;
+        block::push(&mut self.plain, id, record);
         let length = self.plain.len() - before - RECORD_HEADER;
         self.records += 1;
         if self.records >= BLOCK_RECORDS || self.plain.len() >= BLOCK_BYTES {
@@ -246,9 +246,26 @@ fn open(dir: &Path, place: Place, write: bool) -> io::Result<Option<File>> {
 mod tests {
     use super::*;
 
+    /// As it is written.
+    fn lines(text: &str) -> Record<Lines> {
+        let Record { request, .. } = record(text);
+        let mut head = Lines::default();
+        head.push(b"accept", b"b: c");
+        head.push(b"cookie", b"");
+        Record {
+            request_head: head,
+            request,
+            ..Record::default()
+        }
+    }
+
+    /// As it is read.
     fn record(text: &str) -> Record {
         Record {
-            request_head: vec![("a".into(), "b".into())],
+            request_head: vec![
+                ("accept".into(), "b: c".into()),
+                ("cookie".into(), "".into()),
+            ],
             response_head: Vec::new(),
             request: Some(Body {
                 bytes: Bytes::copy_from_slice(text.as_bytes()),
@@ -268,7 +285,7 @@ mod tests {
         let mut places = Vec::new();
         for (id, text) in ids.iter().zip(["x", "y", "z"]) {
             appender.ready(&connection, 0).unwrap().unwrap();
-            places.push(appender.append(*id, &record(text)).unwrap().unwrap().0);
+            places.push(appender.append(*id, &lines(text)).unwrap().unwrap().0);
             if text != "x" {
                 appender.flush().unwrap();
             }
@@ -313,7 +330,7 @@ mod tests {
             .collect();
         let places: Vec<_> = left
             .iter()
-            .map(|(id, text)| appender.append(*id, &record(text)).unwrap().unwrap().0)
+            .map(|(id, text)| appender.append(*id, &lines(text)).unwrap().unwrap().0)
             .collect();
         appender.flush().unwrap();
         let length = std::fs::metadata(path(dir.path(), 1)).unwrap().len();
@@ -341,8 +358,8 @@ mod tests {
         let mut appender = Appender::new(dir.path(), 1000, 1).unwrap();
         appender.ready(&connection, 0).unwrap().unwrap();
         let id = Uuid::now_v7();
-        let (place, length) = appender.append(id, &record("x")).unwrap().unwrap();
-        assert_eq!(length, r#"[[["a","b"]],[]]x"#.len());
+        let (place, length) = appender.append(id, &lines("x")).unwrap().unwrap();
+        assert_eq!(length, "accept: b: c\ncookie: \n\nx".len());
         appender.flush().unwrap();
         let whole = std::fs::read(path(dir.path(), 1)).unwrap();
         for at in 0..whole.len() {

@@ -12,14 +12,13 @@ use std::path::Path;
 use std::time::{Duration, UNIX_EPOCH};
 
 use bytes::Bytes;
-use http::HeaderMap;
-use http::header::{HeaderName, HeaderValue};
 use uuid::{Timestamp, Uuid};
 
 use super::entry::{Attempt, Entry, Payload, Timings, Tokens};
 use super::metadata::{Metadata, MetadataValue};
 use super::reader::{Reader, Scope};
 use super::store::{Options, Store};
+use crate::record::Lines;
 
 /// Longer than any flush takes.
 const SOON: Duration = Duration::from_secs(60);
@@ -154,14 +153,12 @@ fn full(milliseconds: u64) -> Entry {
     }
 }
 
-fn head(lines: &[(&'static str, &'static str)]) -> HeaderMap {
-    let line = |&(name, value)| {
-        (
-            HeaderName::from_static(name),
-            HeaderValue::from_static(value),
-        )
-    };
-    lines.iter().map(line).collect()
+fn head(lines: &[(&str, &str)]) -> Lines {
+    let mut head = Lines::default();
+    lines
+        .iter()
+        .for_each(|(name, value)| head.push(name.as_bytes(), value.as_bytes()));
+    head
 }
 
 fn payload(request: &str, response: &str) -> Payload {

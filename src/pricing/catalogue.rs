@@ -1,11 +1,13 @@
 //! Every price that is publicly listed: which model of which provider a name means, and what
 //! it cost when.
 //!
-//! The list of the `genai-prices` crate is compiled in (`build.rs`). Names are matched by walking a provider's list, so what
-//! a name has led to, nothing included, is remembered.
+//! The list of the `genai-prices` crate is compiled in (`build.rs`), and a provider's part of it is
+//! read when its first call is priced: read whole it takes four megabytes, and most companies call
+//! a handful of providers. Names are matched by walking a provider's list, so what a name has led
+//! to, nothing included, is remembered.
 
 use std::collections::HashMap;
-use std::sync::{Arc, LazyLock};
+use std::sync::{Arc, LazyLock, OnceLock};
 use std::time::SystemTime;
 
 use quick_cache::sync::Cache;
@@ -25,8 +27,26 @@ const LONGEST_NAME: usize = 256;
 /// The prices of one snapshot of the public lists. Shared between configurations: a reload
 /// needs no new one.
 pub struct Catalogue {
-    providers: HashMap<String, Provider>,
+    providers: HashMap<String, Listed>,
     known: Cache<(Box<str>, Box<str>), Option<Found>>,
+}
+
+/// A provider's part of the list.
+struct Listed {
+    written: &'static str,
+    /// `None` in it: it cannot be read.
+    read: OnceLock<Option<Provider>>,
+}
+
+impl Listed {
+    fn provider(&self) -> Option<&Provider> {
+        let read = || {
+            // All of them can be read in a binary whose tests have passed.
+            let failed = |error| log::error!("the price list cannot be read: {error}");
+            source::read_one(self.written).map_err(failed).ok()
+        };
+        self.read.get_or_init(read).as_ref()
+    }
 }
 
 /// A model, and whether the provider asked for lists it itself.
@@ -37,36 +57,32 @@ struct Found {
 }
 
 impl Catalogue {
-    /// The catalogue that is compiled in, one for all configurations. The first time takes tens of
-    /// milliseconds.
+    /// The catalogue that is compiled in, one for all configurations. The first time takes a
+    /// millisecond, as does the first time of each provider.
     pub fn bundled() -> &'static Self {
         static BUNDLED: LazyLock<Catalogue> = LazyLock::new(|| {
             let json = include_str!(concat!(env!("OUT_DIR"), "/prices.json"));
-            // Not in a binary whose tests have passed.
-            Catalogue::from_json(json).unwrap_or_else(|error| {
+            let written = source::parts(json).unwrap_or_else(|error| {
+                // Not in a binary whose tests have passed.
                 log::error!("nothing is priced, the price list cannot be read: {error}");
-                Catalogue::empty()
-            })
+                HashMap::new()
+            });
+            let read = OnceLock::new;
+            let listed = |(id, written)| {
+                (
+                    id,
+                    Listed {
+                        written,
+                        read: read(),
+                    },
+                )
+            };
+            Catalogue {
+                providers: written.into_iter().map(listed).collect(),
+                known: Cache::new(REMEMBERED),
+            }
         });
         &BUNDLED
-    }
-
-    fn empty() -> Self {
-        Self {
-            providers: HashMap::new(),
-            known: Cache::new(REMEMBERED),
-        }
-    }
-
-    /// A catalogue in the format of genai-prices, version 2.
-    ///
-    /// # Errors
-    /// Says what is wrong, and with which model.
-    pub fn from_json(json: &str) -> Result<Self, String> {
-        Ok(Self {
-            providers: source::read(json)?,
-            known: Cache::new(REMEMBERED),
-        })
     }
 
     /// Whether there is a provider of this id: what `prices` in a configuration may name.
@@ -106,9 +122,9 @@ impl Catalogue {
     }
 
     fn search(&self, provider: &str, model: &str) -> Option<Found> {
-        let provider = self.providers.get(provider)?;
+        let provider = self.providers.get(provider)?.provider()?;
         let fallbacks = provider.fallbacks.iter();
-        let others = fallbacks.filter_map(|id| self.providers.get(id));
+        let others = fallbacks.filter_map(|id| self.providers.get(id)?.provider());
         spellings::of(model).iter().find_map(|name| {
             let sellers = [(provider, true)]
                 .into_iter()
@@ -119,5 +135,19 @@ impl Catalogue {
                 Some(Found { model, own })
             })
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_provider_of_the_list_can_be_read() {
+        let catalogue = Catalogue::bundled();
+        assert!(catalogue.providers.len() > 30);
+        for (id, listed) in &catalogue.providers {
+            assert!(listed.provider().is_some(), "{id}");
+        }
     }
 }

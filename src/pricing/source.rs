@@ -194,15 +194,27 @@ impl TryFrom<String> for Pattern {
     }
 }
 
-/// Reads a catalogue; the result goes by the providers' ids.
+/// Reads a catalogue's part on one provider.
 ///
 /// # Errors
 /// Says what is wrong, and with which model.
-pub fn read(json: &str) -> Result<HashMap<String, Provider>, String> {
-    let providers: Vec<WrittenProvider> =
-        serde_json::from_str(json).map_err(|error| format!("no price catalogue: {error}"))?;
-    let read = |provider: WrittenProvider| Ok((provider.id.clone(), provider.read()?));
-    providers.into_iter().map(read).collect()
+pub fn read_one(json: &str) -> Result<Provider, String> {
+    parsed::<WrittenProvider>(json)?.read()
+}
+
+/// What a catalogue has on each provider, unread, by their ids.
+///
+/// # Errors
+/// Says why it is no catalogue.
+pub fn parts(json: &str) -> Result<HashMap<String, &str>, String> {
+    #[derive(Deserialize)]
+    struct Named {
+        id: String,
+    }
+    let parts: Vec<&RawValue> = parsed(json).map_err(|error| format!("no catalogue: {error}"))?;
+    let texts = parts.into_iter().map(RawValue::get);
+    let named = texts.map(|text| Ok((parsed::<Named>(text)?.id, text)));
+    named.collect()
 }
 
 #[derive(Deserialize)]

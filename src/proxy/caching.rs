@@ -20,7 +20,6 @@ use crate::cache::tiers::Tier;
 use crate::config::schema::Auth;
 use crate::error::{Failure, Kind};
 use crate::record::{AnsweredFrom, CacheStatus, Fault, Source};
-use crate::usage::Usage;
 
 use super::context::{Body, Context, Spend};
 use super::settle::{Asked, Unsettled};
@@ -232,7 +231,7 @@ async fn give(
     ctx.cache.status = Some(status);
     ctx.cache.from = Some(from);
     ctx.cache.source = Some(entry.facts.log_id);
-    ctx.cache.usage = entry.usage.map(Usage::from_array);
+    ctx.cache.told = entry.told.clone();
     planning::was_answered_by(ctx, &entry.facts.provider, entry.facts.model.as_deref());
     if let Some(caching) = &mut ctx.caching {
         caching.age = Some(entry.age(SystemTime::now()));

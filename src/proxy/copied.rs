@@ -2,11 +2,10 @@
 //! for it, and all of it is within the memory of held bodies.
 
 use bytes::Bytes;
-use http::HeaderMap;
 use pingora_http::ResponseHeader;
 use pingora_proxy::Session;
 
-use crate::record::{Begun, Logged, Seen};
+use crate::record::{Begun, Lines, Logged, Seen};
 
 use super::Door;
 use super::context::{Body, Context};
@@ -24,8 +23,8 @@ pub enum Copied {
 
 /// Heads and bodies.
 pub struct Bodies {
-    request_head: HeaderMap,
-    response_head: HeaderMap,
+    request_head: Lines,
+    response_head: Lines,
     /// `None`: what follows the head is no body, but a tunnel's.
     response: Option<Kept>,
     /// Most bytes of each body.
@@ -55,8 +54,8 @@ pub fn begin(door: &Door, session: &Session, ctx: &mut Context) {
         Some(most) => {
             let limit = ctx.snapshot.limits.max_buffered;
             Copied::Whole(Box::new(Bodies {
-                request_head: session.req_header().headers.clone(),
-                response_head: HeaderMap::new(),
+                request_head: Lines::of(&session.req_header().headers),
+                response_head: Lines::default(),
                 response: Some(Kept::new(door.memory.reserve_nothing(), limit, most)),
                 most,
             }))
@@ -80,7 +79,7 @@ impl Copied {
             Self::Facts => Self::Facts,
             Self::Whole(bodies) => Self::Whole(Box::new(Bodies {
                 request_head: bodies.request_head.clone(),
-                response_head: HeaderMap::new(),
+                response_head: Lines::default(),
                 response: bodies.response.as_ref().map(Kept::another),
                 most: bodies.most,
             })),
@@ -90,7 +89,7 @@ impl Copied {
     /// An answer's head goes to the client.
     pub fn head(&mut self, head: &ResponseHeader) {
         if let Self::Whole(bodies) = self {
-            bodies.response_head = head.headers.clone();
+            bodies.response_head = Lines::of(&head.headers);
             if head.status.as_u16() == 101 {
                 bodies.response = None;
             }

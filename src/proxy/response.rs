@@ -3,11 +3,11 @@
 use std::time::{Instant, SystemTime};
 
 use bytes::Bytes;
-use http::StatusCode;
 use http::header::{
     AGE, CONNECTION, CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE, HeaderName, HeaderValue,
     TRANSFER_ENCODING, UPGRADE,
 };
+use http::{HeaderMap, StatusCode};
 use pingora_http::ResponseHeader;
 use pingora_proxy::Session;
 
@@ -99,15 +99,15 @@ pub fn head_arrived(
         && session.req_header().method != http::Method::HEAD;
     ctx.watch(if room { framing } else { Framing::Other });
     if status < 300 && !upgraded {
-        ctx.answer.observer = observer(response, ctx);
+        ctx.answer.observer = observer(&response.headers, ctx);
     }
     Ok(Head::Passes)
 }
 
 /// Sees what an answer tells of tokens, in dialects that tell.
-fn observer(response: &ResponseHeader, ctx: &Context) -> Option<Observer> {
+pub fn observer(headers: &HeaderMap, ctx: &Context) -> Option<Observer> {
     let format = ctx.route.as_ref()?.format;
-    let header = |name| response.headers.get(name);
+    let header = |name| headers.get(name);
     let encoding = header(CONTENT_ENCODING).and_then(|value| value.to_str().ok());
     let content_type = header(CONTENT_TYPE).map(HeaderValue::as_bytes);
     (format != Format::Opaque).then(|| Observer::new(format, content_type, encoding))

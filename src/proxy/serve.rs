@@ -19,7 +19,7 @@ use crate::record::Source;
 use crate::wire::Framing;
 
 use super::context::Context;
-use super::response::{ERROR_SOURCE, own_headers};
+use super::response::{ERROR_SOURCE, observer, own_headers};
 use super::{failure, planning, told};
 
 /// What of an answer's head was for its first reader only: cookies, the ids of its request,
@@ -141,6 +141,11 @@ pub async fn live(
         planning::was_answered_by(ctx, provider, model.as_deref());
     }
     begin(session, ctx, head.status, &head.headers, None).await?;
+    // What it took is known to nobody yet, and is what it saves.
+    let given = session
+        .response_written()
+        .filter(|head| head.status.is_success());
+    ctx.answer.observer = given.and_then(|head| observer(&head.headers, ctx));
     loop {
         let next = tokio::select! {
             biased;
@@ -152,6 +157,9 @@ pub async fn live(
                 note_bytes(ctx);
                 if let Some(watch) = &mut ctx.answer.watch {
                     watch.feed(&piece);
+                }
+                if let Some(observer) = &mut ctx.answer.observer {
+                    observer.push(&piece);
                 }
                 write(session, ctx, piece).await?;
             }

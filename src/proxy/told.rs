@@ -112,10 +112,13 @@ pub fn put(head: &mut ResponseHeader, told: HeaderValue) -> pingora_core::Result
 
 /// The head of an answer that the provider is not asked for: what that took and cost is known.
 pub fn of_stored(head: &mut ResponseHeader, ctx: &mut Context) -> pingora_core::Result<()> {
-    let spent = terms(ctx).given_again(ctx.cache.usage);
+    let told = ctx.cache.told.clone();
+    let is_known = told.is_some();
+    let spent = terms(ctx).given_again(told);
     if let Some(told) = header(&spent) {
         put(head, told)?;
-        ctx.telling = Some(Telling::Told(Box::new(spent)));
+        // What an answer saves that is still coming is known at its end.
+        ctx.telling = is_known.then(|| Telling::Told(Box::new(spent)));
     }
     Ok(())
 }
@@ -155,7 +158,7 @@ pub fn at_the_end(telling: Option<Telling>, entry: &mut Entry) {
     };
     let told = header(spent).filter(|told| sender.send(told.clone()).is_ok());
     if let (Some(told), Logged::Whole(seen)) = (told, &mut entry.logged) {
-        seen.response_head.insert(USAGE, told);
+        seen.response_head.push(USAGE.as_bytes(), told.as_bytes());
     }
 }
 

@@ -1,9 +1,8 @@
 //! Heads and bodies of a request, as they passed: what only the log store keeps.
 
 use bytes::Bytes;
-use http::HeaderMap;
 
-use crate::logs::entry::head_weight;
+use super::Lines;
 
 /// What a gateway keeps of a request in the log store.
 #[derive(Debug, Default)]
@@ -21,11 +20,11 @@ pub enum Logged {
 #[derive(Debug, Default)]
 pub struct Seen {
     /// Head of the client's request.
-    pub request_head: HeaderMap,
+    pub request_head: Lines,
     /// Body of the request, as the client sent it.
     pub request: Begun,
     /// Head of the answer, as the client received it.
-    pub response_head: HeaderMap,
+    pub response_head: Lines,
     /// Body of the answer, as the client received it but for a comment on what it cost.
     pub response: Begun,
 }
@@ -60,7 +59,7 @@ impl Seen {
         size_of::<Self>()
             + body(&self.request)
             + body(&self.response)
-            + head_weight(&self.request_head)
-            + head_weight(&self.response_head)
+            + self.request_head.held()
+            + self.response_head.held()
     }
 }

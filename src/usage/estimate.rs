@@ -5,6 +5,10 @@
 //! own, or thinks unseen, is not in them, nor is what an image or a sound takes but as a round
 //! number.
 
+use std::borrow::Cow;
+
+use bytes::Bytes;
+
 use super::text::Text;
 use super::tokens::Family;
 use super::walk::{Found, Keys};
@@ -96,9 +100,10 @@ pub fn estimate(request: &[u8], text: &Text, model: Option<&str>, format: Format
 
 /// What an answer took, and whether that is estimated: where it reports nothing, or broke off
 /// behind what it reports. `None` where there is nothing to go by, as for a list of models.
+/// `request` is its body, or the beginning of it, in pieces.
 pub fn settled(
     observed: &Observed,
-    request: Option<&[u8]>,
+    request: &[Bytes],
     model: Option<&str>,
     format: Format,
 ) -> Option<(Usage, bool)> {
@@ -111,9 +116,18 @@ pub fn settled(
             let output = usage.output.saturating_add(unreported);
             Some((Usage { output, ..usage }, true))
         }
-        None => Some(estimated(request.unwrap_or_default()))
+        None => Some(estimated(&joined(request)))
             .filter(|usage| *usage != Usage::default())
             .map(|usage| (usage, true)),
+    }
+}
+
+/// The pieces of a body as one.
+fn joined(pieces: &[Bytes]) -> Cow<'_, [u8]> {
+    match pieces {
+        [] => Cow::Borrowed(&[]),
+        [all] => Cow::Borrowed(all),
+        several => Cow::Owned(several.concat()),
     }
 }
 

@@ -212,10 +212,21 @@ impl ServiceTier {
 /// The words that providers use do not clash, so they are read whatever the format: hosts
 /// serve others' formats under their own paths (Anthropic's on Bedrock and Vertex). Only
 /// from an opaque answer nothing is read.
-pub fn of_answer(format: Format, content_type: &str, body: &[u8]) -> Option<Usage> {
+pub fn of_answer(format: Format, content_type: &str, body: &[u8]) -> Option<Told> {
     let mut observer = Observer::new(format, Some(content_type.as_bytes()), None);
     observer.read(body);
-    observer.finish().usage
+    observer.finish().told()
+}
+
+/// What an answer says of itself that its price depends on.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Told {
+    /// What it took.
+    pub usage: Usage,
+    /// The class of service that was given.
+    pub tier: ServiceTier,
+    /// The model that it names, 1 to 256 bytes.
+    pub model: Option<Box<str>>,
 }
 
 #[cfg(test)]

@@ -7,12 +7,12 @@
 use bytes::Bytes;
 
 use super::ServiceTier;
-use super::Usage;
 use super::decoding::{Decoding, Fault};
 use super::document::Document;
 use super::events::Events;
 use super::text::Text;
 use super::words::Said;
+use super::{Told, Usage};
 use crate::config::schema::Format;
 use crate::wire::{Framing, eventstream, sse};
 
@@ -60,6 +60,17 @@ pub struct Observed {
     pub ended: bool,
     /// Why it was not looked into to its end.
     pub fault: Option<Fault>,
+}
+
+impl Observed {
+    /// What its price depends on; `None` where it reports no tokens.
+    pub fn told(self) -> Option<Told> {
+        Some(Told {
+            usage: self.usage?,
+            tier: self.tier,
+            model: self.model,
+        })
+    }
 }
 
 impl Observer {

@@ -7,7 +7,7 @@ use serde_json::Value;
 use crate::cache::with_cache;
 use crate::support::conf::{CHAT, entry, openai, path};
 use crate::support::upstream::End;
-use crate::support::{Answer, Gateway, Reply, Request, Upstream, eventually};
+use crate::support::{Answer, Gate, Gateway, Reply, Request, Upstream, eventually};
 
 const JSON_LOG: &str = "log: { access: json }\n";
 
@@ -123,6 +123,80 @@ async fn a_stored_answer_costs_nothing_and_says_what_it_saved() {
         metrics.sum("tollgate_tokens_total", &[("kind", "input")]),
         1000.0
     );
+}
+
+/// A name of a deployment, which is in no list, and an answer of another class and model: what
+/// it cost first is what it saves then.
+#[tokio::test]
+async fn a_stored_answer_saves_what_it_cost_at_its_class_and_model() {
+    let upstream = Upstream::h1().await;
+    let priority = ANSWER.replace(r#""object""#, r#""service_tier":"priority","object""#);
+    let asked = QUESTION.replace("gpt-4o-mini", "our-deployment");
+    upstream.script(Answer::json(&priority));
+    let gateway = start(&with_cache(&upstream, "ttl: 5m", "")).await;
+    for _ in 0..2 {
+        let request = Request::post(CHAT, &asked).header("authorization", "Bearer k");
+        request.send(&gateway).await;
+    }
+    let (first, hit) = (line(&gateway, 1).await, line(&gateway, 2).await);
+    assert!(first["cost_usd"].as_f64().unwrap() > COST, "{first}");
+    assert_eq!(
+        (&hit["cost_usd"], &hit["saved_usd"]),
+        (&0.into(), &first["cost_usd"]),
+        "{hit}"
+    );
+    for fact in ["service_tier", "answer_model"] {
+        assert_eq!(hit[fact], first[fact], "{hit}");
+    }
+}
+
+/// One pays, and the others save it: whole answers and streams.
+#[tokio::test]
+async fn who_shares_an_answer_that_is_coming_saves_what_it_costs() {
+    let upstream = Upstream::h1().await;
+    let gateway = start(&with_cache(&upstream, "ttl: 5m", "")).await;
+    let (whole, streamed) = (ANSWER.to_owned(), stream());
+    for (first, answer, text, body) in [
+        (
+            1,
+            Answer::new(200)
+                .chunked()
+                .header("content-type", "application/json"),
+            whole,
+            QUESTION.to_owned(),
+        ),
+        (
+            4,
+            Answer::sse(),
+            streamed,
+            QUESTION.replacen('{', r#"{"stream":true,"#, 1),
+        ),
+    ] {
+        let gate = Gate::new();
+        let (begin, rest) = text.split_at(40);
+        upstream.script(answer.text(begin).wait(&gate).text(rest));
+        let request = Request::post(CHAT, &body).header("authorization", "Bearer k");
+        let leader = request.clone().open(&gateway).await;
+        let mut followers = Vec::new();
+        for _ in 0..2 {
+            followers.push(request.clone().open(&gateway).await);
+        }
+        gate.open();
+        leader.finish().await;
+        for follower in followers {
+            follower.finish().await;
+        }
+        let mut spent = Vec::new();
+        for number in first..first + 3 {
+            let line = line(&gateway, number).await;
+            spent.push((line["cost_usd"].clone(), line["saved_usd"].clone()));
+        }
+        spent.sort_by_key(|(cost, _)| cost.as_f64() != Some(0.0));
+        let (saves, pays) = ((0.into(), COST.into()), (COST.into(), Value::Null));
+        assert_eq!(spent, [saves.clone(), saves, pays]);
+    }
+    let metrics = gateway.metrics().await;
+    assert_eq!(metrics.sum("tollgate_saved_usd_total", &[]), 4.0 * COST);
 }
 
 #[tokio::test]

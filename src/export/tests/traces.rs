@@ -6,6 +6,7 @@ use http::header::{CONTENT_ENCODING, HeaderValue};
 use super::*;
 use crate::export::trace_context::Given;
 use crate::logs::entry;
+use crate::record::Lines;
 use any_value::Value::{BoolValue, DoubleValue, IntValue, StringValue};
 
 const BOTH: [Encoding; 2] = [Encoding::Json, Encoding::Protobuf];
@@ -301,7 +302,10 @@ fn bodies_are_cut_between_characters_and_left_out_where_they_are_no_text() {
     let encoded = entry::Payload {
         request: None,
         response: pieces(&["looks like text"]),
-        response_head: HeaderMap::from_iter([(CONTENT_ENCODING, HeaderValue::from_static("br"))]),
+        response_head: Lines::of(&HeaderMap::from_iter([(
+            CONTENT_ENCODING,
+            HeaderValue::from_static("br"),
+        )])),
         ..entry::Payload::default()
     };
     assert_eq!(told_bodies(true, &encoded), [None, None]);

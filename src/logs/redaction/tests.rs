@@ -1,3 +1,5 @@
+use http::header::{HeaderName, HeaderValue};
+
 use super::*;
 
 fn plain<'a>(encoding: &str, body: &'a [u8], most: usize) -> Option<Cow<'a, [u8]>> {
@@ -19,7 +21,7 @@ fn redaction(pointers: &[&str], patterns: &[&str]) -> Redaction {
     .unwrap()
 }
 
-fn request(redaction: &Redaction, head: HeaderMap, body: &str) -> Option<String> {
+fn request(redaction: &Redaction, head: Lines, body: &str) -> Option<String> {
     let middle = body.len() / 2;
     let bytes = Bytes::copy_from_slice(body.as_bytes());
     let payload = Payload {
@@ -35,16 +37,17 @@ fn request(redaction: &Redaction, head: HeaderMap, body: &str) -> Option<String>
         .map(|body| String::from_utf8(body.bytes.into()).unwrap())
 }
 
-fn typed(content_type: &'static str) -> HeaderMap {
+fn typed(content_type: &'static str) -> Lines {
     head(&[("Content-Type", content_type)])
 }
 
-fn head(lines: &[(&str, &'static str)]) -> HeaderMap {
+/// As a client's head comes: its names in whatever case.
+fn head(lines: &[(&str, &'static str)]) -> Lines {
     let line = |&(name, value): &(&str, &'static str)| {
         let name = HeaderName::from_bytes(name.as_bytes()).unwrap();
         (name, HeaderValue::from_static(value))
     };
-    lines.iter().map(line).collect()
+    Lines::of(&lines.iter().map(line).collect())
 }
 
 #[test]
@@ -75,7 +78,7 @@ fn pointers_redact_values_and_nothing_else() {
     let redaction = redaction(&["/messages/*/content", "/user", "/list/1", "/a~1b"], &[]);
     for (body, expected) in cases {
         assert_eq!(
-            request(&redaction, HeaderMap::new(), body).as_deref(),
+            request(&redaction, Lines::default(), body).as_deref(),
             Some(expected)
         );
     }
@@ -85,11 +88,11 @@ fn pointers_redact_values_and_nothing_else() {
 fn what_pointers_cannot_look_into_is_not_kept() {
     let with = redaction(&["/user"], &[]);
     for body in ["{\"user\":\"x", "user=x", "{}{}", "\u{feff}{}"] {
-        assert_eq!(request(&with, HeaderMap::new(), body), None, "{body}");
+        assert_eq!(request(&with, Lines::default(), body), None, "{body}");
     }
     let without = redaction(&[], &[]);
     assert_eq!(
-        request(&without, HeaderMap::new(), "user=x").as_deref(),
+        request(&without, Lines::default(), "user=x").as_deref(),
         Some("user=x")
     );
 }
@@ -167,9 +170,12 @@ fn credentials_never_pass() {
     };
     let (record, _) = redaction(&[], &[]).payload(&payload, plain, 10);
     for head in [record.request_head, record.response_head] {
-        let kept: Vec<_> = head.iter().filter(|(_, value)| value != REDACTED).collect();
-        assert_eq!(kept, [&("accept", "x".into()), &("x-tokens", "y".into())]);
-        assert_eq!(head.len(), names.len() + 2);
+        let kept = head
+            .iter()
+            .filter(|(_, value)| *value != REDACTED.as_bytes());
+        let kept: Vec<_> = kept.collect();
+        assert_eq!(kept, [(&b"accept"[..], &b"x"[..]), (b"x-tokens", b"y")]);
+        assert_eq!(head.iter().count(), names.len() + 2);
     }
 }
 
@@ -213,5 +219,5 @@ fn mistakes_are_named() {
 fn the_longest_patterns_take_linear_time() {
     let redaction = redaction(&[], &["(a+)+$"]);
     let body = "a".repeat(900) + "b";
-    assert_eq!(request(&redaction, HeaderMap::new(), &body), Some(body));
+    assert_eq!(request(&redaction, Lines::default(), &body), Some(body));
 }

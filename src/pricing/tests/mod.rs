@@ -160,7 +160,8 @@ fn a_broken_catalogue_says_where() {
         let json = format!(
             r#"[{{"id":"p","models":[{{"id":"m","match":{{"equals":"m"}},"prices":{prices}}}]}}]"#
         );
-        Catalogue::from_json(&json).map(|_| ())
+        let parts = source::parts(&json)?;
+        source::read_one(parts["p"]).map(|_| ())
     };
     assert_eq!(model(r#"{"input_mtok":1e-3,"audio_hours":2}"#), Ok(()));
     for (prices, told) in [
@@ -182,7 +183,7 @@ fn a_broken_catalogue_says_where() {
         let error = model(prices).unwrap_err();
         assert!(error.contains(told), "{prices}: {error}");
     }
-    assert!(Catalogue::from_json("{}").is_err());
+    assert!(source::parts("{}").is_err() && source::parts("[{}]").is_err());
 }
 
 #[test]

@@ -3,6 +3,8 @@
 //! client, `input` and `output` are the tokens that were reported, thoughts that nobody sees left
 //! out. `unseen` names what else was counted that is in neither of them.
 
+use bytes::Bytes;
+
 use super::*;
 
 /// The estimate of a recorded exchange.
@@ -13,7 +15,12 @@ fn estimated(case: &Case) -> Usage {
     assert_eq!(seen.usage, None, "{}", case.name);
     let request = case.field("request").as_bytes();
     let (model, format) = (case.field("model"), format(case.field("format")));
-    let settled = estimate::settled(&seen, Some(request), Some(model), format);
+    let settled = estimate::settled(
+        &seen,
+        &[Bytes::copy_from_slice(request)],
+        Some(model),
+        format,
+    );
     let (usage, is_estimate) = settled.unwrap();
     assert!(is_estimate);
     let model = seen.model.as_deref().or(Some(model));
@@ -68,7 +75,7 @@ fn what_broke_off_is_estimated_behind_what_was_reported() {
         for event in events {
             observer.push(&format!("data: {event}\n\n").into());
         }
-        estimate::settled(&observer.finish(), None, None, Format::AnthropicMessages).unwrap()
+        estimate::settled(&observer.finish(), &[], None, Format::AnthropicMessages).unwrap()
     };
     let (usage, is_estimate) = settled(&[start, delta, delta]);
     assert!(is_estimate && usage.input == 900);
@@ -103,7 +110,7 @@ fn nothing_is_made_up() {
     observer.push(&models.to_vec().into());
     let observed = observer.finish();
     assert_eq!(
-        estimate::settled(&observed, None, None, Format::OpenaiChat),
+        estimate::settled(&observed, &[], None, Format::OpenaiChat),
         None
     );
 }
