@@ -6,22 +6,26 @@ use std::fmt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use rusqlite::{Connection, ErrorCode, OpenFlags, TransactionBehavior};
+use rusqlite::{Connection, ErrorCode, OpenFlags, Transaction, TransactionBehavior};
 
 /// How long a process waits for another one's transaction.
 const PATIENCE: Duration = Duration::from_secs(5);
+
+/// Brings a file from one version to the next, within the transaction that notes so.
+pub type Step = fn(&Transaction<'_>) -> rusqlite::Result<()>;
 
 /// A file, as this program knows it.
 #[derive(Debug)]
 pub struct Database {
     /// Its name in its directory.
     pub name: &'static str,
-    /// The version that this program writes; it has been 1 so far.
-    pub version: i64,
     /// Bytes of a page; some rows should fit into one.
     pub page_size: i64,
-    /// What makes its tables.
+    /// What makes its tables, as they were in version 1.
     pub tables: fn() -> String,
+    /// What brings it from version 1 to 2, from 2 to 3, and so on. New files take these steps
+    /// too, so that they are what older ones become.
+    pub steps: &'static [Step],
 }
 
 /// Why a database cannot be used.
@@ -52,6 +56,11 @@ pub enum ReadError {
 }
 
 impl Database {
+    /// The version that this program writes.
+    pub fn version(&self) -> i64 {
+        self.steps.len() as i64 + 1
+    }
+
     /// Where it lies in a directory.
     pub fn path(&self, dir: &Path) -> PathBuf {
         dir.join(self.name)
@@ -96,7 +105,7 @@ impl Database {
     }
 
     fn known(&self, path: PathBuf, version: i64) -> Result<(), Problem> {
-        let known = self.version;
+        let known = self.version();
         match version > known {
             false => Ok(()),
             true => Err(Problem::Newer {
@@ -111,7 +120,7 @@ impl Database {
         connection.busy_timeout(PATIENCE)?;
         connection.set_prepared_statement_cache_capacity(64);
         let found = version(connection)?;
-        if found > self.version {
+        if found > self.version() {
             return Ok(found); // not one byte of it is changed
         }
         if found == 0 {
@@ -133,14 +142,21 @@ impl Database {
         let found = version(&transaction)?;
         if found == 0 {
             transaction.execute_batch(&(self.tables)())?;
-            transaction.pragma_update(None, "user_version", self.version)?;
+        }
+        let taken = usize::try_from(found - 1).unwrap_or_default();
+        for step in self.steps.iter().skip(taken) {
+            step(&transaction)?;
+        }
+        if found < self.version() {
+            transaction.pragma_update(None, "user_version", self.version())?;
         }
         transaction.commit()?;
-        Ok(found.max(self.version))
+        Ok(found.max(self.version()))
     }
 }
 
-fn version(connection: &Connection) -> rusqlite::Result<i64> {
+/// The version of a file, or of what a transaction sees of it; 0 while nothing is in it.
+pub fn version(connection: &Connection) -> rusqlite::Result<i64> {
     connection.pragma_query_value(None, "user_version", |row| row.get(0))
 }
 
@@ -219,9 +235,19 @@ mod tests {
 
     const ONE: Database = Database {
         name: "one.db",
-        version: 1,
         page_size: 8192,
         tables: || "CREATE TABLE one (a);".to_owned(),
+        steps: &[],
+    };
+
+    /// The same, three versions later; each step needs the one before.
+    const FOUR: Database = Database {
+        steps: &[
+            |file| file.execute_batch("ALTER TABLE one ADD COLUMN b"),
+            |file| file.execute_batch("ALTER TABLE one RENAME b TO c"),
+            |file| file.execute_batch("INSERT INTO one (c) SELECT COUNT(*) FROM one"),
+        ],
+        ..ONE
     };
 
     fn pragma<T: rusqlite::types::FromSql>(connection: &Connection, name: &str) -> T {
@@ -260,6 +286,58 @@ mod tests {
         }
         let after = std::fs::read(ONE.path(dir.path())).unwrap();
         assert!(after == before, "not one byte changed");
+    }
+
+    /// What the last step of [`FOUR`] found.
+    fn counted(connection: &Connection) -> Vec<i64> {
+        let mut select = connection
+            .prepare("SELECT c FROM one WHERE c IS NOT NULL")
+            .unwrap();
+        let rows = select.query_map([], |row| row.get(0)).unwrap();
+        rows.map(Result::unwrap).collect()
+    }
+
+    #[test]
+    fn an_older_database_takes_the_steps_that_it_lacks_and_each_once() {
+        for steps in 0..FOUR.steps.len() {
+            let dir = tempfile::tempdir().unwrap();
+            let older = Database {
+                steps: &FOUR.steps[..steps],
+                ..FOUR
+            };
+            let connection = older.open(dir.path()).unwrap();
+            connection
+                .execute("INSERT INTO one (a) VALUES (7)", [])
+                .unwrap();
+            assert_eq!(version(&connection).unwrap(), steps as i64 + 1);
+            assert!(FOUR.open_to_read(dir.path()).unwrap().is_some());
+            std::thread::scope(|threads| {
+                for _ in 0..4 {
+                    threads.spawn(|| FOUR.open(dir.path()).unwrap());
+                }
+            });
+            assert_eq!(counted(&FOUR.open(dir.path()).unwrap()), [1]);
+            assert_eq!(version(&connection).unwrap(), 4);
+            assert!(older.open(dir.path()).unwrap_err().is_lasting());
+        }
+        let dir = tempfile::tempdir().unwrap();
+        assert_eq!(counted(&FOUR.open(dir.path()).unwrap()), [0], "a new one");
+    }
+
+    #[test]
+    fn a_step_that_fails_leaves_the_database_as_it_was() {
+        const FAILING: Database = Database {
+            steps: &[FOUR.steps[0], |file| file.execute_batch("no statement")],
+            ..ONE
+        };
+        let dir = tempfile::tempdir().unwrap();
+        let connection = ONE.open(dir.path()).unwrap();
+        assert!(FAILING.open(dir.path()).is_err());
+        assert_eq!(version(&connection).unwrap(), 1);
+        connection
+            .execute("INSERT INTO one VALUES (7)", [])
+            .unwrap();
+        assert_eq!(counted(&FOUR.open(dir.path()).unwrap()), [1]);
     }
 
     #[test]

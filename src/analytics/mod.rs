@@ -5,7 +5,8 @@
 //! - [`series`]: what sums are kept for; `table`: how many of them there may be; `minutes`: those
 //!   of now, in memory.
 //! - [`store`]: how the gateway hands over requests; `writer`: the thread behind it. [`schema`],
-//!   `ids`: the file; `rollup`: hours and days; `retention`: how long it all stays.
+//!   `ids`: the file; `rollup`: hours and days; `marginals`: those of calls by one part of their
+//!   names, which is what most questions read; `retention`: how long it all stays.
 //! - [`query`]: what can be asked; [`reader`]: finds it; [`answer`]: says it.
 //!
 //! What is observed is in the file a second later, and several processes may have it open. A file
@@ -23,6 +24,7 @@ pub mod counters;
 pub mod facts;
 pub mod figures;
 mod ids;
+mod marginals;
 mod minutes;
 pub mod query;
 pub mod reader;

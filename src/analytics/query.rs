@@ -35,7 +35,7 @@ const DAY: i64 = 86_400;
 /// The last moment of the year 9999.
 const LAST: i64 = 253_402_300_799;
 
-/// The parts of a call's name, in their order.
+/// The parts of a call's name, in their order; the gateway is the first of every name.
 pub const PARTS: [&str; 6] = ["gateway", "provider", "model", "route", "key", "owner"];
 
 /// What requests have in common that are counted together.

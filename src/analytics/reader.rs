@@ -1,8 +1,8 @@
 //! Answers questions, by a connection that can only read, on a thread that may block.
 //!
-//! What is read is the coarsest level that fits the interval. An hour or day that is not made yet
-//! is read from the level below it; all of it in one transaction, so that nothing is counted
-//! twice or missed while the writer moves on.
+//! What is read is the coarsest level that fits the interval, and of calls a marginal where that
+//! says enough. An hour or day that is not made yet is read from the level below it; all of it in
+//! one transaction, so that nothing is counted twice or missed while the writer moves on.
 
 mod groups;
 mod pieces;
@@ -16,6 +16,7 @@ use rusqlite::{Connection, OptionalExtension};
 
 use super::answer::{Answer, Timeline};
 use super::figures::Figures;
+use super::marginals::Marginal;
 use super::query::{GroupBy, Query};
 use super::schema::{self, Level, Problem};
 use super::series::{Dimension, of_text};
@@ -90,6 +91,8 @@ struct Question<'a> {
     connection: &'a Connection,
     /// With the interval that there are rows for.
     query: Query,
+    /// What is read of calls by hours and days, where not all is needed.
+    marginal: Option<Marginal>,
     until: Instant,
 }
 
@@ -103,9 +106,14 @@ impl<'a> Question<'a> {
                 query = query.coarsened(coarser);
             }
         }
+        let marginal = match schema::has_marginals(connection)? {
+            true => Marginal::of(&query),
+            false => None,
+        };
         Ok(Self {
             connection,
             query,
+            marginal,
             until,
         })
     }
@@ -178,7 +186,7 @@ impl<'a> Question<'a> {
                 "SELECT at, series, {column} FROM {} WHERE dimension = ?1 AND at >= ?2 AND at < ?3",
                 level.table()
             ))?;
-            let mut rows = select.query((dimension.number(), from, until))?;
+            let mut rows = select.query((self.number(dimension, level), from, until))?;
             while let Some(row) = rows.next()? {
                 if !see(row.get(0)?, row.get(1)?, row.get_ref(2)?)? {
                     return Ok(false);
@@ -190,6 +198,14 @@ impl<'a> Question<'a> {
             }
         }
         Ok(true)
+    }
+
+    /// Which rows of a level are read.
+    fn number(&self, dimension: Dimension, level: Level) -> i64 {
+        match (dimension, level, self.marginal) {
+            (Dimension::Calls, Level::Hour | Level::Day, Some(marginal)) => marginal.number(),
+            _ => dimension.number(),
+        }
     }
 
     /// Goes through the figures of those series that are part of the answer, for as long as

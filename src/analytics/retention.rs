@@ -6,8 +6,8 @@ use std::time::Duration;
 use rusqlite::{Connection, OptionalExtension, TransactionBehavior};
 
 use super::counters::{Counters, add};
+use super::marginals;
 use super::schema::{self, Level};
-use super::series::Dimension;
 
 /// Most rows of one transaction, but for those of one last minute, hour or day.
 const ROWS_PER_STEP: usize = 5_000;
@@ -69,7 +69,7 @@ pub fn step(
     let mut removed = 0;
     for level in Level::ALL {
         let since = advance(&transaction, kept, level, now)?;
-        for dimension in Dimension::ALL {
+        for dimension in marginals::numbers() {
             removed += remove(&transaction, level, dimension, since, removed)?;
         }
     }
@@ -107,11 +107,11 @@ fn advance(connection: &Connection, kept: Kept, level: Level, now: i64) -> rusql
     Ok(cutoff)
 }
 
-/// Removes the oldest rows of a level and dimension, until there are enough for this step.
+/// Removes the oldest rows of a level and of a dimension or marginal, until there are enough for this step.
 fn remove(
     connection: &Connection,
     level: Level,
-    dimension: Dimension,
+    dimension: i64,
     since: i64,
     before: usize,
 ) -> rusqlite::Result<usize> {
@@ -125,10 +125,10 @@ fn remove(
     let mut removed = 0;
     while before + removed < ROWS_PER_STEP {
         let found: Option<i64> = oldest
-            .query_row((dimension.number(), since), |row| row.get(0))
+            .query_row((dimension, since), |row| row.get(0))
             .optional()?;
         let Some(at) = found else { break };
-        removed += delete.execute((dimension.number(), at))?;
+        removed += delete.execute((dimension, at))?;
     }
     Ok(removed)
 }

@@ -3,7 +3,7 @@
 //! An hour is made anew from all its minutes whenever one of them was written since (`dirty` in
 //! [`super::schema`]), never added to: so it does not matter how often it is made, by which
 //! process, or at which instruction the process before died. Each is one transaction, of one hour
-//! or day of one dimension.
+//! or day of one dimension; that of calls writes the marginals too.
 
 use ahash::AHashMap;
 use rusqlite::{Connection, OptionalExtension, Transaction, TransactionBehavior};
@@ -11,6 +11,7 @@ use rusqlite::{Connection, OptionalExtension, Transaction, TransactionBehavior};
 use super::counters::{Counters, add};
 use super::figures::Figures;
 use super::ids::Ids;
+use super::marginals::Marginal;
 use super::retention::Kept;
 use super::schema::{self, Level};
 use super::series::{Dimension, of_text};
@@ -98,7 +99,14 @@ fn make(
     if task.at >= schema::since(transaction, finer)? {
         let sums = sums(transaction, finer, task, counters)?;
         let sums = bounded(transaction, ids, kept, task, sums)?;
-        replace(transaction, kept, task, &sums)?;
+        let needed_until = kept.needed_until(task.level, task.at);
+        for (series, _) in &sums {
+            Ids::keep(transaction, *series, needed_until)?;
+        }
+        replace(transaction, task, task.dimension.number(), &sums)?;
+        if task.dimension == Dimension::Calls {
+            replace_marginals(transaction, ids, task, &sums, needed_until)?;
+        }
         if let Some(coarser) = task.level.coarser() {
             schema::mark_dirty(transaction, coarser, task.dimension, task.at)?;
         }
@@ -155,10 +163,8 @@ fn bounded(
     }
     sums.sort_unstable_by_key(|(id, figures)| (std::cmp::Reverse(figures.requests), *id));
     let mut table = Table::new(task.dimension);
-    let mut select = transaction.prepare_cached("SELECT name FROM series WHERE id = ?1")?;
     for (id, figures) in sums {
-        let text: Option<String> = select.query_row([id], |row| row.get(0)).optional()?;
-        let name = of_text(text.as_deref().unwrap_or_default());
+        let name = name(transaction, id)?;
         let name: Vec<&str> = name.iter().map(String::as_str).collect();
         table.figures(&name).add(&figures);
     }
@@ -170,26 +176,87 @@ fn bounded(
     rows.collect()
 }
 
+/// The name of a series.
+fn name(connection: &Connection, id: i64) -> rusqlite::Result<Vec<String>> {
+    let mut select = connection.prepare_cached("SELECT name FROM series WHERE id = ?1")?;
+    let text: Option<String> = select.query_row([id], |row| row.get(0)).optional()?;
+    Ok(of_text(text.as_deref().unwrap_or_default()))
+}
+
+/// Writes the rows of an hour or day in the place of those that were there: of the dimension, or
+/// of the marginal, that has this number.
 fn replace(
     transaction: &Transaction<'_>,
-    kept: Kept,
     task: Task,
+    number: i64,
     sums: &[(i64, Figures)],
 ) -> rusqlite::Result<()> {
     let table = task.level.table();
-    let dimension = task.dimension.number();
     transaction
         .prepare_cached(&format!(
             "DELETE FROM {table} WHERE dimension = ?1 AND at = ?2"
         ))?
-        .execute((dimension, task.at))?;
+        .execute((number, task.at))?;
     let mut insert =
         transaction.prepare_cached(&format!("INSERT INTO {table} VALUES (?1, ?2, ?3, ?4, ?5)"))?;
     for (series, figures) in sums {
         let requests = i64::try_from(figures.requests).unwrap_or(i64::MAX);
-        let blob = figures.encode();
-        insert.execute((dimension, task.at, series, requests, blob))?;
-        Ids::keep(transaction, *series, kept.needed_until(task.level, task.at))?;
+        insert.execute((number, task.at, series, requests, figures.encode()))?;
+    }
+    Ok(())
+}
+
+/// Writes the marginals of an hour or day, of its `sums` of calls as they are written.
+fn replace_marginals(
+    transaction: &Transaction<'_>,
+    ids: &mut Ids,
+    task: Task,
+    sums: &[(i64, Figures)],
+    needed_until: i64,
+) -> rusqlite::Result<()> {
+    let named = sums
+        .iter()
+        .map(|(id, figures)| Ok((name(transaction, *id)?, figures)));
+    let calls = named.collect::<rusqlite::Result<Vec<_>>>()?;
+    for marginal in Marginal::all() {
+        let sums = marginal.sums(&calls).into_iter().map(|(key, figures)| {
+            let id = ids.id(transaction, Dimension::Calls, &key, needed_until)?;
+            Ok((id, figures))
+        });
+        let sums = sums.collect::<rusqlite::Result<Vec<_>>>()?;
+        replace(transaction, task, marginal.number(), &sums)?;
+    }
+    Ok(())
+}
+
+/// Brings a file from version 1 to 2: its hours and days get their marginals, whether they are to
+/// be made again or not.
+///
+/// # Errors
+/// SQLite's.
+pub fn add_marginals(transaction: &Transaction<'_>) -> rusqlite::Result<()> {
+    let dimension = Dimension::Calls;
+    // How long series are kept is not known here. What any of them is needed for is long enough.
+    let needed_until = "SELECT COALESCE(MAX(needed_until), 0) FROM series";
+    let needed_until: i64 = transaction.query_row(needed_until, [], |row| row.get(0))?;
+    let mut ids = Ids::default();
+    for level in [Level::Hour, Level::Day] {
+        let table = level.table();
+        let mut select = transaction.prepare(&format!(
+            "SELECT DISTINCT at FROM {table} WHERE dimension = ?1"
+        ))?;
+        let times = select.query_map([dimension.number()], |row| row.get(0))?;
+        for at in times.collect::<rusqlite::Result<Vec<i64>>>()? {
+            let task = Task {
+                level,
+                dimension,
+                at,
+            };
+            // Rows that are damaged are left out of every answer.
+            let sums = sums(transaction, level, task, &Counters::default())?;
+            let sums: Vec<_> = sums.into_iter().collect();
+            replace_marginals(transaction, &mut ids, task, &sums, needed_until)?;
+        }
     }
     Ok(())
 }

@@ -5,22 +5,29 @@
 //! days that are not, because something below them has changed: it is written in the same
 //! transaction as the change, and emptied in the same one as the sum. `levels` tells since when
 //! rows of a level are kept; older ones may be there and do not count.
+//!
+//! Beside the rows of each [`Dimension`], hours and days have those of each marginal, by a number
+//! in the same column, written with those of calls and named by series of calls.
 
 use std::path::{Path, PathBuf};
 
 use rusqlite::Connection;
 
+use super::rollup;
 use super::series::Dimension;
-use crate::database::Database;
+use crate::database::{self, Database};
 pub use crate::database::{Problem, is_busy};
 
 /// The file. Rows are some hundred bytes, and a page should have several of them.
 const FILE: Database = Database {
     name: "analytics.db",
-    version: 1,
     page_size: 8_192,
     tables: || VERSION_1.to_owned(),
+    steps: &[rollup::add_marginals],
 };
+
+/// The version since which hours and days have marginals.
+const WITH_MARGINALS: i64 = 2;
 
 /// Version 1. Times are seconds since 1970, names are JSON arrays. A series is removed once
 /// `needed_until` is over.
@@ -137,6 +144,12 @@ pub fn open(dir: &Path) -> Result<Connection, Problem> {
 /// Says which file cannot be used, and why.
 pub fn open_to_read(dir: &Path) -> Result<Option<Connection>, Problem> {
     FILE.open_to_read(dir)
+}
+
+/// Whether hours and days have marginals. A file that nobody has opened to write since an older
+/// tollgate did has none.
+pub fn has_marginals(connection: &Connection) -> rusqlite::Result<bool> {
+    Ok(database::version(connection)? >= WITH_MARGINALS)
 }
 
 /// Since when rows of a level count, in seconds since 1970.

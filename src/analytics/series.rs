@@ -45,7 +45,7 @@ impl Dimension {
     /// All of them.
     pub const ALL: [Self; 3] = [Self::Calls, Self::Agents, Self::Labels];
 
-    /// As the database has it.
+    /// As the database has it, below those of `super::marginals`.
     pub fn number(self) -> i64 {
         self as i64
     }

@@ -4,6 +4,7 @@ mod bench;
 mod broken;
 mod flood;
 mod kill;
+mod marginals;
 mod naive;
 mod recount;
 mod time;

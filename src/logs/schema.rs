@@ -16,9 +16,9 @@ pub use crate::database::{Problem, is_busy};
 /// The file.
 const FILE: Database = Database {
     name: "logs.db",
-    version: 1,
     page_size: 4_096,
     tables: || format!("CREATE TABLE entries ({});{VERSION_1}", columns()),
+    steps: &[],
 };
 
 /// The columns of `entries` in the order of the table: those that filters read come first,

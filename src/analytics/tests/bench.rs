@@ -1,5 +1,5 @@
 //! What analytics cost. A small run is a test; a measurement is
-//! `ANALYTICS_REQUESTS=10000000 cargo test --release --lib analytics::tests::bench -- --nocapture`.
+//! `ANALYTICS_REQUESTS=10000000 cargo test --profile measure --lib analytics::tests::bench -- --nocapture`.
 
 use nix::sys::resource::{UsageWho, getrusage};
 
@@ -12,8 +12,27 @@ const DAYS: i64 = 30;
 /// Records that are made once and used again and again.
 const RECORDS: u64 = 20_000;
 
-/// A name, days, and parameters.
-type Asked<'a> = (&'a str, i64, &'a [(&'a str, &'a str)]);
+/// Days, and what is asked of them.
+const ASKED: [(i64, &str); 18] = [
+    (DAYS, "interval=1h"),
+    (DAYS, "interval=6h"),
+    (DAYS, "interval=1d"),
+    (DAYS, "interval=1h&group_by=gateway"),
+    (DAYS, "interval=1h&group_by=provider"),
+    (DAYS, "interval=1h&group_by=model"),
+    (DAYS, "interval=6h&group_by=model"),
+    (DAYS, "interval=1d&group_by=model"),
+    (DAYS, "interval=1h&group_by=route"),
+    (DAYS, "interval=1h&group_by=key"),
+    (DAYS, "interval=1h&group_by=owner"),
+    (DAYS, "interval=1h&group_by=user_agent"),
+    (DAYS, "interval=1h&group_by=model&gateway=acme/main"),
+    (DAYS, "interval=1h&model=o4"),
+    (DAYS, "interval=1h&group_by=key&model=o4"),
+    (DAYS, "interval=6h&group_by=metadata.user"),
+    (1, "interval=15m&group_by=model"),
+    (1, "interval=15m&group_by=metadata.user"),
+];
 
 fn count() -> u64 {
     let count = std::env::var(REQUESTS).ok();
@@ -22,7 +41,11 @@ fn count() -> u64 {
 
 /// Processor time of this thread: others may use the machine too.
 fn used() -> Duration {
-    let usage = getrusage(UsageWho::RUSAGE_THREAD).unwrap();
+    used_by(UsageWho::RUSAGE_THREAD)
+}
+
+fn used_by(who: UsageWho) -> Duration {
+    let usage = getrusage(who).unwrap();
     let time = |time: nix::sys::time::TimeVal| {
         Duration::from_secs(time.tv_sec() as u64) + Duration::from_micros(time.tv_usec() as u64)
     };
@@ -53,12 +76,38 @@ fn records() -> Vec<RequestRecord> {
 #[test]
 fn a_month() {
     let dir = tempfile::tempdir().unwrap();
+    fill(dir.path());
+    describe(dir.path());
+    for (days, asked) in ASKED {
+        let parameters: Vec<_> = asked
+            .split('&')
+            .map(|one| one.split_once('=').unwrap())
+            .collect();
+        let (start, end) = (DAY_0 + (DAYS - days) * DAY, DAY_0 + DAYS * DAY);
+        let query = query(start, end, &parameters);
+        let (first, last) = answered(dir.path(), &query);
+        let (_, without) = marginals::without(dir.path(), || answered(dir.path(), &query));
+        println!(
+            "  {days} d, {asked}: {last:.1} ms, the first {first:.1} ms, without marginals {without:.1} ms"
+        );
+    }
+    // What they cost when they are made: all of them again.
+    marginals::strip(dir.path());
+    let begun = used();
+    schema::open(dir.path()).unwrap();
+    let (cost, [hours, days]) = (used() - begun, marginals::count(dir.path()));
+    let each = cost.as_secs_f64() * 1e3 / (hours + days).max(1) as f64;
+    println!("marginals of {hours} hours and {days} days: {each:.2} ms each");
+}
+
+/// Observes a month.
+fn fill(dir: &Path) {
     let hand = Hand::new(DAY_0);
-    let store = open(dir.path(), &hand);
+    let store = open(dir, &hand);
     let (count, mut records) = (count(), records());
     let mut chance = Chance(99);
     let apart = (DAYS * DAY) as f64 / count as f64;
-    let (mut minute, begun) = (0, used());
+    let (mut minute, begun, mut tidying) = (0, used(), Duration::ZERO);
     for number in 0..count {
         let at = DAY_0 + (number as f64 * apart) as i64;
         if at / 60 != minute {
@@ -66,7 +115,10 @@ fn a_month() {
             hand.set(at);
             store.flush().unwrap();
             if minute % 60 == 10 {
+                // The writer's, where no other test runs.
+                let begun = used_by(UsageWho::RUSAGE_SELF);
                 store.tidy().unwrap();
+                tidying += used_by(UsageWho::RUSAGE_SELF) - begun;
             }
         }
         let place = chance.below(records.len() as u64) as usize;
@@ -79,78 +131,51 @@ fn a_month() {
         "{count} requests: {} ns each, of minutes that are new",
         (used() - begun).as_nanos() / u128::from(count)
     );
+    let an_hour = tidying.as_secs_f64() * 1e3 / (DAYS * 24) as f64;
+    println!("{an_hour:.1} ms an hour to make hours and days, and to remove minutes");
     hand.set(DAY_0 + DAYS * DAY);
     store.tidy().unwrap();
-    let size = std::fs::metadata(schema::path(dir.path())).unwrap().len();
-    let connection = schema::open_to_read(dir.path()).unwrap().unwrap();
-    let calls = "SELECT COUNT(*) FROM hours WHERE dimension = 0";
-    let rows: i64 = connection.query_row(calls, [], |row| row.get(0)).unwrap();
-    println!(
-        "{} KB of file, {} series an hour",
-        size >> 10,
-        rows / DAYS / 24
-    );
-    let end = DAY_0 + DAYS * DAY;
-    let questions: [Asked<'_>; 9] = [
-        (
-            "a month by model at 1h",
-            DAYS,
-            &[("group_by", "model"), ("interval", "1h")],
-        ),
-        (
-            "a month by model at 6h",
-            DAYS,
-            &[("group_by", "model"), ("interval", "6h")],
-        ),
-        (
-            "a month by model at 1d",
-            DAYS,
-            &[("group_by", "model"), ("interval", "1d")],
-        ),
-        ("a month at 1h", DAYS, &[("interval", "1h")]),
-        (
-            "a month of one model at 1h",
-            DAYS,
-            &[("interval", "1h"), ("model", "o4")],
-        ),
-        (
-            "a month by user agent at 1h",
-            DAYS,
-            &[("group_by", "user_agent"), ("interval", "1h")],
-        ),
-        (
-            "a month by user id at 6h",
-            DAYS,
-            &[("group_by", "metadata.user"), ("interval", "6h")],
-        ),
-        (
-            "a day by model at 15m",
-            1,
-            &[("group_by", "model"), ("interval", "15m")],
-        ),
-        (
-            "a day by user id at 15m",
-            1,
-            &[("group_by", "metadata.user"), ("interval", "15m")],
-        ),
-    ];
-    for (name, days, asked) in questions {
-        let asked = query(end - days * DAY, end, asked);
-        let mut times = Vec::new();
-        for _ in 0..3 {
-            let before = used();
-            let mut reader = Reader::open(dir.path(), Duration::from_secs(60)).unwrap();
-            let answer = reader.answer(&asked).unwrap();
-            times.push((used() - before).as_secs_f64() * 1e3);
-            if days == DAYS && asked.filter[2].is_none() {
-                assert!(
-                    answer.totals.requests.abs_diff(count) < 20_000,
-                    "but for the last seconds"
-                );
-            }
-        }
-        println!("  {name}: {:.0} ms, the first {:.0} ms", times[2], times[0]);
+}
+
+/// How large it is.
+fn describe(dir: &Path) {
+    let size = std::fs::metadata(schema::path(dir)).unwrap().len();
+    let connection = schema::open_to_read(dir).unwrap().unwrap();
+    let number = |sql: &str| -> i64 { connection.query_row(sql, [], |row| row.get(0)).unwrap() };
+    let free = number("PRAGMA freelist_count") * number("PRAGMA page_size");
+    println!("{} KB of file, {} KB of it free", size >> 10, free >> 10);
+    for (name, table, kind) in [
+        ("series of calls", "hours", "= 0"),
+        ("of marginals", "hours", ">= 10"),
+        ("series of calls", "days", "= 0"),
+        ("of marginals", "days", ">= 10"),
+    ] {
+        let of = format!("FROM {table} WHERE dimension {kind}");
+        let times = number(&format!("SELECT COUNT(DISTINCT at) {of}")).max(1);
+        let rows = number(&format!("SELECT COUNT(*) {of}"));
+        let bytes = number(&format!("SELECT COALESCE(SUM(LENGTH(figures)), 0) {of}"));
+        println!(
+            "  {times} {table}: {} {name} each, {} KB in all",
+            rows / times,
+            bytes >> 10
+        );
     }
+}
+
+/// Milliseconds of the first and of the last time that a question is asked.
+fn answered(dir: &Path, asked: &Query) -> (f64, f64) {
+    let times = [(); 3].map(|()| {
+        let before = used();
+        let mut reader = Reader::open(dir, Duration::from_secs(60)).unwrap();
+        let answer = reader.answer(asked).unwrap();
+        let time = (used() - before).as_secs_f64() * 1e3;
+        if asked.end - asked.start == DAYS * DAY && asked.filter.iter().all(Option::is_none) {
+            let missing = answer.totals.requests.abs_diff(count());
+            assert!(missing < 20_000, "but for the last seconds");
+        }
+        time
+    });
+    (times[0], times[2])
 }
 
 /// Only counting: one minute, some hundred series.

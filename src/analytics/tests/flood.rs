@@ -38,6 +38,7 @@ fn bounds_hold_and_totals_are_exact() {
     store.tidy().unwrap();
     check(dir.path(), &records, "hours", 3_600);
     check(dir.path(), &records, "days", 86_400);
+    assert_eq!(marginals::check(dir.path()), [1, 1]);
 }
 
 fn check(dir: &Path, records: &[RequestRecord], level: &str, seconds: i64) {
@@ -54,6 +55,21 @@ fn check(dir: &Path, records: &[RequestRecord], level: &str, seconds: i64) {
         let most = dimension.limits().series as i64 / 2 * 3 + 1;
         assert!(series >= 200 && series <= most, "{dimension:?}: {series}");
     }
+    // No marginal has more series than calls have, whatever names are made up.
+    let more: i64 = connection
+        .query_row(
+            &format!(
+                "SELECT COUNT(*) FROM
+                 (SELECT at, COUNT(*) AS n FROM {level} WHERE dimension >= 10
+                  GROUP BY dimension, at) AS marginal
+                 WHERE n > (SELECT COUNT(*) FROM {level} AS calls
+                            WHERE dimension = 0 AND calls.at = marginal.at)"
+            ),
+            [],
+            |row| row.get(0),
+        )
+        .unwrap();
+    assert_eq!(more, 0);
     let interval = match seconds {
         60 => "1m",
         3_600 => "1h",

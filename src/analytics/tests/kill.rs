@@ -4,6 +4,7 @@ use std::io::{BufRead, BufReader, Write};
 use std::process::{Command, Stdio};
 use std::time::Instant;
 
+use super::super::query::PARTS;
 use super::super::schema;
 use super::*;
 
@@ -104,11 +105,12 @@ fn check(dir: &Path, flushed: u64) {
     let first = |count: u64| u128::from(count) * u128::from(count - 1) / 2;
     assert_eq!(cost, first(count));
     for interval in ["1h", "6h", "1d"] {
-        for group_by in ["model", "user_agent", "metadata.team"] {
+        for group_by in PARTS.into_iter().chain(["user_agent", "metadata.team"]) {
             let sum = totals(dir, interval, &[("group_by", group_by)]);
             assert_eq!(sum, (count, cost), "{interval} by {group_by}");
         }
     }
+    marginals::check(dir);
     // A process that comes after it, in the same minute, goes on.
     let hand = Hand::new(DAY_0 + count as i64 * APART);
     let store = open(dir, &hand);
@@ -126,4 +128,5 @@ fn check(dir: &Path, flushed: u64) {
         .query_row("SELECT COUNT(*) FROM dirty", [], |row| row.get(0))
         .unwrap();
     assert_eq!(dirty, 0);
+    assert!(marginals::check(dir) > [0, 0]);
 }
