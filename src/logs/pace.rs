@@ -2,7 +2,7 @@
 //! keep them waiting for many milliseconds.
 
 use std::sync::atomic::Ordering;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use super::counters::read;
 use super::store::Shared;
@@ -11,7 +11,8 @@ use super::store::Shared;
 const ENTRIES: usize = 8;
 const BYTES: usize = 64 << 10;
 
-/// Between two pieces. Whoever was kept waiting by one is done after it.
+/// Shortest pause between two pieces; it is as long as the piece took where that is longer, so
+/// that writing never takes more than half of a processor.
 const PAUSE: Duration = Duration::from_micros(200);
 
 /// See the module.
@@ -21,17 +22,20 @@ pub struct Pace<'a> {
     calm: u64,
     entries: usize,
     bytes: usize,
+    /// When the piece was begun.
+    since: Instant,
 }
 
 impl<'a> Pace<'a> {
-    /// For a queue of at most this many bytes: while an eighth of it is full, or somebody waits
+    /// For a queue of at most this many bytes: while a quarter of it is full, or somebody waits
     /// for what is written, there are no pauses.
     pub fn new(shared: &'a Shared, queue_bytes: usize) -> Self {
         Self {
             shared,
-            calm: queue_bytes as u64 / 8,
+            calm: queue_bytes as u64 / 4,
             entries: 0,
             bytes: 0,
+            since: Instant::now(),
         }
     }
 
@@ -45,7 +49,8 @@ impl<'a> Pace<'a> {
         (self.entries, self.bytes) = (0, 0);
         let is_waited_for = self.shared.jobs.load(Ordering::Relaxed) > 0;
         if !is_waited_for && read(&self.shared.counters.queue_bytes) < self.calm {
-            std::thread::sleep(PAUSE);
+            std::thread::sleep(self.since.elapsed().max(PAUSE));
         }
+        self.since = Instant::now();
     }
 }

@@ -32,6 +32,9 @@ const LONGEST_OPEN: i64 = 3_600_000;
 const BLOCK_RECORDS: usize = 32;
 const BLOCK_BYTES: usize = 64 << 10;
 
+/// Most bytes of blocks that wait for the end of their batch to be written.
+const PENDING: usize = 256 << 10;
+
 /// Where a record lies.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Place {
@@ -70,7 +73,8 @@ pub fn path(dir: &Path, segment: i64) -> PathBuf {
     dir.join(format!("bodies-{segment:08}.zst"))
 }
 
-/// Appends records. What [`Appender::append`] takes lies in memory until [`Appender::flush`].
+/// Appends records. What [`Appender::append`] takes is in the file after [`Appender::flush`], and
+/// not sooner as a rule.
 pub struct Appender {
     dir: PathBuf,
     most: u64,
@@ -80,6 +84,8 @@ pub struct Appender {
     records: usize,
     /// Blocks that are ready.
     pending: Vec<u8>,
+    /// Bytes written since the last flush.
+    written: usize,
     open: Option<Open>,
 }
 
@@ -100,6 +106,7 @@ impl Appender {
             plain: Vec::new(),
             records: 0,
             pending: Vec::new(),
+            written: 0,
             open: None,
         })
     }
@@ -165,7 +172,10 @@ impl Appender {
             self.plain.shrink_to(8 << 20);
             self.records = 0;
         }
-        Ok(())
+        match self.pending.len() > PENDING {
+            true => self.write(),
+            false => Ok(()),
+        }
     }
 
     /// Writes what is pending; says how many bytes. After an error the segment is given up:
@@ -175,19 +185,19 @@ impl Appender {
         if result.is_err() {
             self.give_up();
         }
-        result
+        result.map(|()| std::mem::take(&mut self.written))
     }
 
-    fn write(&mut self) -> io::Result<usize> {
+    fn write(&mut self) -> io::Result<()> {
         let Some(open) = &mut self.open else {
-            return Ok(0);
+            return Ok(());
         };
         open.file.write_all(&self.pending)?;
-        let written = self.pending.len();
-        open.length += written as u64;
+        self.written += self.pending.len();
+        open.length += self.pending.len() as u64;
         self.pending.clear();
         self.pending.shrink_to(8 << 20);
-        Ok(written)
+        Ok(())
     }
 
     /// Leaves the segment, and what is not written.
