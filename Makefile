@@ -1,6 +1,6 @@
 # make test   everything that must pass before a change lands; installs what it needs
 # make run    the demo gateway
-# make bench  benchmarks; writes benches/RESULTS.md (about eleven minutes, two cores)
+# make bench  benchmarks; writes benches/RESULTS.md and benches/STORES.md (about an hour, two cores)
 
 CARGO ?= cargo
 # nextest shows and ends tests that hang; cargo's own runner serves where it is missing.
@@ -39,3 +39,4 @@ bench:
 	$(CARGO) build --release
 	$(CARGO) build --release --manifest-path benches/Cargo.toml --target-dir target/bench
 	target/bench/release/door
+	benches/stores.sh

@@ -1,6 +1,5 @@
 //! What the store costs. Not part of the tests:
-//! `cargo test --release logs::tests::bench -- --ignored --nocapture`. `ROWS` sets the number
-//! of rows.
+//! `benches/stores.sh` runs it. `ROWS` sets the number of rows.
 
 use std::time::Instant;
 
