@@ -19,8 +19,7 @@ impl Lines {
         // Most names and values are short.
         let mut lines = Self(Vec::with_capacity(head.len() * 48));
         for (name, value) in head {
-            // What has become a map has no line ends (RFC 9110, 5.5).
-            lines.push_as_it_is(name.as_str().as_bytes(), value.as_bytes());
+            lines.push(name.as_str().as_bytes(), value.as_bytes());
         }
         lines
     }
