@@ -4,6 +4,7 @@
 //! are views of it and cannot disagree. To add a fact, add a field; [`RequestRecord::fields`]
 //! takes the record apart exhaustively and refuses to compile until it is written somewhere.
 
+mod fields;
 mod lines;
 mod seen;
 mod spent;
@@ -20,7 +21,7 @@ use crate::cache::tiers::Tier;
 use crate::error::{Failure, Kind};
 use crate::export::trace_context::Given;
 use crate::gateway::{Gateway, Mounted};
-use crate::metadata::{self, Metadata};
+use crate::metadata::Metadata;
 use crate::pricing::{Cost, CustomCost};
 use crate::routing::verdict::Cause;
 use crate::usage::Told;
@@ -201,6 +202,10 @@ pub struct RequestRecord {
     pub version: http::Version,
     /// The client's address.
     pub client: Option<SocketAddr>,
+    /// Type of the client's body, without parameters, at most 256 bytes.
+    pub request_content_type: Option<Box<str>>,
+    /// Type of the answer's, as the client received it.
+    pub response_content_type: Option<Box<str>>,
     /// The client's `user-agent`, at most 256 bytes.
     pub user_agent: Option<Box<str>>,
     /// The client's `traceparent`.
@@ -284,6 +289,13 @@ pub enum Value<'a> {
     Flag(bool),
 }
 
+/// Whole tokens per second; `None` where there are no tokens, or no time has passed.
+pub fn tokens_per_second(tokens: u64, microseconds: u64) -> Option<u64> {
+    let scaled = u128::from(tokens) * 1_000_000 + u128::from(microseconds / 2);
+    let rate = scaled.checked_div(microseconds.into())?;
+    Some(u64::try_from(rate).unwrap_or(u64::MAX)).filter(|_| tokens > 0)
+}
+
 impl RequestRecord {
     /// What was refused before its head could be read as a request.
     pub fn refused(kind: Kind) -> Self {
@@ -298,6 +310,8 @@ impl RequestRecord {
             path: "".into(),
             version: http::Version::HTTP_11,
             client: None,
+            request_content_type: None,
+            response_content_type: None,
             user_agent: None,
             traceparent: None,
             otel: Given::default(),
@@ -335,6 +349,20 @@ impl RequestRecord {
             .saturating_sub(self.upstream.unwrap_or_default())
             .saturating_sub(self.reading)
             .saturating_sub(self.waited)
+    }
+
+    /// Output tokens per second: of a stream from its first byte to the end, of other answers over
+    /// the time that the provider took. `None` for answers that it was not asked for.
+    pub fn output_rate(&self) -> Option<u64> {
+        let asked = self.cache.from.is_none();
+        let usage = self.spent.usage.as_ref().filter(|_| asked)?;
+        // Each in whole microseconds, as the log store has them.
+        let micros = |time: Duration| u64::try_from(time.as_micros()).unwrap_or(u64::MAX);
+        let taken = match self.first_token {
+            Some(first) => micros(self.duration).saturating_sub(micros(first)),
+            None => micros(self.upstream?),
+        };
+        tokens_per_second(usage.output, taken)
     }
 
     /// `account/gateway`, empty when the URL named none.
@@ -389,131 +417,23 @@ impl RequestRecord {
     pub fn provider_status(&self) -> Option<u16> {
         self.cache.stood_in_for.as_ref().and_then(Fault::status)
     }
+}
 
-    /// All facts by name, in the order of the access log. Absent ones are left out.
-    pub fn fields(&self, mut write: impl FnMut(&'static str, Value<'_>)) {
-        let Self {
-            id,
-            started: _, // the log line has a time stamp of its own
-            gateway: _, // written as a label
-            provider: _,
-            model,
-            key_alias,
-            method,
-            path,
-            version,
-            client,
-            user_agent,
-            traceparent,
-            otel: Given { trace_id, parent },
-            event_id,
-            metadata,
-            custom_cost: _, // the cost itself is written, and its source
-            status,
-            streamed,
-            failure: _, // written as the error and its detail
-            route,
-            target: _, // a label in metrics; in the log it is the step, but for a route within a step
-            step,
-            hedged,
-            attempts,
-            asked_before: _, // told apart in metrics; the log has them in `tried`
-            tried,
-            reused,
-            request_bytes,
-            response_bytes,
-            duration,
-            reading: _, // taken off the overhead
-            waited,
-            upstream,
-            first_byte,
-            first_token,
-            cache:
-                CacheFacts {
-                    status: cache,
-                    key: cache_key,
-                    from: cache_tier,
-                    source: cache_source,
-                    told: _, // taken over by `spent`
-                    differs_at,
-                    stood_in_for: _, // written as the error, with its status or its detail
-                },
-            spent,
-        } = self;
-        let text = |text: &str| Value::Text(Cow::Owned(text.to_owned()));
-        let milliseconds = |duration: Duration| Value::Milliseconds(duration.as_secs_f64() * 1e3);
-        write("id", Value::Text(id.to_string().into()));
-        write("gateway", text(self.gateway_label()));
-        write("provider", text(self.provider_label()));
-        model
-            .as_deref()
-            .inspect(|model| write("model", text(model)));
-        key_alias
-            .as_deref()
-            .inspect(|alias| write("key", text(alias)));
-        write("method", text(method.as_str()));
-        write("path", text(path));
-        write("http", Value::Text(format!("{version:?}").into()));
-        client.inspect(|client| write("client", Value::Text(client.to_string().into())));
-        write("status", Value::Number((*status).into()));
-        write("streamed", Value::Flag(*streamed));
-        self.error().inspect(|(source, kind)| {
-            write("error_source", text(source.name()));
-            write("error", text(kind));
-        });
-        self.provider_status()
-            .inspect(|status| write("provider_status", Value::Number((*status).into())));
-        self.failure()
-            .inspect(|failure| write("detail", Value::Text(failure.to_string().into())));
-        route
-            .as_deref()
-            .inspect(|route| write("route", text(route)));
-        if route.is_some() || *step > 0 {
-            write("step", Value::Number((*step).into()));
-        }
-        hedged.inspect(|hedged| write("hedged", text(hedged.name())));
-        write("attempts", Value::Number((*attempts).into()));
-        if !tried.is_empty() {
-            write("tried", Value::Text(trace(tried).into()));
-        }
-        write("reused", Value::Flag(*reused));
-        write("bytes_in", Value::Number(*request_bytes));
-        write("bytes_out", Value::Number(*response_bytes));
-        write("duration_ms", milliseconds(*duration));
-        if !waited.is_zero() {
-            write("waited_ms", milliseconds(*waited));
-        }
-        upstream.inspect(|upstream| write("upstream_ms", milliseconds(*upstream)));
-        write("overhead_ms", milliseconds(self.overhead()));
-        first_byte.inspect(|first| write("first_byte_ms", milliseconds(*first)));
-        first_token.inspect(|first| write("ttft_ms", milliseconds(*first)));
-        cache.inspect(|status| write("cache", text(status.name())));
-        cache_tier.inspect(|tier| write("cache_tier", text(tier.name())));
-        cache_key.inspect(|key| write("cache_key", Value::Text(key.hex().into())));
-        cache_source.inspect(|id| write("cache_source", Value::Text(id.to_string().into())));
-        spent.fields(&mut write);
-        differs_at
-            .as_deref()
-            .inspect(|pointer| write("cache_differs_at", text(pointer)));
-        user_agent
-            .as_deref()
-            .inspect(|agent| write("user_agent", text(agent)));
-        traceparent
-            .as_deref()
-            .inspect(|trace| write("traceparent", text(trace)));
-        let hex = |id: u128, digits| Value::Text(format!("{id:0digits$x}").into());
-        trace_id.inspect(|id| write("otel_trace_id", hex(u128::from_be_bytes(*id), 32)));
-        parent.inspect(|id| {
-            write(
-                "otel_parent_span_id",
-                hex(u64::from_be_bytes(*id).into(), 16),
-            )
-        });
-        event_id
-            .as_deref()
-            .inspect(|id| write("event_id", text(id)));
-        if !metadata.is_empty() {
-            write("metadata", Value::Text(metadata::to_json(metadata).into()));
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_rate_needs_tokens_and_time() {
+        for (tokens, micros, rate) in [
+            (100, 1_000_000, Some(100)),
+            (1, 3_000_000, Some(0)),
+            (2, 3_000_000, Some(1)),
+            (0, 1, None),
+            (1, 0, None),
+            (u64::MAX, 1, Some(u64::MAX)),
+        ] {
+            assert_eq!(tokens_per_second(tokens, micros), rate, "{tokens} {micros}");
         }
     }
 }

@@ -293,6 +293,9 @@ fn times(told: &mut Told<'_>, record: &RequestRecord) {
     told.milliseconds("tollgate.waited_ms", waited);
     told.milliseconds("tollgate.first_byte_ms", record.first_byte);
     told.milliseconds("tollgate.ttft_ms", record.first_token);
+    if let Some(rate) = record.output_rate() {
+        told.count("tollgate.output_tokens_per_second", rate);
+    }
 }
 
 /// As the client calls it, but never one of our names, nor none: names are there once.

@@ -10,8 +10,8 @@
 //! - [`query`], [`filter`]: what the API can ask for; [`reader`], [`shown`]: the answers.
 //!   `change`: feedback and removal. [`reprice`]: other prices.
 //!
-//! What is offered is on its way to the file within a quarter of a second. Under pressure
-//! bodies are given up first, then details, then rows. A store that is full or broken raises
+//! What is offered is on its way to the file within a quarter of a second. Under pressure bodies
+//! are compressed less first; then they are given up, then details, then rows. A store that is full or broken raises
 //! [`counters::Counters::alarm`] and loses entries; traffic never waits and never fails for it.
 //! Several processes may have one directory open.
 //!

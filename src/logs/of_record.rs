@@ -3,7 +3,6 @@
 use std::borrow::Cow;
 
 use bytes::Bytes;
-use http::header::CONTENT_TYPE;
 
 use super::entry::{Attempt, Entry, Payload, Text, Timings, Tokens};
 use super::metadata::{Metadata, MetadataValue};
@@ -11,7 +10,7 @@ use crate::endpoint;
 use crate::error::Kind;
 use crate::metadata::Value;
 use crate::pricing::{Cost, CostSource};
-use crate::record::{Begun, Lines, RequestRecord, Seen, Tried};
+use crate::record::{Begun, RequestRecord, Seen, Tried};
 use crate::routing::verdict::Cause;
 use crate::usage::{ServiceTier, Usage};
 
@@ -24,8 +23,6 @@ pub fn entry(record: &RequestRecord, seen: Option<Seen>) -> Entry {
     };
     money(record, &mut entry);
     if let Some(seen) = seen {
-        entry.request_content_type = content_type(&seen.request_head);
-        entry.response_content_type = content_type(&seen.response_head);
         entry.payload = Some(Box::new(payload(record, seen)));
     }
     entry
@@ -56,6 +53,8 @@ fn facts(record: &RequestRecord) -> Entry {
         request_type: request_type(record).and_then(word),
         http_version: Text::Owned(format!("{:?}", record.version)),
         client: record.client.map(|client| client.ip()),
+        request_content_type: record.request_content_type.as_deref().map(owned),
+        response_content_type: record.response_content_type.as_deref().map(owned),
         user_agent: record.user_agent.as_deref().map(owned),
         event_id: record.event_id.as_deref().map(owned),
         byok: record.key_alias.is_some(),
@@ -238,11 +237,6 @@ fn payload(record: &RequestRecord, seen: Seen) -> Payload {
 /// Nothing of a body that has no bytes.
 fn pieces(body: Begun) -> Option<Vec<Bytes>> {
     body.pieces.filter(|pieces| !pieces.is_empty())
-}
-
-fn content_type(head: &Lines) -> Option<Text> {
-    let value = head.get(&CONTENT_TYPE)?;
-    Some(owned(value.split(';').next().unwrap_or(value).trim()))
 }
 
 fn word(text: &'static str) -> Option<Text> {

@@ -39,6 +39,11 @@ impl<'a> Pace<'a> {
         }
     }
 
+    /// More waits than is written in time: a quarter of the queue.
+    pub fn is_behind(&self) -> bool {
+        read(&self.shared.counters.queue_bytes) >= self.calm
+    }
+
     /// After each entry, of so many bytes.
     pub fn step(&mut self, bytes: usize) {
         self.entries += 1;
@@ -48,7 +53,7 @@ impl<'a> Pace<'a> {
         }
         (self.entries, self.bytes) = (0, 0);
         let is_waited_for = self.shared.jobs.load(Ordering::Relaxed) > 0;
-        if !is_waited_for && read(&self.shared.counters.queue_bytes) < self.calm {
+        if !is_waited_for && !self.is_behind() {
             std::thread::sleep(self.since.elapsed().max(PAUSE));
         }
         self.since = Instant::now();

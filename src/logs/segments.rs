@@ -35,6 +35,9 @@ const BLOCK_BYTES: usize = 64 << 10;
 /// Most bytes of blocks that wait for the end of their batch to be written.
 const PENDING: usize = 256 << 10;
 
+/// zstd level of blocks in a hurry: 500 MB/s where level 1 makes 160.
+const HURRIED: i32 = -50;
+
 /// Where a record lies.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Place {
@@ -79,6 +82,9 @@ pub struct Appender {
     dir: PathBuf,
     most: u64,
     compressor: zstd::bulk::Compressor<'static>,
+    /// The level that is wished, and the one that is used.
+    level: i32,
+    used: i32,
     /// The block that is being filled, and how many records it has.
     plain: Vec<u8>,
     records: usize,
@@ -103,6 +109,8 @@ impl Appender {
             dir: dir.to_owned(),
             most,
             compressor: block::compressor(level)?,
+            level,
+            used: level,
             plain: Vec::new(),
             records: 0,
             pending: Vec::new(),
@@ -138,6 +146,20 @@ impl Appender {
                 since: now,
             })
         }))
+    }
+
+    /// Compresses the next blocks in a quarter of the time, to about the half of what could be
+    /// saved, or as it was wished again.
+    pub fn hurry(&mut self, hurried: bool) -> io::Result<()> {
+        let level = match hurried {
+            true => HURRIED,
+            false => self.level,
+        };
+        if level != self.used {
+            self.compressor.set_compression_level(level)?;
+            self.used = level;
+        }
+        Ok(())
     }
 
     /// Takes a record, and says its place and its bytes before compression; `None` when no

@@ -11,6 +11,7 @@ use super::columns::{Columns, Known};
 use super::entry::{Attempt, Head, Tokens};
 use super::segments::{Place, Record};
 use super::times;
+use crate::record::tokens_per_second;
 
 /// One entry. Durations are whole milliseconds where the contract has them, and milliseconds
 /// with their fractions in `timings`. Money is in dollars.
@@ -37,6 +38,8 @@ pub struct LogEntry {
     pub cache_source: Option<Uuid>,
     pub tokens_in: Option<i64>,
     pub tokens_out: Option<i64>,
+    /// Whole ones; see [`crate::record::RequestRecord::output_rate`].
+    pub output_tokens_per_second: Option<u64>,
     pub usage_metadata: Option<Tokens>,
     pub usage_estimated: bool,
     pub cost: Option<f64>,
@@ -257,6 +260,7 @@ impl Columns<'_> {
         entry.place = segment
             .zip(position)
             .map(|(segment, position)| Place { segment, position });
+        entry.output_tokens_per_second = output_rate(entry);
         Ok(())
     }
 
@@ -279,6 +283,19 @@ impl Columns<'_> {
         };
         Ok((tokens != Tokens::default()).then_some(tokens))
     }
+}
+
+/// As the record has it: times were stored in whole microseconds.
+#[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss)] // far below 2^53, and positive
+fn output_rate(entry: &LogEntry) -> Option<u64> {
+    let output = entry.tokens_out.filter(|_| !entry.cached)?;
+    let times = &entry.timings;
+    let taken = match times.first_token {
+        Some(first) => times.duration? - first,
+        None => times.upstream?,
+    };
+    let micros = (taken * 1e3).round().max(0.0) as u64;
+    tokens_per_second(u64::try_from(output).ok()?, micros)
 }
 
 fn address(octets: &[u8]) -> Option<IpAddr> {
@@ -311,6 +328,7 @@ impl LogEntry {
             cache_source: None,
             tokens_in: None,
             tokens_out: None,
+            output_tokens_per_second: None,
             usage_metadata: None,
             usage_estimated: false,
             cost: None,

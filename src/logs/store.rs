@@ -1,8 +1,8 @@
 //! The store as the rest of the gateway sees it: entries are offered and never waited for.
 //!
-//! The queue is bounded in bytes. Above half of the bound entries lose their bodies, above
-//! three quarters their details, at the bound they are dropped; each is counted. The writer
-//! takes what is there four times a second, so offering wakes nobody while traffic flows.
+//! The queue is bounded in bytes. Above a quarter of the bound bodies are compressed in a hurry,
+//! above half of it entries lose their bodies, above three quarters their details, at the bound
+//! they are dropped; each loss is counted. The writer takes what is there four times a second, so offering wakes nobody while traffic flows.
 
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicUsize, Ordering};

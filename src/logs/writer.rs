@@ -384,6 +384,7 @@ fn append(
         .redaction
         .payload(&payload, options.decoder, options.body_bytes);
     add(&counters.bodies_dropped, usize::from(lost));
+    appender.hurry(pace.is_behind())?;
     let place = appender.append(entry.id, &record)?;
     match place {
         Some((_, length)) => {

@@ -1,9 +1,12 @@
 //! What one request carries from phase to phase.
 
+mod answer;
+
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
 use bytes::Bytes;
+use http::header::CONTENT_TYPE;
 use pingora_core::{Error, ErrorType};
 use pingora_http::ResponseHeader;
 use uuid::Uuid;
@@ -19,8 +22,9 @@ use crate::metadata::Metadata;
 use crate::provider::{StoredKey, Target};
 use crate::record::{CacheFacts, Hedged, Tried};
 use crate::routing::load::InFlight;
-use crate::usage::Observer;
 use crate::wire::{Framing, Watch};
+
+pub use answer::Answer;
 
 use super::Door;
 use super::caching::Caching;
@@ -232,44 +236,11 @@ impl Default for Attempt {
     }
 }
 
-/// What came back from the provider.
-#[derive(Default)]
-pub struct Answer {
-    /// When its head arrived.
-    pub head: Option<Instant>,
-    /// When the first byte of its body arrived.
-    pub first_byte: Option<Instant>,
-    /// When the last byte so far arrived.
-    pub last_byte: Option<Instant>,
-    /// Events, or an upgrade.
-    pub streamed: bool,
-    /// Knows how to end it honestly, should it break.
-    pub watch: Option<Watch>,
-    /// Sees what it tells of tokens.
-    pub observer: Option<Observer>,
-    /// Its last byte has arrived.
-    pub ended: bool,
-    /// The provider's status.
-    pub status: u16,
-    /// Its framing tells where it ends, not the end of the connection.
-    pub is_framed: bool,
-    /// What has gone on to the client, for a record that is made when its session is gone.
-    pub given: Given,
-}
-
-/// What has gone on to a client.
-#[derive(Default, Clone, Copy)]
-pub struct Given {
-    /// The status; 0 before.
-    pub status: u16,
-    /// Bytes of the body.
-    pub bytes: u64,
-}
-
 impl Context {
     /// A head goes to the client.
     pub fn begins(&mut self, head: &ResponseHeader) {
         self.answer.given.status = head.status.as_u16();
+        self.answer.given.content_type = head.headers.get(CONTENT_TYPE).cloned();
         self.copied.head(head);
     }
 

@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use http::header::USER_AGENT;
+use http::header::{CONTENT_TYPE, HeaderValue, USER_AGENT};
 use pingora_core::Error;
 use pingora_proxy::Session;
 
@@ -28,6 +28,7 @@ pub struct Asked {
     method: http::Method,
     version: http::Version,
     client: Option<SocketAddr>,
+    content_type: Option<Box<str>>,
     user_agent: Option<Box<str>>,
     traceparent: Option<Box<str>>,
     otel: Given,
@@ -47,6 +48,7 @@ impl Asked {
             client: session
                 .client_addr()
                 .and_then(|address| address.as_inet().copied()),
+            content_type: essence(head.headers.get(CONTENT_TYPE)),
             user_agent: shown(USER_AGENT.as_str()),
             traceparent: shown("traceparent"),
             otel: Given::read(&head.headers),
@@ -140,6 +142,8 @@ fn record(asked: Asked, sent: Sent, ctx: &mut Context) -> RequestRecord {
         reading: ctx.reading,
         version: asked.version,
         client: asked.client,
+        request_content_type: asked.content_type,
+        response_content_type: essence(ctx.answer.given.content_type.as_ref()),
         user_agent: asked.user_agent,
         traceparent: asked.traceparent,
         otel: asked.otel,
@@ -175,6 +179,13 @@ fn record(asked: Asked, sent: Sent, ctx: &mut Context) -> RequestRecord {
 fn event_id(ctx: &Context) -> Option<Box<str>> {
     let id = ctx.directives.event_id.as_ref()?;
     Some(String::from_utf8_lossy(id.as_bytes()).into())
+}
+
+/// A content type without its parameters.
+fn essence(value: Option<&HeaderValue>) -> Option<Box<str>> {
+    let value = value?.to_str().ok()?;
+    let essence = value.split(';').next().unwrap_or(value).trim();
+    Some(cut(essence, MAX_HEADER).into())
 }
 
 /// At most `most` bytes of `text`, whole characters.

@@ -142,6 +142,8 @@ pub(crate) mod tests {
             path: "/v1/a/b/c".into(),
             version: http::Version::HTTP_11,
             client: None,
+            request_content_type: None,
+            response_content_type: None,
             user_agent: None,
             traceparent: None,
             otel: crate::export::trace_context::Given::default(),

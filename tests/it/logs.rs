@@ -307,6 +307,9 @@ async fn gateways_and_requests_say_what_is_kept() {
                 (&json!(1000), &json!(0.00021))
             );
             assert_eq!(entry["request_headers"].is_null(), !payload);
+            for fact in ["request_content_type", "response_content_type"] {
+                assert_eq!(entry[fact], "application/json", "{name} {header}");
+            }
         }
     }
     let refused = chat()

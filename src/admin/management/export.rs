@@ -22,7 +22,7 @@ const PIECE: usize = 64 << 10;
 const WAITING: usize = 4;
 
 /// The columns of CSV, in this order: all that one entry has, but for its heads and bodies.
-const COLUMNS: [&str; 55] = [
+const COLUMNS: [&str; 56] = [
     "id",
     "created_at",
     "gateway",
@@ -36,6 +36,7 @@ const COLUMNS: [&str; 55] = [
     "duration",
     "tokens_in",
     "tokens_out",
+    "output_tokens_per_second",
     "cost",
     "saved",
     "cost_source",

@@ -74,6 +74,7 @@ fn a_request_is_told_in_every_field_in_both_encodings() {
         ("tollgate.overhead_ms", DoubleValue(10.0)),
         ("tollgate.upstream_ms", DoubleValue(240.0)),
         ("tollgate.ttft_ms", DoubleValue(80.0)),
+        ("tollgate.output_tokens_per_second", IntValue(118)),
         ("team", text("search \"x\"\n")),
         ("n", IntValue(7)),
         ("beta", BoolValue(true)),
@@ -81,7 +82,7 @@ fn a_request_is_told_in_every_field_in_both_encodings() {
     ] {
         assert_eq!(value(&own.attributes, name), Some(&expected), "{name}");
     }
-    assert_eq!(own.attributes.len(), 33, "{:?}", names(&own.attributes));
+    assert_eq!(own.attributes.len(), 34, "{:?}", names(&own.attributes));
 
     assert_eq!(attempt.trace_id, own.trace_id);
     assert_eq!(attempt.parent_span_id, own.span_id);

@@ -24,6 +24,7 @@ fn an_entry_comes_back_as_the_contract_shows_it() {
         "http_version": "HTTP/1.1", "duration": 1235, "success": true, "status_code": 200,
         "provider_status": 503, "cached": false, "cache_status": "miss", "cache_tier": "memory",
         "cache_source": "SOURCE", "tokens_in": 100, "tokens_out": 50,
+        "output_tokens_per_second": 60,
         "usage_metadata": {"input": 100, "output": 50, "cached_input": 1, "cache_write": 2,
             "cache_write_1h": 3, "reasoning": 4, "input_audio": 5, "output_audio": 6, "cached_audio": null,
             "input_image": 7, "output_image": 8, "web_searches": 9},

@@ -30,6 +30,8 @@ pub struct Line {
     /// In pico-dollars, as `saved`.
     pub cost: Option<u64>,
     pub saved: Option<u64>,
+    /// Output tokens per second.
+    pub rate: Option<u64>,
 }
 
 /// Dollars in JSON as whole pico-dollars: exact below some thousand dollars.
@@ -93,6 +95,7 @@ impl Line {
             cache: text("cache"),
             cost: pico(&line["cost_usd"]),
             saved: pico(&line["saved_usd"]),
+            rate: line["output_tokens_per_second"].as_u64(),
         }
     }
 }

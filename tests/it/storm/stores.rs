@@ -78,7 +78,8 @@ impl Stores {
             && number("response_size") == line.bytes_out
             && text("cache_status") == line.cache
             && pico(&entry["cost"]) == line.cost
-            && pico(&entry["saved"]) == line.saved;
+            && pico(&entry["saved"]) == line.saved
+            && entry["output_tokens_per_second"].as_u64() == line.rate;
         (!same).then(|| {
             format!(
                 "the log store has another of it:\n    {entry}\n    {}",
