@@ -144,10 +144,11 @@ impl Run<'_> {
         self.misses(32 * KIB)?;
         self.memory(Cell::CachingProcess, Measure::PeakMemory)?;
         self.memory(Cell::RecordingProcess, Measure::IdleMemory)?;
-        for size in [KIB, 32 * KIB] {
-            self.recorded(size)?;
-            self.recorded_open(size)?;
-        }
+        // Not as fast as it goes with 32 KB: on one core they come as fast as they are
+        // compressed, and what cannot be kept is given up.
+        self.recorded(KIB)?;
+        self.recorded_open(KIB)?;
+        self.recorded_open(32 * KIB)?;
         self.memory(Cell::RecordingProcess, Measure::PeakMemory)
     }
 
