@@ -165,12 +165,11 @@ fn keep(entries: &Receiver<Box<Entry>>, books: &Books, waiting: &Waiting) {
         waiting.remove(size);
     };
     while let Ok(first) = entries.recv() {
+        // Not at once: the next request of the same client comes now, and would share the processor.
+        thread::sleep(GATHER);
         close(first);
-        loop {
+        while entries.try_iter().map(close).count() > 0 {
             thread::sleep(GATHER);
-            if entries.try_iter().map(close).count() == 0 {
-                break;
-            }
         }
     }
 }
