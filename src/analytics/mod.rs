@@ -13,8 +13,8 @@
 //! that is full or broken raises [`counters::Counters::alarm`]; then requests are kept in memory
 //! for as long as there is room, and traffic never waits and never fails for it. Whatever clients
 //! make up, there is a bound to it in memory and on disk: [`series::Dimension::limits`] series for
-//! each minute, hour and day, which a flood of made-up names that never ends would bring to some 10 GB
-//! (estimated); ten million requests a month in some hundred series take about 300 MB.
+//! each minute, hour and day, which a flood of made-up names that never ends would bring to some 12 GB
+//! (estimated); ten million requests a month in some hundred series take about 340 MB.
 //!
 //! Left out: HTTP, which is `admin`'s, and single requests, which are [`crate::logs`]'.
 
