@@ -132,15 +132,12 @@ impl<'a> Terms<'a> {
 
     /// An answer that the provider was not asked for costs nothing, and saves what it cost
     /// whoever was given it first. `told` is what it says of itself.
-    pub fn given_again(self, told: Option<Told>) -> Spent {
-        let tier = told
-            .as_ref()
-            .map_or(ServiceTier::Standard, |told| told.tier);
-        let model = told.as_ref().and_then(|told| told.model.as_deref());
-        let usage = told.as_ref().map(|told| told.usage);
-        let bill = self
-            .prices
-            .given_again(self.sale(tier, model), usage.as_ref());
+    pub fn given_again(self, told: Option<&Told>) -> Spent {
+        let tier = told.map_or(ServiceTier::Standard, |told| told.tier);
+        let model = told.and_then(|told| told.model.as_deref());
+        let usage = told.map(|told| told.usage);
+        let sale = self.sale(tier, model);
+        let bill = self.prices.given_again(sale, usage.as_ref());
         Spent {
             usage,
             is_estimate: false,
@@ -148,7 +145,7 @@ impl<'a> Terms<'a> {
             cost: bill.cost,
             source: Some(bill.source),
             saved: bill.saved,
-            model: told.and_then(|told| told.model),
+            model: model.map(Into::into),
         }
     }
 
@@ -174,8 +171,10 @@ pub fn spent(record: &RequestRecord, spending: Spending, prices: &Prices) -> Spe
     carefully(record.id, || match (record.cache.from, spending) {
         (_, Spending::Known(spent)) => *spent,
         // It was given to others at the same time, and tells what it took as theirs does.
-        (Some(_), Spending::Unread(evidence)) => terms.given_again(evidence.read().seen.told()),
-        (Some(_), _) => terms.given_again(record.cache.told.clone()),
+        (Some(_), Spending::Unread(evidence)) => {
+            terms.given_again(evidence.read().seen.told().as_ref())
+        }
+        (Some(_), _) => terms.given_again(record.cache.told.as_ref()),
         (None, Spending::Unread(evidence)) => terms.bought(evidence.read()),
         (None, Spending::Read(findings)) => terms.bought(findings),
         (None, Spending::Nothing) => Spent::default(),

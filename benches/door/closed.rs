@@ -42,6 +42,13 @@ pub struct Throughput {
     pub writer_micros: Option<f64>,
 }
 
+impl Throughput {
+    /// Processor time on the path of requests.
+    pub fn on_path_micros(&self) -> Option<f64> {
+        Some(self.cpu_micros? - self.beside_micros?)
+    }
+}
+
 /// When the connections stop sending.
 #[derive(Debug, Clone, Copy)]
 enum Stop {

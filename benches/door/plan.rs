@@ -295,9 +295,8 @@ impl Run<'_> {
             let questions = Questions::new(leg, size, new, Some(leg.says(CacheStatus::Miss)));
             let (shown, count) = closed::measure(leg, questions, load)?;
             cached::look_for_latest(leg, size, Numbers { first, count })?;
-            let (all, beside) = (shown.cpu_micros, shown.beside_micros);
-            let on_path = all.zip(beside).map(|(all, beside)| all - beside);
-            let beside = beside.filter(|_| leg.caches);
+            let beside = shown.beside_micros.filter(|_| leg.caches);
+            let (all, on_path) = (shown.cpu_micros, shown.on_path_micros());
             Ok([Some(shown.per_second), all, on_path, beside])
         })
     }
@@ -317,10 +316,9 @@ impl Run<'_> {
             let before = Kept::by(leg)?;
             let (shown, asked) = closed::measure(leg, Questions::varied(leg, size), load)?;
             let stored = before.map(|kept| kept.whole(leg, asked)).transpose()?;
-            let (all, beside) = (shown.cpu_micros, shown.beside_micros);
-            let on_path = all.zip(beside).map(|(all, beside)| all - beside);
             let writer = shown.writer_micros.filter(|_| stored.is_some());
-            let rate = Some(shown.per_second);
+            let (rate, all) = (Some(shown.per_second), shown.cpu_micros);
+            let (on_path, beside) = (shown.on_path_micros(), shown.beside_micros);
             Ok([rate, all, on_path, beside, writer, stored])
         })
     }

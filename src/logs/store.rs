@@ -2,7 +2,8 @@
 //!
 //! The queue is bounded in bytes. Above a quarter of the bound bodies are compressed in a hurry,
 //! above half of it entries lose their bodies, above three quarters their details, at the bound
-//! they are dropped; each loss is counted. The writer takes what is there four times a second, so offering wakes nobody while traffic flows.
+//! they are dropped; each loss is counted. The writer takes what is there four times a second, so
+//! offering wakes nobody while traffic flows.
 
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicUsize, Ordering};

@@ -67,15 +67,9 @@ impl Catalogue {
                 log::error!("nothing is priced, the price list cannot be read: {error}");
                 HashMap::new()
             });
-            let read = OnceLock::new;
             let listed = |(id, written)| {
-                (
-                    id,
-                    Listed {
-                        written,
-                        read: read(),
-                    },
-                )
+                let read = OnceLock::new();
+                (id, Listed { written, read })
             };
             Catalogue {
                 providers: written.into_iter().map(listed).collect(),

@@ -112,9 +112,8 @@ pub fn put(head: &mut ResponseHeader, told: HeaderValue) -> pingora_core::Result
 
 /// The head of an answer that the provider is not asked for: what that took and cost is known.
 pub fn of_stored(head: &mut ResponseHeader, ctx: &mut Context) -> pingora_core::Result<()> {
-    let told = ctx.cache.told.clone();
-    let is_known = told.is_some();
-    let spent = terms(ctx).given_again(told);
+    let is_known = ctx.cache.told.is_some();
+    let spent = terms(ctx).given_again(ctx.cache.told.as_ref());
     if let Some(told) = header(&spent) {
         put(head, told)?;
         // What an answer saves that is still coming is known at its end.
