@@ -16,16 +16,31 @@ pub const MAX_MODEL: usize = 256;
 
 /// Whether a content type says JSON (`application/json`, `…+json`), parameters aside.
 pub fn is_json(content_type: &[u8]) -> bool {
-    let essence = content_type
-        .split(|b| *b == b';')
-        .next()
-        .unwrap_or(b"")
-        .trim_ascii();
+    let essence = essence(content_type);
     let ends_with = |suffix: &[u8]| {
         essence.len() >= suffix.len()
             && essence[essence.len() - suffix.len()..].eq_ignore_ascii_case(suffix)
     };
     essence.eq_ignore_ascii_case(b"application/json") || ends_with(b"+json")
+}
+
+/// Whether a body may be JSON all the same: several providers read it so whatever its type says,
+/// and `curl -d` says that it is a form. The types of files and uploads are none of these.
+pub fn may_be_json(content_type: Option<&[u8]>) -> bool {
+    const OFTEN: [&str; 2] = ["application/x-www-form-urlencoded", "text/plain"];
+    content_type.is_none_or(|content_type| {
+        let said = essence(content_type);
+        let is_often = OFTEN
+            .iter()
+            .any(|it| said.eq_ignore_ascii_case(it.as_bytes()));
+        is_often || is_json(content_type)
+    })
+}
+
+/// A content type without its parameters.
+fn essence(content_type: &[u8]) -> &[u8] {
+    let end = content_type.iter().position(|byte| *byte == b';');
+    content_type[..end.unwrap_or(content_type.len())].trim_ascii()
 }
 
 /// The model in a path, for the APIs that put it there: `models/{model}:verb` (Gemini),
@@ -438,6 +453,26 @@ mod tests {
             "json",
         ] {
             assert!(!is_json(no.as_bytes()), "{no}");
+        }
+    }
+
+    #[test]
+    fn a_body_may_be_json_unless_its_type_is_that_of_a_file() {
+        assert!(may_be_json(None));
+        for yes in [
+            "application/json",
+            "Application/X-WWW-Form-Urlencoded",
+            "text/plain; charset=utf-8",
+        ] {
+            assert!(may_be_json(Some(yes.as_bytes())), "{yes}");
+        }
+        for no in [
+            "",
+            "multipart/form-data; boundary=x",
+            "audio/mpeg",
+            "application/octet-stream",
+        ] {
+            assert!(!may_be_json(Some(no.as_bytes())), "{no}");
         }
     }
 }

@@ -4,6 +4,7 @@
 use std::time::Instant;
 
 use bytes::{Bytes, BytesMut};
+use http::HeaderValue;
 use http::header::{CONTENT_TYPE, EXPECT, TRANSFER_ENCODING};
 use pingora_core::ErrorType;
 use pingora_proxy::Session;
@@ -34,7 +35,9 @@ pub async fn admit(
 ) -> Result<(), Failure> {
     let limits = ctx.snapshot.limits.clone();
     let content_type = session.req_header().headers.get(CONTENT_TYPE);
-    let json = content_type.is_some_and(|value| call::is_json(value.as_bytes()));
+    let content_type = content_type.map(HeaderValue::as_bytes);
+    let json = content_type.is_some_and(call::is_json);
+    let may_be_json = call::may_be_json(content_type);
     let held = for_cache || must_be_held(ctx, json);
     let limit = Limit::of(&limits, json || held);
     let declared = content_length(session);
@@ -49,10 +52,10 @@ pub async fn admit(
             .map_err(|error| gone(&error))?;
     }
     let route = ctx.route.as_ref();
-    let wants_model = json && route.is_some_and(|route| route.model.is_none());
+    let wants_model = may_be_json && route.is_some_and(|route| route.model.is_none());
     let scan = wants_model.then(ModelScan::default);
     if !held {
-        let tells = json && route.is_some_and(|route| route.format != Format::Opaque);
+        let tells = may_be_json && route.is_some_and(|route| route.format != Format::Opaque);
         let most = copied::of_request(ctx).max(if tells { kept::TO_COUNT } else { 0 });
         let memory = door.memory.reserve_nothing();
         let kept = (most > 0).then(|| Kept::new(memory, limits.max_buffered, most));

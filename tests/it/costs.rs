@@ -204,17 +204,29 @@ async fn a_stream_that_is_cut_is_estimated_and_says_so() {
     let upstream = Upstream::h1().await;
     let gateway = start(&openai(&upstream)).await;
     let cut = &stream()[..stream().find("\n\n").unwrap() + 2];
-    upstream.script(Answer::sse().text(cut).end(End::Close));
-    Request::post(CHAT, QUESTION).send(&gateway).await;
-    let line = line(&gateway, 1).await;
-    assert_eq!(line["usage_estimated"], true, "{line}");
-    for tokens in ["input_tokens", "output_tokens"] {
-        let tokens = line[tokens].as_u64().unwrap();
-        assert!((1..40).contains(&tokens), "{line}");
+    // The type of `curl -d`, and none at all: providers read the body all the same.
+    let types = [
+        None,
+        Some("application/x-www-form-urlencoded"),
+        Some("application/json"),
+    ];
+    for (before, content_type) in types.into_iter().enumerate() {
+        upstream.script(Answer::sse().text(cut).end(End::Close));
+        let mut request = Request::new("POST", CHAT).body(QUESTION);
+        if let Some(content_type) = content_type {
+            request = request.header("content-type", content_type);
+        }
+        request.send(&gateway).await;
+        let line = line(&gateway, before + 1).await;
+        assert_eq!(line["usage_estimated"], true, "{line}");
+        for tokens in ["input_tokens", "output_tokens"] {
+            let tokens = line[tokens].as_u64().unwrap();
+            assert!((1..40).contains(&tokens), "{line}");
+        }
+        assert!(line["cost_usd"].as_f64().unwrap() > 0.0);
     }
-    assert!(line["cost_usd"].as_f64().unwrap() > 0.0);
     let metrics = gateway.metrics().await;
-    assert_eq!(metrics.sum("tollgate_usage_estimated_total", &[]), 1.0);
+    assert_eq!(metrics.sum("tollgate_usage_estimated_total", &[]), 3.0);
 }
 
 #[tokio::test]
