@@ -8,10 +8,11 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::mpsc::{Receiver, Sender, channel};
-use std::thread::{self, JoinHandle};
+use std::thread;
 use std::time::{Duration, Instant};
 
 use crate::analytics;
+use crate::background;
 use crate::config::schema::AccessLog;
 use crate::export::{self, Exports};
 use crate::logs;
@@ -86,9 +87,7 @@ impl Ledger {
         let waiting = Arc::new(Waiting::default());
         let (sender, receiver) = channel();
         let (kept, left) = (Arc::clone(&books), Arc::clone(&waiting));
-        let _detached: JoinHandle<()> = thread::Builder::new()
-            .name("ledger".to_owned())
-            .spawn(move || keep(&receiver, &kept, &left))?;
+        let _detached = background::spawn("ledger", move || keep(&receiver, &kept, &left))?;
         Ok(Self {
             sender,
             waiting,

@@ -19,11 +19,12 @@
 //!     [`telemetry`], [`logs`], [`analytics`] and [`mod@export`]: the record's views.
 //!
 //! Around them: [`mock`] (a built-in provider), [`lifecycle`] (start, reload,
-//! upgrade, drain), [`cache`] (stored answers), [`database`] (files of SQLite), [`probe`] (looks whether providers are there),
+//! upgrade, drain), [`cache`] (stored answers), [`database`] (files of SQLite), [`background`] (threads beside the requests), [`probe`] (looks whether providers are there),
 //! [`admin`] (the operators' listener) and [`cli`].
 
 pub mod admin;
 pub mod analytics;
+pub mod background;
 pub mod cache;
 pub mod call;
 pub mod cli;

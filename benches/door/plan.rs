@@ -315,11 +315,24 @@ impl Run<'_> {
         self.rounds(Cell::Recorded(size), measures, |leg| {
             let before = Kept::by(leg)?;
             let (shown, asked) = closed::measure(leg, Questions::varied(leg, size), load)?;
-            let stored = before.map(|kept| kept.whole(leg, asked)).transpose()?;
-            let writer = shown.writer_micros.filter(|_| stored.is_some());
-            let (rate, all) = (Some(shown.per_second), shown.cpu_micros);
-            let (on_path, beside) = (shown.on_path_micros(), shown.beside_micros);
-            Ok([rate, all, on_path, beside, writer, stored])
+            let whole = before.map(|kept| kept.whole(leg, asked)).transpose()?;
+            let writer = whole.map(|whole| whole.writer_micros);
+            // The writer may be behind when the window ends: its work is counted whole.
+            let later = writer
+                .zip(shown.writer_micros)
+                .map(|(all, then)| all - then);
+            let and_later = |micros: Option<f64>| Some(micros? + later.unwrap_or_default());
+            let (rate, on_path) = (Some(shown.per_second), shown.on_path_micros());
+            let (all, beside) = (shown.cpu_micros, shown.beside_micros);
+            let stored = whole.map(|whole| whole.stored);
+            Ok([
+                rate,
+                and_later(all),
+                on_path,
+                and_later(beside),
+                writer,
+                stored,
+            ])
         })
     }
 

@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 use crate::Outcome;
 use crate::figures::KIB;
 use crate::legs::Leg;
+use crate::process::WRITER;
 
 /// The store writes what it has collected several times a second.
 const WRITE_LIMIT: Duration = Duration::from_secs(20);
@@ -19,6 +20,18 @@ pub struct Kept {
     /// Rows, details and bodies that were given up, and errors.
     lost: f64,
     bytes: u64,
+    /// Processor time of its writer.
+    writer: Duration,
+}
+
+/// What so many calls took to keep.
+#[derive(Debug, Clone, Copy)]
+pub struct Whole {
+    /// KB on disk of 1,000 of them.
+    pub stored: f64,
+    /// Processor time of the writer for one, in microseconds: until the last of them is a row, and
+    /// so longer than they were asked.
+    pub writer_micros: f64,
 }
 
 impl Kept {
@@ -29,10 +42,18 @@ impl Kept {
             return Ok(None);
         };
         let bytes = size_of(store).map_err(|e| format!("{}: {e}", store.display()))?;
-        Ok(Some(Self::told_by(&metrics, bytes)))
+        let process = leg.process.as_ref();
+        let writer = process
+            .map(|process| process.cpu_of(&[WRITER]))
+            .transpose()?;
+        Ok(Some(Self::told_by(
+            &metrics,
+            bytes,
+            writer.unwrap_or_default(),
+        )))
     }
 
-    fn told_by(metrics: &str, bytes: u64) -> Self {
+    fn told_by(metrics: &str, bytes: u64, writer: Duration) -> Self {
         let sum = |name: &str| {
             let of_name = |line: &str| {
                 let rest = line.strip_prefix(name)?;
@@ -45,19 +66,24 @@ impl Kept {
             rows: sum("tollgate_log_store_rows_total"),
             lost: sum("tollgate_log_store_dropped_total") + sum("tollgate_log_store_errors_total"),
             bytes,
+            writer,
         }
     }
 
     /// Waits until `asked` calls since `self` are rows; an error when they do not become as
-    /// many, or when anything of them was lost. KB on disk of 1,000 of them.
-    pub fn whole(&self, leg: &Leg, asked: u64) -> Outcome<f64> {
+    /// many, or when anything of them was lost.
+    pub fn whole(&self, leg: &Leg, asked: u64) -> Outcome<Whole> {
         let deadline = Instant::now() + WRITE_LIMIT;
         loop {
             let now = Self::by(leg)?.ok_or("the log store is gone")?;
             let (rows, lost) = (now.rows - self.rows, now.lost - self.lost);
             if lost == 0.0 && rows == asked as f64 {
                 let grown = now.bytes.saturating_sub(self.bytes);
-                return Ok(grown as f64 / KIB as f64 / (rows / 1000.0));
+                let wrote = now.writer.saturating_sub(self.writer);
+                return Ok(Whole {
+                    stored: grown as f64 / KIB as f64 / (rows / 1000.0),
+                    writer_micros: wrote.as_secs_f64() * 1e6 / rows,
+                });
             }
             if lost > 0.0 || Instant::now() > deadline {
                 return Err(format!(
@@ -91,7 +117,8 @@ mod tests {
             rows: 70.0,
             lost: 7.0,
             bytes: 9,
+            writer: Duration::from_secs(1),
         };
-        assert_eq!(Kept::told_by(metrics, 9), kept);
+        assert_eq!(Kept::told_by(metrics, 9, kept.writer), kept);
     }
 }

@@ -13,6 +13,7 @@ use super::counters::{Counters, add};
 use super::facts::Facts;
 use super::minutes::{Dropped, Minutes};
 use super::writer::Writer;
+use crate::background;
 use crate::record::RequestRecord;
 
 const DAY: Duration = Duration::from_secs(86_400);
@@ -105,9 +106,7 @@ impl Store {
         shared.idle.store(true, Ordering::SeqCst);
         let (sender, receiver) = mpsc::channel();
         let writer = Writer::open(dir, options, Arc::clone(&shared), receiver);
-        let join = std::thread::Builder::new()
-            .name("analytics".to_owned())
-            .spawn(move || writer.run())?;
+        let join = background::spawn("analytics", move || writer.run())?;
         Ok(Self(Arc::new(Handle {
             shared,
             dir: dir.to_owned(),

@@ -57,6 +57,7 @@ use segments::{Directory, Unread};
 
 use super::entry::{Entry, KeyBytes};
 use super::tiers::Watch;
+use crate::background;
 
 /// How long a request waits for the disk before it is a miss.
 const READ: Duration = Duration::from_millis(250);
@@ -160,8 +161,7 @@ impl Disk {
             hooks: Hooks::default(),
         });
         let thread = shared.clone();
-        let builder = std::thread::Builder::new().name("cache disk".into());
-        if let Err(error) = builder.spawn(move || thread.run()) {
+        if let Err(error) = background::spawn("cache disk", move || thread.run()) {
             shared.wrong(&shared.writing, "disk_open", &error);
             locked(&shared.queue).ended = true;
         }

@@ -9,6 +9,8 @@ use std::time::Duration;
 
 use parking_lot::{Condvar, Mutex};
 
+use crate::background;
+
 /// Jobs that wait at most; what they hold counts within `server.max_buffered`. Beyond it an
 /// answer is not stored.
 const MOST_JOBS: usize = 4096;
@@ -48,8 +50,7 @@ impl Keeper {
     pub fn start() -> Self {
         let shared = Arc::<Shared>::default();
         let worker = Arc::clone(&shared);
-        let thread = std::thread::Builder::new().name("cache keeper".to_owned());
-        if let Err(error) = thread.spawn(move || worker.run()) {
+        if let Err(error) = background::spawn("cache keeper", move || worker.run()) {
             log::error!("the cache stores nothing: no thread for it: {error}");
             shared.queue.lock().ended = true;
         }

@@ -40,6 +40,7 @@ use tokio::sync::{mpsc as orders, oneshot};
 use tokio::task::JoinSet;
 use uuid::Uuid;
 
+use crate::background;
 use crate::dns::Dns;
 use crate::logs::entry::Payload;
 use crate::record::RequestRecord;
@@ -349,10 +350,8 @@ fn spawn(senders: Vec<Sender>) -> Result<Thread, String> {
     let runtime = Builder::new_current_thread().enable_all().build();
     let runtime = runtime.map_err(told)?;
     let (end, ended) = oneshot::channel();
-    let thread = std::thread::Builder::new().name("exports".to_owned());
-    let handle = thread
-        .spawn(move || keep(runtime, senders, ended))
-        .map_err(told)?;
+    let handle = background::spawn("exports", move || keep(runtime, senders, ended));
+    let handle = handle.map_err(told)?;
     Ok(Thread { end, handle })
 }
 

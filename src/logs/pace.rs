@@ -1,10 +1,11 @@
 //! Writing in small pieces: requests may run on the same processor, and a batch in one go would
-//! keep them waiting for many milliseconds.
+//! keep them waiting for many milliseconds. Between two pieces the writer steps back. Where it has
+//! only what requests leave of the processors ([`Calm`](crate::background::Calm)) it yields: even
+//! of that the kernel now and then gives it a turn of some milliseconds. Elsewhere it pauses.
 
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
-use super::counters::read;
 use super::store::Shared;
 
 /// Entries and bytes of a piece: some hundred microseconds of work.
@@ -18,8 +19,8 @@ const PAUSE: Duration = Duration::from_micros(200);
 /// See the module.
 pub struct Pace<'a> {
     shared: &'a Shared,
-    /// With more than this in the queue there are no pauses.
-    calm: u64,
+    /// Most bytes that may wait in the queue.
+    queue_bytes: usize,
     entries: usize,
     bytes: usize,
     /// When the piece was begun.
@@ -27,21 +28,21 @@ pub struct Pace<'a> {
 }
 
 impl<'a> Pace<'a> {
-    /// For a queue of at most this many bytes: while a quarter of it is full, or somebody waits
-    /// for what is written, there are no pauses.
+    /// For a queue of at most this many bytes. The writer goes on at once while the queue presses
+    /// and while somebody waits for what is written.
     pub fn new(shared: &'a Shared, queue_bytes: usize) -> Self {
         Self {
             shared,
-            calm: queue_bytes as u64 / 4,
+            queue_bytes,
             entries: 0,
             bytes: 0,
             since: Instant::now(),
         }
     }
 
-    /// More waits than is written in time: a quarter of the queue.
+    /// See [`Shared::is_behind`].
     pub fn is_behind(&self) -> bool {
-        read(&self.shared.counters.queue_bytes) >= self.calm
+        self.shared.is_behind(self.queue_bytes)
     }
 
     /// After each entry, of so many bytes.
@@ -52,10 +53,19 @@ impl<'a> Pace<'a> {
             return;
         }
         (self.entries, self.bytes) = (0, 0);
-        let is_waited_for = self.shared.jobs.load(Ordering::Relaxed) > 0;
-        if !is_waited_for && !self.is_behind() {
-            std::thread::sleep(self.since.elapsed().max(PAUSE));
-        }
+        self.step_back();
         self.since = Instant::now();
+    }
+
+    fn step_back(&self) {
+        let calm = &self.shared.calm;
+        let is_waited_for = self.shared.jobs.load(Ordering::Relaxed) > 0;
+        match calm.is_possible() {
+            true if calm.is_calm() => std::thread::yield_now(),
+            false if !is_waited_for && !self.shared.presses(self.queue_bytes) => {
+                std::thread::sleep(self.since.elapsed().max(PAUSE));
+            }
+            _ => {}
+        }
     }
 }

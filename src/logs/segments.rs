@@ -35,7 +35,7 @@ const BLOCK_BYTES: usize = 64 << 10;
 /// Most bytes of blocks that wait for the end of their batch to be written.
 const PENDING: usize = 256 << 10;
 
-/// zstd level of blocks in a hurry: 500 MB/s where level 1 makes 160.
+/// zstd level of blocks in a hurry: 2,000 MB/s where level 1 makes 200.
 const HURRIED: i32 = -50;
 
 /// Where a record lies.
@@ -148,7 +148,7 @@ impl Appender {
         }))
     }
 
-    /// Compresses the next blocks in a quarter of the time, to about the half of what could be
+    /// Compresses the next blocks in a tenth of the time, so that little more than what repeats is
     /// saved, or as it was wished again.
     pub fn hurry(&mut self, hurried: bool) -> io::Result<()> {
         let level = match hurried {

@@ -1,6 +1,7 @@
 //! The store as the rest of the gateway sees it: entries are offered and never waited for.
 //!
-//! The queue is bounded in bytes. Above a quarter of the bound bodies are compressed in a hurry,
+//! The queue is bounded in bytes. Above an eighth of the bound bodies are compressed in a hurry,
+//! above a quarter the writer has its fair share of a processor and not only what requests leave,
 //! above half of it entries lose their bodies, above three quarters their details, at the bound
 //! they are dropped; each loss is counted. The writer takes what is there four times a second, so
 //! offering wakes nobody while traffic flows.
@@ -15,6 +16,7 @@ use super::counters::{Counters, add, read};
 use super::entry::Entry;
 use super::redaction::{Decoder, Redaction};
 use super::writer::{Database, Writer};
+use crate::background::{self, Calm};
 
 /// How a store works.
 #[derive(Clone)]
@@ -88,6 +90,21 @@ pub(super) struct Shared {
     /// Nothing will be written any more.
     pub stopped: AtomicBool,
     pub problem: Mutex<Option<String>>,
+    /// How the writer shares the processors with requests.
+    pub calm: Calm,
+}
+
+impl Shared {
+    /// The writer falls behind: an eighth of the queue of so many bytes is full.
+    pub fn is_behind(&self, queue_bytes: usize) -> bool {
+        read(&self.counters.queue_bytes) >= queue_bytes as u64 / 8
+    }
+
+    /// It has to have its share of the processors: a quarter is full, and above the half something
+    /// is lost.
+    pub fn presses(&self, queue_bytes: usize) -> bool {
+        read(&self.counters.queue_bytes) >= queue_bytes as u64 / 4
+    }
 }
 
 /// A log store that is open, or the reason why it is not. Clones are the same store; the end
@@ -117,9 +134,7 @@ impl Store {
         let (queue_bytes, body_bytes) = (options.queue_bytes, options.body_bytes);
         let redaction = options.redaction.clone();
         let writer = Writer::open(dir, options, Arc::clone(&shared), receiver);
-        let join = std::thread::Builder::new()
-            .name("logs".to_owned())
-            .spawn(move || writer.run())?;
+        let join = background::spawn("logs", move || writer.run())?;
         Ok(Self(Arc::new(Handle {
             shared,
             dir: dir.to_owned(),
@@ -167,9 +182,7 @@ impl Store {
                     .queue_bytes
                     .fetch_add(weight as u64, Ordering::Relaxed);
                 self.0.send(Message::Entry(weight, entry));
-                if read(&counters.queue_bytes) > URGENT_BYTES {
-                    self.0.hurry();
-                }
+                self.0.urge(read(&counters.queue_bytes));
             }
             _ => add(&counters.rows_dropped, 1),
         }
@@ -226,6 +239,7 @@ impl Store {
             let _ = sender.send(database.and_then(job));
         })));
         self.0.hurry();
+        self.0.shared.calm.press();
         receiver
     }
 }
@@ -248,6 +262,17 @@ impl Handle {
         }
     }
 
+    /// After an entry, with so many bytes in the queue.
+    fn urge(&self, queued: u64) {
+        if queued > URGENT_BYTES {
+            self.hurry();
+        }
+        match self.shared.presses(self.queue_bytes) {
+            true => self.shared.calm.press(),
+            false => self.shared.calm.press_if_late(),
+        }
+    }
+
     fn hurry(&self) {
         let first = !self.shared.urgent.swap(true, Ordering::SeqCst);
         if first || self.shared.sleep.load(Ordering::SeqCst) != AWAKE {
@@ -261,6 +286,7 @@ impl Drop for Handle {
         self.sender = None;
         self.shared.urgent.store(true, Ordering::SeqCst);
         self.writer.unpark();
+        self.shared.calm.press();
         // A panic of the writer was logged where it happened.
         let _ = self.join.take().map(JoinHandle::join);
     }

@@ -30,7 +30,7 @@ const TIDY_EVERY: Duration = Duration::from_secs(10);
 
 /// Most entries and bytes of one transaction.
 const BATCH_ROWS: usize = 2_000;
-const BATCH_BYTES: usize = 8 << 20;
+const BATCH_BYTES: usize = 2 << 20;
 
 /// Waits for another process's transaction, of [`schema::open`]'s patience each.
 const BUSY_TRIES: usize = 12;
@@ -143,6 +143,8 @@ impl Writer {
     }
 
     fn work(&mut self) {
+        let shared = Arc::clone(&self.shared);
+        shared.calm.begin();
         loop {
             let drained = self.drain();
             self.write_batch();
@@ -155,8 +157,13 @@ impl Writer {
                 }
                 Drained::End => return,
             };
-            if !more {
-                self.sleep();
+            match more {
+                true => shared.calm.go_on(),
+                false => {
+                    shared.calm.rest();
+                    self.sleep();
+                    shared.calm.work();
+                }
             }
         }
     }

@@ -7,6 +7,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
 use std::time::{Duration, SystemTime};
 
+use crate::background;
 use crate::config::schema::AccessLog;
 
 use super::access;
@@ -34,9 +35,7 @@ pub fn init(filter: &str, form: AccessLog) {
     if WRITER.set(sender.clone()).is_err() {
         return;
     }
-    let spawned = std::thread::Builder::new()
-        .name("log".into())
-        .spawn(move || write_lines(&receiver));
+    let spawned = background::spawn("log", move || write_lines(&receiver));
     if let Err(error) = spawned {
         eprintln!("tollgate: cannot start the log writer: {error}");
         return;
