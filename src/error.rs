@@ -20,6 +20,8 @@ pub enum Kind {
     UnknownProvider,
     /// The model names a route that is not configured.
     UnknownRoute,
+    /// The request brings no token of its gateway, which wants one.
+    Unauthorized,
     /// A call to `compat` whose model does not say who is asked.
     ModelWithoutProvider,
     /// The path is none that tollgate serves, or not of the provider's shape.
@@ -72,10 +74,11 @@ struct Row {
 
 impl Kind {
     #[cfg(test)]
-    const ALL: [Self; 23] = [
+    const ALL: [Self; 24] = [
         Self::UnknownGateway,
         Self::UnknownProvider,
         Self::UnknownRoute,
+        Self::Unauthorized,
         Self::ModelWithoutProvider,
         Self::BadPath,
         Self::BadRequest,
@@ -109,6 +112,7 @@ impl Kind {
             Self::UnknownGateway => row("unknown_gateway", 400, 2001, "Please configure AI Gateway: no such account or gateway"),
             Self::UnknownProvider => row("unknown_provider", 400, 2008, "No such provider"),
             Self::UnknownRoute => row("unknown_route", 400, 8012, "No such route"),
+            Self::Unauthorized => row("unauthorized", 401, 2009, "Unauthorized"),
             Self::ModelWithoutProvider => row("model_without_provider", 400, 2019, "The model must be of the form {provider}/{model}"),
             Self::BadPath => row("bad_path", 404, 8001, "Nothing is served at this path"),
             Self::BadRequest => row("bad_request", 400, 8002, "Bad request"),
@@ -158,6 +162,7 @@ impl Kind {
             Self::UnknownGateway
             | Self::UnknownProvider
             | Self::UnknownRoute
+            | Self::Unauthorized
             | Self::ModelWithoutProvider
             | Self::BadPath
             | Self::BadRequest

@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use ahash::AHashMap;
 
+use crate::auth::Authentication;
 use crate::cache::policy::Policy;
 use crate::limits::concurrency::{Gate, Scope, Settings};
 use crate::logs::policy;
@@ -73,7 +74,9 @@ pub struct Gateway {
     pub id: Box<str>,
     /// `account/id`, the label in metrics.
     pub label: Box<str>,
-    /// Requests that bring no key may spend the stored ones.
+    /// Who may pass.
+    pub authentication: Authentication,
+    /// Requests that bring no key may spend the stored ones, and no token either.
     pub anyone_may_spend_stored_keys: bool,
     /// How it keeps answers.
     pub cache: Policy,

@@ -16,6 +16,7 @@ use std::time::{Duration, SystemTime};
 
 use uuid::Uuid;
 
+use crate::auth::Consumer;
 use crate::cache::key::Key;
 use crate::cache::tiers::Tier;
 use crate::error::{Failure, Kind};
@@ -192,6 +193,8 @@ pub struct RequestRecord {
     pub provider: Option<Arc<Mounted>>,
     /// The model, when it was seen.
     pub model: Option<Box<str>>,
+    /// Whose token the client brought.
+    pub consumer: Option<Arc<Consumer>>,
     /// Alias of the stored key that was spent.
     pub key_alias: Option<Box<str>>,
     /// HTTP method.
@@ -305,6 +308,7 @@ impl RequestRecord {
             gateway: None,
             provider: None,
             model: None,
+            consumer: None,
             key_alias: None,
             method: http::Method::default(),
             path: "".into(),

@@ -11,6 +11,7 @@ mod providers;
 mod records;
 mod routes;
 mod routing;
+mod tokens;
 
 pub use exports::Exports;
 pub use providers::MOCK;
@@ -416,9 +417,7 @@ fn resolve_gateway(
     problems: &mut Problems,
 ) -> Gateway {
     let schema::Gateway {
-        authentication: schema::Authentication {
-            anyone_may_spend_stored_keys,
-        },
+        authentication,
         cache,
         on_client_disconnect,
         retry,
@@ -430,6 +429,8 @@ fn resolve_gateway(
         routes,
     } = gateway;
     let at = |key| format!("accounts.{account}.gateways.{id}.{key}");
+    let anyone_may_spend_stored_keys = authentication.anyone_may_spend_stored_keys;
+    let authentication = tokens::resolve(&at("authentication"), authentication, problems);
     let cache = cache::policy(
         &at("cache"),
         cache.as_ref(),
@@ -445,7 +446,7 @@ fn resolve_gateway(
     let terms = routes::Terms {
         path: &at("routes"),
         retry,
-        spends: *anyone_may_spend_stored_keys,
+        spends: anyone_may_spend_stored_keys || !authentication.is_empty(),
         providers: &providers,
     };
     let routes = routes::resolve(routes, &terms, problems);
@@ -453,7 +454,8 @@ fn resolve_gateway(
         account: account.into(),
         id: id.into(),
         label: format!("{account}/{id}").into(),
-        anyone_may_spend_stored_keys: *anyone_may_spend_stored_keys,
+        authentication,
+        anyone_may_spend_stored_keys,
         cache,
         retry,
         timeouts,

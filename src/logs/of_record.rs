@@ -57,6 +57,12 @@ fn facts(record: &RequestRecord) -> Entry {
         response_content_type: record.response_content_type.as_deref().map(owned),
         user_agent: record.user_agent.as_deref().map(owned),
         event_id: record.event_id.as_deref().map(owned),
+        authentication: record.consumer.is_some(),
+        consumer: record
+            .consumer
+            .as_ref()
+            .map(|consumer| owned(&consumer.name)),
+        denied_by: denied_by(record).and_then(word),
         byok: record.key_alias.is_some(),
         key_alias: record.key_alias.as_deref().map(owned),
         route: record.route.as_deref().map(owned),
@@ -85,6 +91,12 @@ fn facts(record: &RequestRecord) -> Entry {
         traceparent: record.traceparent.as_deref().map(owned),
         ..Entry::default()
     }
+}
+
+/// The part of the configuration that refused it.
+fn denied_by(record: &RequestRecord) -> Option<&'static str> {
+    let kind = record.failure.as_ref().map(|failure| failure.kind);
+    (kind == Some(Kind::Unauthorized)).then_some("authentication")
 }
 
 fn money(record: &RequestRecord, entry: &mut Entry) {

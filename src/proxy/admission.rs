@@ -6,6 +6,7 @@ use std::sync::Arc;
 use http::header::{AUTHORIZATION, CONTENT_LENGTH, HOST, HeaderValue, TRANSFER_ENCODING};
 use pingora_proxy::Session;
 
+use crate::auth::Authentication;
 use crate::cache::policy::Terms;
 use crate::call;
 use crate::config::schema::Auth;
@@ -22,7 +23,8 @@ use crate::wire;
 use super::context::{Context, Route, Spend};
 use super::planning::{COMPAT, Choice};
 use super::{
-    Door, attempt, body, caching, copied, hedge, planning, steps, subrequest, timed, told,
+    Door, attempt, authentication, body, caching, copied, hedge, planning, steps, subrequest,
+    timed, told,
 };
 
 /// What happens after admission.
@@ -70,6 +72,11 @@ pub async fn admit(door: &Door, session: &mut Session, ctx: &mut Context) -> Res
     let gateway = gateway(ctx, &endpoint)?;
     ctx.gateway = Some(Arc::clone(&gateway));
     copied::by_policy(ctx);
+    let without_token = authentication::pass(session, ctx, &gateway, endpoint.provider, &target)?;
+    let endpoint = match &without_token {
+        Some(target) => Endpoint::parse(target.as_bytes()).map_err(unserved)?,
+        None => endpoint,
+    };
     if endpoint.is_universal() {
         let answered = Box::pin(steps::run(door, session, ctx)).await;
         return answered.map(|()| Next::Answered);
@@ -302,10 +309,10 @@ fn spend(
     if own == Some(OwnKey::Header(&AUTHORIZATION)) && keyring.auth == Auth::GoogleServiceAccount {
         return sent_account(headers);
     }
-    if own.is_some() || has_subprotocol_key(session, provider) {
+    if own.is_some() || has_subprotocol_key(session, provider, &gateway.authentication) {
         return Ok(Spend::AsSent);
     }
-    if keyring.keys.is_empty() || !gateway.anyone_may_spend_stored_keys {
+    if keyring.keys.is_empty() || !authentication::may_spend_stored_keys(gateway, ctx) {
         return Ok(Spend::AsSent);
     }
     default_key(keyring, ctx.directives.key_alias.as_deref())
@@ -341,10 +348,12 @@ fn sent_account(headers: &http::HeaderMap) -> Result<Spend, Failure> {
     }
 }
 
-fn has_subprotocol_key(session: &Session, provider: &Provider) -> bool {
+fn has_subprotocol_key(session: &Session, provider: &Provider, tokens: &Authentication) -> bool {
     let offered = session.req_header().headers.get_all(attempt::SUBPROTOCOL);
     attempt::subprotocol_key(provider).is_some_and(|name| {
-        attempt::subprotocols(offered).any(|offer| attempt::credential_in(offer, name).is_some())
+        attempt::subprotocols(offered).any(|offer| {
+            attempt::credential_in(offer, name).is_some() && !attempt::is_token(offer, tokens)
+        })
     })
 }
 

@@ -13,6 +13,7 @@ use pingora_core::upstreams::peer::HttpPeer;
 use pingora_http::RequestHeader;
 use pingora_proxy::Session;
 
+use crate::auth::Authentication;
 use crate::credential::token_client::{Options, Resolve, TokenClient, TokenEndpoint};
 use crate::credential::{Credential, ServiceAccount, TokenError, aws};
 use crate::directives;
@@ -202,7 +203,9 @@ pub fn head(
         }
         body::frame(request, ctx)?;
         if is_websocket(session) {
-            keys_from_subprotocols(request, provider)?;
+            let gateway = ctx.gateway.as_ref();
+            let tokens = gateway.map(|gateway| &gateway.authentication);
+            keys_from_subprotocols(request, provider, tokens)?;
         }
         pingora_core::Result::Ok(())
     })();
@@ -326,6 +329,12 @@ pub fn credential_in<'a>(offer: &'a str, name: &str) -> Option<&'a str> {
         .filter(|credential| !credential.is_empty())
 }
 
+/// Whether what an offer of that form carries is a token of the gateway.
+pub fn is_token(offer: &str, tokens: &Authentication) -> bool {
+    let carried = offer.split_once('.').map(|(_, credential)| credential);
+    carried.is_some_and(|credential| tokens.consumer(credential.as_bytes()).is_some())
+}
+
 /// The first offer that carries a credential. It is selected where the provider selects none
 /// of the others: browsers fail a connection on which no subprotocol of theirs is selected.
 pub fn credential_offer<'a>(session: &'a Session, provider: &Provider) -> Option<&'a str> {
@@ -348,11 +357,15 @@ pub fn subprotocol_key(provider: &Provider) -> Option<&str> {
 fn keys_from_subprotocols(
     request: &mut RequestHeader,
     provider: &Provider,
+    tokens: Option<&Authentication>,
 ) -> pingora_core::Result<()> {
     let key_name = subprotocol_key(provider);
     let mut kept = Vec::new();
     let mut key = None;
     for offer in subprotocols(request.headers.get_all(SUBPROTOCOL)) {
+        if tokens.is_some_and(|tokens| is_token(offer, tokens)) {
+            continue;
+        }
         if let Some(found) = key_name.and_then(|name| credential_in(offer, name)) {
             key = Some(found.to_owned());
         } else if credential_in(offer, GATEWAY_SUBPROTOCOL).is_none() {

@@ -11,6 +11,7 @@ use pingora_core::{Error, ErrorType};
 use pingora_http::ResponseHeader;
 use uuid::Uuid;
 
+use crate::auth::Consumer;
 use crate::call::{MAX_MODEL, ModelScan};
 use crate::config::schema::Format;
 use crate::credential::{Credential, ServiceAccount};
@@ -53,6 +54,8 @@ pub struct Context {
     pub path: Box<str>,
     /// The gateway in its URL.
     pub gateway: Option<Arc<Gateway>>,
+    /// Whose token it brought.
+    pub consumer: Option<Arc<Consumer>>,
     /// The provider that is asked: the one in its URL, or a target of its route.
     pub provider: Option<Arc<Mounted>>,
     /// What it asks of the gateway itself.
@@ -259,6 +262,7 @@ impl Context {
             id: Uuid::now_v7(),
             path: "".into(),
             gateway: None,
+            consumer: None,
             provider: None,
             directives: Directives::default(),
             route: None,
@@ -300,6 +304,7 @@ impl Context {
         let mut again = Self::new(Arc::clone(&self.snapshot));
         again.path = self.path.clone();
         again.gateway = self.gateway.clone();
+        again.consumer = self.consumer.clone();
         again.provider = self.provider.clone();
         again.directives = self.directives.clone();
         // Nobody is there to be told.
@@ -329,6 +334,7 @@ impl Context {
         (twin.clock, twin.started, twin.id) = (self.clock, self.started, self.id);
         twin.path = self.path.clone();
         twin.gateway = self.gateway.clone();
+        twin.consumer = self.consumer.clone();
         twin.provider = self.provider.clone();
         twin.directives = self.directives.clone();
         twin.metadata = self.metadata.clone();
@@ -399,6 +405,7 @@ impl Context {
         (next.clock, next.started, next.id) = (self.clock, self.started, self.id);
         next.path = std::mem::take(&mut self.path);
         next.gateway = self.gateway.clone();
+        next.consumer = self.consumer.clone();
         next.body = std::mem::replace(&mut self.body, Body::Unread);
         next.tried = std::mem::take(&mut self.tried);
         next.asked_before = std::mem::take(&mut self.asked_before);

@@ -25,6 +25,7 @@
 mod admission;
 mod again;
 mod attempt;
+mod authentication;
 mod blame;
 mod body;
 mod caching;

@@ -135,6 +135,7 @@ fn record(asked: Asked, sent: Sent, ctx: &mut Context) -> RequestRecord {
         started: ctx.started,
         gateway: ctx.gateway.clone(),
         model: ctx.model().map(Into::into),
+        consumer: ctx.consumer.take(),
         key_alias: ctx.spent_key().map(|key| key.alias.clone()),
         provider: ctx.provider.clone(),
         method: asked.method,

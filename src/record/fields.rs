@@ -16,6 +16,7 @@ impl RequestRecord {
             gateway: _, // written as a label
             provider: _,
             model,
+            consumer,
             key_alias,
             method,
             path,
@@ -68,6 +69,9 @@ impl RequestRecord {
         model
             .as_deref()
             .inspect(|model| write("model", text(model)));
+        consumer
+            .as_ref()
+            .inspect(|consumer| write("consumer", text(&consumer.name)));
         key_alias
             .as_deref()
             .inspect(|alias| write("key", text(alias)));

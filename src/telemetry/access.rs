@@ -137,6 +137,7 @@ pub(crate) mod tests {
             gateway: None,
             provider: None,
             model: Some("a model\n\"x\"".into()),
+            consumer: None,
             key_alias: None,
             method: http::Method::POST,
             path: "/v1/a/b/c".into(),

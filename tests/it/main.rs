@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used, missing_docs)]
 
 mod analytics;
+mod authentication;
 mod bodies;
 mod broken_streams;
 mod cache;

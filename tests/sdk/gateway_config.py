@@ -27,6 +27,8 @@ BASE_PATHS = {
     "cohere": "/cohere",
 }
 
+STORED_KEY = "sk-stored-and-never-with-the-application"
+
 # The other providers of golden answers.
 OTHERS = (
     "deepseek", "grok", "ollama", "openrouter", "perplexity-ai", "together", "voyage", "writer",
@@ -55,6 +57,18 @@ def caching(fake: Fake) -> dict:
     """As `plain`, with the cache on."""
     config = plain(fake)
     config["accounts"]["default"]["gateways"]["default"]["cache"] = {"ttl": "5m"}
+    return config
+
+
+def authenticated(fake: Fake, token: str) -> dict:
+    """Only who brings the token passes, and the gateway's own keys pay."""
+    config = plain(fake)
+    for slug in BASE_PATHS:
+        config["providers"][slug]["keys"] = [{"value": STORED_KEY}]
+    config["accounts"]["default"]["gateways"]["default"]["authentication"] = {
+        "required": True,
+        "tokens": [{"name": "application", "value": token}],
+    }
     return config
 
 

@@ -272,7 +272,7 @@ fn check_key(
         problems.add(format!("{path}.key"), message);
     } else if !terms.spends {
         let message = format!(
-            "spends the stored key `{alias}` of {slug}, which this gateway does not permit; see authentication.anyone_may_spend_stored_keys"
+            "spends the stored key `{alias}` of {slug}, which this gateway does not permit; see authentication.tokens and authentication.anyone_may_spend_stored_keys"
         );
         problems.add(format!("{path}.key"), message);
     }

@@ -101,6 +101,7 @@ fn rich(gateway: &Arc<Gateway>) -> RequestRecord {
         gateway: Some(Arc::clone(gateway)),
         provider: Some(Arc::clone(openai)),
         model: Some("gpt-5-mini".into()),
+        consumer: None,
         key_alias: Some("default".into()),
         path: "/v1/acc/gw/openai/chat/completions".into(),
         route: Some("cheap".into()),

@@ -15,6 +15,7 @@ use crate::error::{Failure, Kind};
 use crate::gateway::{Gateway, Mounted};
 use crate::provider::{Ask, Keyring, Provider};
 use crate::proxy::admission::{self, route};
+use crate::proxy::authentication;
 use crate::proxy::context::{Body, Context, Route, Spend};
 use crate::routing::plan::Target;
 use crate::wire;
@@ -62,7 +63,10 @@ pub(super) fn route_to(
     };
     let foreign = planned.is_foreign();
     let mut route = match foreign || target.key.is_some() {
-        true => stored(gateway, provider, &endpoint, target.key.as_deref())?,
+        true => {
+            let may_spend = authentication::may_spend_stored_keys(gateway, ctx);
+            stored(may_spend, provider, &endpoint, target.key.as_deref())?
+        }
         false => route(session, ctx, gateway, provider, &endpoint)?,
     };
     let path = &mut route.target.path_and_query;
@@ -78,7 +82,7 @@ pub(super) fn route_to(
 
 /// A stored key pays, or nothing, where the provider takes none.
 fn stored(
-    gateway: &Gateway,
+    may_spend: bool,
     provider: &Provider,
     endpoint: &Endpoint<'_>,
     alias: Option<&str>,
@@ -93,7 +97,7 @@ fn stored(
     let keyring = provider.keyring(&target);
     let spend = match keyring.auth {
         Auth::None => Spend::AsSent,
-        _ if !gateway.anyone_may_spend_stored_keys => return Err(not_permitted(provider)),
+        _ if !may_spend => return Err(not_permitted(provider)),
         _ => admission::default_key(keyring, alias)?,
     };
     Ok(Route {
@@ -109,7 +113,7 @@ fn not_permitted(provider: &Provider) -> Failure {
     Failure::because(
         Kind::UnknownKey,
         format!(
-            "This target is paid with a stored key of {slug}, which this gateway does not permit: bring a key for it on {slug}'s own path; see authentication.anyone_may_spend_stored_keys"
+            "This target is paid with a stored key of {slug}, which this gateway permits who brings one of its tokens, if it has any: bring one in cf-aig-authorization, or a key for it on {slug}'s own path; see authentication.tokens and authentication.anyone_may_spend_stored_keys"
         ),
     )
 }
