@@ -19,6 +19,9 @@ pub struct Consumer {
     pub name: Box<str>,
 }
 
+/// Fewest bytes of a token: fewer can be guessed.
+pub const SHORTEST: usize = 16;
+
 /// SHA-256 of a token.
 pub type Digest = [u8; digest::SHA256_OUTPUT_LEN];
 
@@ -75,7 +78,12 @@ impl Authentication {
 
     /// Whose token it is. What stands before it is left out ([`bare`]).
     pub fn consumer(&self, brought: &[u8]) -> Option<&Arc<Consumer>> {
-        let digest = digest_of(bare(brought));
+        let brought = bare(brought);
+        if brought.len() < SHORTEST {
+            // A head may have thousands of such values: none is worth a digest.
+            return None;
+        }
+        let digest = digest_of(brought);
         let mut found = None;
         for token in &self.tokens {
             if token.digest.ct_eq(&digest).into() {
@@ -107,11 +115,14 @@ impl Authentication {
         }
         let is_token = |pair: &str| {
             let places = places?;
-            let (name, value) = form_urlencoded::parse(pair.as_bytes()).next()?;
-            let takes_key = places
+            // The name as it is written: so it is taken off, too.
+            let (name, _) = pair.split_once('=')?;
+            let mut places = places
                 .query()
-                .any(|place| place.eq_ignore_ascii_case(&name));
-            self.consumer(value.as_bytes()).filter(|_| takes_key)
+                .filter(|place| place.eq_ignore_ascii_case(name));
+            places.next()?;
+            let (_, value) = form_urlencoded::parse(pair.as_bytes()).next()?;
+            self.consumer(value.as_bytes())
         };
         let consumer = query
             .into_iter()
@@ -144,7 +155,10 @@ mod tests {
         let token = |token: &str, name: &str| (digest_of(token.as_bytes()), name.into());
         Authentication::new(
             true,
-            [token("one-token", "ci"), token("other-token", "app")],
+            [
+                token("one-token-of-a-gateway", "ci"),
+                token("other-token-of-a-gateway", "app"),
+            ],
         )
     }
 
@@ -156,10 +170,10 @@ mod tests {
     fn a_token_is_found_with_and_without_a_scheme_and_only_whole() {
         let all = two();
         for brought in [
-            "one-token",
-            "Bearer one-token",
-            "bearer  one-token ",
-            "Key one-token",
+            "one-token-of-a-gateway",
+            "Bearer one-token-of-a-gateway",
+            "bearer  one-token-of-a-gateway ",
+            "Key one-token-of-a-gateway",
         ] {
             assert_eq!(
                 name(all.consumer(brought.as_bytes())),
@@ -167,14 +181,14 @@ mod tests {
                 "{brought}"
             );
         }
-        assert_eq!(name(all.consumer(b"other-token")), Some("app"));
+        assert_eq!(name(all.consumer(b"other-token-of-a-gateway")), Some("app"));
         for none in [
             "",
             "Bearer",
-            "one-toke",
-            "one-token2",
-            "ONE-TOKEN",
-            "one-token x",
+            "one-token-of-a-gatewa",
+            "one-token-of-a-gateway2",
+            "ONE-TOKEN-OF-A-GATEWAY",
+            "one-token-of-a-gateway x",
         ] {
             assert_eq!(all.consumer(none.as_bytes()), None, "{none}");
         }
@@ -202,16 +216,28 @@ mod tests {
             two().in_key_slots(Some(&places), &headers, query)
         };
         for header in ["authorization", "x-api-key", "api-key", "x-goog-api-key"] {
-            let found = slots((header, "Bearer one-token"), Some("key=sk-own"));
+            let found = slots(
+                (header, "Bearer one-token-of-a-gateway"),
+                Some("key=sk-own"),
+            );
             assert_eq!(name(found.consumer.as_ref()), Some("ci"), "{header}");
             assert_eq!(found.headers, [header]);
             assert!(!found.in_query);
         }
-        let found = slots(("x-api-key", "sk-own"), Some("alt=sse&KEY=other%2Dtoken"));
+        let found = slots(
+            ("x-api-key", "sk-own"),
+            Some("alt=sse&KEY=other%2Dtoken-of-a-gateway"),
+        );
         assert_eq!(name(found.consumer.as_ref()), Some("app"));
         assert!(found.in_query && found.headers.is_empty());
-        for elsewhere in ["q=one-token", "key", "key=", ""] {
-            let found = slots(("x-note", "one-token"), Some(elsewhere));
+        for elsewhere in [
+            "q=one-token-of-a-gateway",
+            "k%65y=one-token-of-a-gateway",
+            "key",
+            "key=",
+            "",
+        ] {
+            let found = slots(("x-note", "one-token-of-a-gateway"), Some(elsewhere));
             assert_eq!(found.consumer, None, "{elsewhere}");
         }
     }

@@ -76,6 +76,8 @@ pub struct Gateway {
     pub label: Box<str>,
     /// Who may pass.
     pub authentication: Authentication,
+    /// Requests for which there is no key are refused.
+    pub byok_only: bool,
     /// Requests that bring no key may spend the stored ones, and no token either.
     pub anyone_may_spend_stored_keys: bool,
     /// How it keeps answers.

@@ -418,6 +418,7 @@ fn resolve_gateway(
 ) -> Gateway {
     let schema::Gateway {
         authentication,
+        byok_only,
         cache,
         on_client_disconnect,
         retry,
@@ -455,6 +456,7 @@ fn resolve_gateway(
         id: id.into(),
         label: format!("{account}/{id}").into(),
         authentication,
+        byok_only: *byok_only,
         anyone_may_spend_stored_keys,
         cache,
         retry,

@@ -431,6 +431,9 @@ pub struct Account {
 pub struct Gateway {
     /// Who may use it.
     pub authentication: Authentication,
+    /// Refuse requests (400) for which there is no key: they bring none for their provider, and no
+    /// stored one pays. Default false: then they go without a key, and the provider refuses them.
+    pub byok_only: bool,
     /// Keep answers and give them again. Without it only what a request asks for by
     /// `cf-aig-cache-ttl` or `cf-aig-cache-key` is cached.
     pub cache: Option<Cache>,

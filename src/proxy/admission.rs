@@ -313,9 +313,27 @@ fn spend(
         return Ok(Spend::AsSent);
     }
     if keyring.keys.is_empty() || !authentication::may_spend_stored_keys(gateway, ctx) {
-        return Ok(Spend::AsSent);
+        return without_a_key(gateway, provider, keyring);
     }
     default_key(keyring, ctx.directives.key_alias.as_deref())
+}
+
+/// Nothing pays: the provider may do without.
+fn without_a_key(
+    gateway: &Gateway,
+    provider: &Provider,
+    keyring: &Keyring,
+) -> Result<Spend, Failure> {
+    if !gateway.byok_only || keyring.auth == Auth::None {
+        return Ok(Spend::AsSent);
+    }
+    let slug = &provider.slug;
+    Err(Failure::because(
+        Kind::UnknownKey,
+        format!(
+            "No key for {slug}: this gateway passes no request without one (byok_only). Bring a key, or have one stored under providers.{slug}.keys and bring a token of the gateway"
+        ),
+    ))
 }
 
 /// The stored key of this alias; without one a key of the pool, or `default`.

@@ -2,7 +2,7 @@
 
 use serde_json::Value;
 
-use crate::support::conf::{CHAT, entry, openai, path};
+use crate::support::conf::{CHAT, at, entry, openai, path};
 use crate::support::upstream::Received;
 use crate::support::wire::Head;
 use crate::support::{Answer, Connection, Gateway, Reply, Request, Response, Upstream, eventually};
@@ -261,6 +261,47 @@ async fn a_websocket_brings_its_token_as_a_subprotocol() {
         assert_eq!(seen.header("sec-websocket-protocol"), Some("realtime"));
     }
     no_token_in(&upstream.requests());
+}
+
+#[tokio::test]
+async fn a_gateway_may_pass_nothing_without_a_key() {
+    let upstream = upstream().await;
+    let with = |says: &str| {
+        with_tokens("").replace("authentication:", &format!("{says}, authentication:"))
+    };
+    let (own, token) = (
+        ("authorization", "Bearer sk-own"),
+        ("cf-aig-authorization", TOKEN),
+    );
+    let one = |brought: (&'static str, &'static str)| vec![brought];
+    for (says, providers, headers, status) in [
+        ("byok_only: true", openai(&upstream), vec![], 400),
+        ("byok_only: true", openai(&upstream), one(token), 400),
+        ("byok_only: true", openai(&upstream), one(own), 200),
+        ("byok_only: true", stored(&upstream), vec![], 400),
+        ("byok_only: true", stored(&upstream), one(token), 200),
+        (
+            "byok_only: true",
+            at(&upstream, "openai", "/v1", "auth: none"),
+            vec![],
+            200,
+        ),
+        ("byok_only: false", openai(&upstream), vec![], 200),
+    ] {
+        let gateway = Gateway::start(&(with(says) + &providers)).await;
+        let answer = ask(&headers).send(&gateway).await;
+        assert_eq!(
+            answer.status,
+            status,
+            "{says} {providers} {headers:?}: {}",
+            answer.text()
+        );
+        if status == 400 {
+            assert_eq!(answer.json()["internalCode"], 8009);
+            assert!(answer.text().contains("byok_only"), "{}", answer.text());
+        }
+    }
+    assert_eq!(upstream.requests().len(), 4);
 }
 
 /// A route whose targets stored keys pay for is open to who brings a token.

@@ -3,12 +3,9 @@
 use ahash::AHashSet;
 
 use super::Problems;
-use crate::auth::{Authentication, Digest, digest_of};
+use crate::auth::{Authentication, Digest, SHORTEST, digest_of};
 use crate::config::schema::{self, GatewayToken};
 use crate::config::secret::Secret;
-
-/// Fewer can be guessed.
-const FEWEST: usize = 16;
 
 pub(super) fn resolve(
     path: &str,
@@ -79,9 +76,9 @@ fn digest(token: &GatewayToken) -> Result<Digest, String> {
 
 fn digest_of_secret(secret: &Secret) -> Result<Digest, String> {
     let token = secret.expose();
-    if token.len() < FEWEST || !token.bytes().all(|byte| byte.is_ascii_graphic()) {
+    if token.len() < SHORTEST || !token.bytes().all(|byte| byte.is_ascii_graphic()) {
         return Err(format!(
-            "a token is at least {FEWEST} visible ASCII characters; `openssl rand -hex 32` makes one"
+            "a token is at least {SHORTEST} visible ASCII characters; `openssl rand -hex 32` makes one"
         ));
     }
     Ok(digest_of(token.as_bytes()))

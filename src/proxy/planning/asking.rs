@@ -113,7 +113,7 @@ fn not_permitted(provider: &Provider) -> Failure {
     Failure::because(
         Kind::UnknownKey,
         format!(
-            "This target is paid with a stored key of {slug}, which this gateway permits who brings one of its tokens, if it has any: bring one in cf-aig-authorization, or a key for it on {slug}'s own path; see authentication.tokens and authentication.anyone_may_spend_stored_keys"
+            "This target is paid with a stored key of {slug}, which this gateway does not permit without one of its tokens (cf-aig-authorization): bring one, or a key for it on {slug}'s own path; see authentication.tokens and authentication.anyone_may_spend_stored_keys"
         ),
     )
 }
