@@ -6,11 +6,11 @@
 use std::fmt;
 use std::sync::Arc;
 
-use http::{HeaderMap, HeaderName};
+use http::HeaderMap;
 use ring::digest;
 use subtle::ConstantTimeEq;
 
-use crate::credential::{KeyPlaces, usual_headers};
+use crate::credential::KeyPlaces;
 
 /// Who a token belongs to.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -93,8 +93,8 @@ impl Authentication {
         found
     }
 
-    /// The tokens that stand where keys for providers do: in the places of this provider, in the
-    /// headers in which SDKs send keys, in its query.
+    /// The tokens that stand where keys for providers may: in the places of this provider, in every
+    /// header that sounds like a credential, in the query.
     pub fn in_key_slots(
         &self,
         places: Option<&KeyPlaces>,
@@ -102,35 +102,52 @@ impl Authentication {
         query: Option<&str>,
     ) -> Slots {
         let mut slots = Slots::default();
-        let own = places.into_iter().flat_map(KeyPlaces::headers);
-        for name in own.chain(usual_headers()) {
-            let mut values = headers.get_all(name).iter();
-            let consumer = values.find_map(|value| self.consumer(value.as_bytes()));
-            if let Some(consumer) = consumer
-                && !slots.headers.contains(name)
-            {
+        let nowhere = KeyPlaces::default();
+        for (name, value) in places.unwrap_or(&nowhere).credentials(headers) {
+            if let Some(consumer) = self.consumer(value) {
                 slots.consumer.get_or_insert_with(|| Arc::clone(consumer));
-                slots.headers.push(name.clone());
+                slots.headers.push(name.to_owned());
             }
         }
-        let is_token = |pair: &str| {
-            let places = places?;
-            // The name as it is written: so it is taken off, too.
-            let (name, _) = pair.split_once('=')?;
-            let mut places = places
-                .query()
-                .filter(|place| place.eq_ignore_ascii_case(name));
-            places.next()?;
-            let (_, value) = form_urlencoded::parse(pair.as_bytes()).next()?;
-            self.consumer(value.as_bytes())
-        };
-        let consumer = query
-            .into_iter()
-            .flat_map(|query| query.split('&'))
-            .find_map(is_token);
-        slots.in_query = consumer.is_some();
-        slots.consumer = slots.consumer.or_else(|| consumer.cloned());
+        let mut pairs = query.into_iter().flat_map(|query| query.split('&'));
+        let in_query = pairs.find_map(|pair| self.in_parameter(pair));
+        slots.in_query = in_query.is_some();
+        slots.consumer = slots.consumer.or_else(|| in_query.cloned());
         slots
+    }
+
+    /// Whose token the value of a parameter is, whatever its name: providers rename some.
+    fn in_parameter(&self, pair: &str) -> Option<&Arc<Consumer>> {
+        if pair.len() < SHORTEST {
+            return None;
+        }
+        let (_, value) = form_urlencoded::parse(pair.as_bytes()).next()?;
+        self.consumer(value.as_bytes())
+    }
+
+    /// A path and query without the parameters that are tokens.
+    pub fn without_tokens(&self, target: &str) -> String {
+        let Some((path, query)) = target.split_once('?') else {
+            return target.to_owned();
+        };
+        let pairs = query.split('&');
+        let kept: Vec<_> = pairs
+            .filter(|pair| self.in_parameter(pair).is_none())
+            .collect();
+        let mark = if kept.is_empty() { "" } else { "?" };
+        format!("{path}{mark}{}", kept.join("&"))
+    }
+
+    /// Whose token a subprotocol is or carries: `<token>`, `xi-api-key.<token>`.
+    pub fn in_offer(&self, offer: &str) -> Option<&Arc<Consumer>> {
+        let behind = |dot: Option<usize>| dot.map(|dot| &offer[dot + 1..]);
+        let parts = [
+            Some(offer),
+            behind(offer.find('.')),
+            behind(offer.rfind('.')),
+        ];
+        let mut parts = parts.into_iter().flatten();
+        parts.find_map(|part| self.consumer(part.as_bytes()))
     }
 }
 
@@ -139,9 +156,9 @@ impl Authentication {
 pub struct Slots {
     /// Whose the first of them is.
     pub consumer: Option<Arc<Consumer>>,
-    /// In these headers.
-    pub headers: Vec<HeaderName>,
-    /// In a parameter in which a key may stand.
+    /// In these headers; a name may stand twice.
+    pub headers: Vec<String>,
+    /// In a parameter.
     pub in_query: bool,
 }
 
@@ -230,13 +247,16 @@ mod tests {
         );
         assert_eq!(name(found.consumer.as_ref()), Some("app"));
         assert!(found.in_query && found.headers.is_empty());
-        for elsewhere in [
-            "q=one-token-of-a-gateway",
-            "k%65y=one-token-of-a-gateway",
-            "key",
-            "key=",
-            "",
+        for renamed in [
+            "a=1&api_key=one-token-of-a-gateway&b",
+            "a=1&k%65y=one-token-of-a-gateway&b",
         ] {
+            assert!(slots(("x-note", "x"), Some(renamed)).in_query, "{renamed}");
+            assert_eq!(two().without_tokens(&format!("/p?{renamed}")), "/p?a=1&b");
+        }
+        let only = "/p?key=one-token-of-a-gateway";
+        assert_eq!(two().without_tokens(only), "/p");
+        for elsewhere in ["q=one", "key", "key=", ""] {
             let found = slots(("x-note", "one-token-of-a-gateway"), Some(elsewhere));
             assert_eq!(found.consumer, None, "{elsewhere}");
         }

@@ -69,10 +69,25 @@ impl Calm {
 
     /// Work begins: it may take its time, but not too much of it.
     pub fn work(&self) {
+        let order = Ordering::SeqCst;
+        // Who was pressed in its sleep stays so.
+        let _ = self.until.compare_exchange(RESTING, late(), order, order);
+    }
+
+    /// A part of the work is done in time: so may the next. Who had to be pressed stays so until
+    /// all of it is done.
+    pub fn go_on(&self) {
+        let then = |now| (now != PRESSED).then(late);
+        let order = Ordering::SeqCst;
+        let _ = self.until.fetch_update(order, order, then);
+    }
+
+    /// The work is done: the next has leisure again.
+    pub fn rest(&self) {
         let Some(thread) = self.thread.get() else {
             return;
         };
-        if self.until.swap(late(), Ordering::SeqCst) != PRESSED {
+        if self.until.swap(RESTING, Ordering::SeqCst) != PRESSED {
             return;
         }
         schedule(*thread, SCHED_IDLE);
@@ -80,23 +95,6 @@ impl Calm {
         if self.until.load(Ordering::SeqCst) == PRESSED {
             schedule(*thread, SCHED_BATCH);
         }
-    }
-
-    /// A part of the work is done in time: so may the next. Who had to be pressed stays so until
-    /// all of it is done.
-    pub fn go_on(&self) {
-        self.unless_pressed(late());
-    }
-
-    /// The work is done.
-    pub fn rest(&self) {
-        self.unless_pressed(RESTING);
-    }
-
-    fn unless_pressed(&self, until: u64) {
-        let then = |now| (now != PRESSED).then_some(until);
-        let order = Ordering::SeqCst;
-        let _ = self.until.fetch_update(order, order, then);
     }
 
     /// Gives the thread a fair share for the work it does now.
@@ -199,6 +197,7 @@ mod tests {
             return;
         }
         let class = || class_of(*calm.thread.get().unwrap());
+        calm.rest();
         calm.work();
         assert_eq!(class(), SCHED_IDLE);
         calm.press_if_late();
@@ -206,12 +205,12 @@ mod tests {
         calm.until.store(now(), Ordering::SeqCst);
         calm.press_if_late();
         assert_eq!(class(), SCHED_BATCH);
-        calm.work();
         calm.rest();
         calm.press_if_late();
         assert_eq!(class(), SCHED_IDLE, "who sleeps is not late");
         calm.press();
-        assert_eq!(class(), SCHED_BATCH);
+        calm.work();
+        assert_eq!(class(), SCHED_BATCH, "who is pressed in its sleep");
         calm.go_on();
         assert_eq!(class(), SCHED_BATCH, "until all is done");
         calm.rest();

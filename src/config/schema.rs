@@ -523,7 +523,7 @@ pub enum OnClientDisconnect {
 #[derive(Debug, Clone, Default, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct GatewayToken {
-    /// Whose it is, as the log and the metrics call it: 1 to 64 letters, digits, `-`, `_` and `.`.
+    /// Whose it is, as the log calls it: 1 to 64 letters, digits, `-`, `_` and `.`.
     pub name: String,
     /// The token itself, usually `${ENV}`: at least 16 visible characters.
     pub value: Option<Secret>,

@@ -31,11 +31,6 @@ static USUAL_HEADERS: [HeaderName; 4] = [
     HeaderName::from_static("x-goog-api-key"),
 ];
 
-/// Those headers.
-pub fn usual_headers<'a>() -> impl Iterator<Item = &'a HeaderName> {
-    USUAL_HEADERS.iter()
-}
-
 /// Where the key stands that a request brings.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum OwnKey<'a> {
@@ -132,11 +127,6 @@ impl KeyPlaces {
         };
         let found = takes_keys.then(|| USUAL_HEADERS.iter().find(holds));
         found.flatten().map(OwnKey::Header)
-    }
-
-    /// Every parameter in which a key may stand.
-    pub fn query(&self) -> impl Iterator<Item = &str> {
-        self.query.iter().map(String::as_str)
     }
 
     /// Every header in which a key may stand: what to remove before another key is set.

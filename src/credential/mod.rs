@@ -24,7 +24,7 @@ use crate::config::schema::Auth;
 
 pub use aws::AwsKey;
 pub use google::ServiceAccount;
-pub use key_places::{KeyPlaces, OwnKey, names_who_pays, usual_headers, without_who_pays};
+pub use key_places::{KeyPlaces, OwnKey, names_who_pays, without_who_pays};
 pub use token_cache::TokenCache;
 pub use token_client::TokenClient;
 pub use token_exchange::TokenError;

@@ -57,6 +57,7 @@ pub async fn admit(door: &Door, session: &mut Session, ctx: &mut Context) -> Res
     if ctx.is_subrequest {
         body::read_placeholder(session).await?;
         if ctx.step.is_none() {
+            authentication::pass_again(session, ctx);
             return Ok(Next::Forward);
         }
     } else {
@@ -370,7 +371,7 @@ fn has_subprotocol_key(session: &Session, provider: &Provider, tokens: &Authenti
     let offered = session.req_header().headers.get_all(attempt::SUBPROTOCOL);
     attempt::subprotocol_key(provider).is_some_and(|name| {
         attempt::subprotocols(offered).any(|offer| {
-            attempt::credential_in(offer, name).is_some() && !attempt::is_token(offer, tokens)
+            attempt::credential_in(offer, name).is_some() && tokens.in_offer(offer).is_none()
         })
     })
 }

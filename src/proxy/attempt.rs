@@ -329,12 +329,6 @@ pub fn credential_in<'a>(offer: &'a str, name: &str) -> Option<&'a str> {
         .filter(|credential| !credential.is_empty())
 }
 
-/// Whether what an offer of that form carries is a token of the gateway.
-pub fn is_token(offer: &str, tokens: &Authentication) -> bool {
-    let carried = offer.split_once('.').map(|(_, credential)| credential);
-    carried.is_some_and(|credential| tokens.consumer(credential.as_bytes()).is_some())
-}
-
 /// The first offer that carries a credential. It is selected where the provider selects none
 /// of the others: browsers fail a connection on which no subprotocol of theirs is selected.
 pub fn credential_offer<'a>(session: &'a Session, provider: &Provider) -> Option<&'a str> {
@@ -363,7 +357,7 @@ fn keys_from_subprotocols(
     let mut kept = Vec::new();
     let mut key = None;
     for offer in subprotocols(request.headers.get_all(SUBPROTOCOL)) {
-        if tokens.is_some_and(|tokens| is_token(offer, tokens)) {
+        if tokens.is_some_and(|tokens| tokens.in_offer(offer).is_some()) {
             continue;
         }
         if let Some(found) = key_name.and_then(|name| credential_in(offer, name)) {

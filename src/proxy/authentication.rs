@@ -10,7 +10,8 @@ use pingora_proxy::Session;
 
 use super::attempt::{self, SUBPROTOCOL};
 use super::context::Context;
-use crate::auth::{Authentication, Consumer};
+use crate::auth::{Authentication, Consumer, Slots};
+use crate::credential::KeyPlaces;
 use crate::error::{Failure, Kind};
 use crate::gateway::Gateway;
 
@@ -39,14 +40,13 @@ pub fn pass(
     target: &str,
 ) -> Result<Option<String>, Failure> {
     let tokens = &gateway.authentication;
-    if tokens.is_empty() {
+    if tokens.is_empty() && !tokens.required {
         return Ok(None);
     }
     let named = gateway.providers.get(provider);
     let places = named.map(|mounted| &mounted.provider.keyring.places);
-    let headers = &session.req_header().headers;
     let query = target.split_once('?').map(|(_, query)| query);
-    let slots = tokens.in_key_slots(places, headers, query);
+    let slots = take_off(session, tokens, places, query);
     let consumer = match said(session) {
         Said::Nothing => {
             let offered = || in_a_key_offer(session, tokens);
@@ -55,12 +55,36 @@ pub fn pass(
         Said::Token(token) => tokens.consumer(token).cloned().ok_or(NOT_ITS_TOKEN),
         Said::Several => Err(SEVERAL),
     };
-    for header in &slots.headers {
-        session.req_header_mut().remove_header(header);
-    }
     admit(tokens, ctx, consumer)?;
-    let places = places.filter(|_| slots.in_query);
-    Ok(places.map(|places| places.without_keys(target).into_owned()))
+    Ok(slots.in_query.then(|| tokens.without_tokens(target)))
+}
+
+/// A request that enters Pingora again has the head that its client sent, with the token.
+pub fn pass_again(session: &mut Session, ctx: &Context) {
+    let Some(gateway) = ctx
+        .gateway
+        .as_ref()
+        .filter(|it| !it.authentication.is_empty())
+    else {
+        return;
+    };
+    let mounted = ctx.provider.as_ref();
+    let places = mounted.map(|mounted| &mounted.provider.keyring.places);
+    take_off(session, &gateway.authentication, places, None);
+}
+
+/// Takes tokens off the head; says which. Of the query they are taken where it is put together.
+fn take_off(
+    session: &mut Session,
+    tokens: &Authentication,
+    places: Option<&KeyPlaces>,
+    query: Option<&str>,
+) -> Slots {
+    let slots = tokens.in_key_slots(places, &session.req_header().headers, query);
+    for header in &slots.headers {
+        session.req_header_mut().remove_header(header.as_str());
+    }
+    slots
 }
 
 /// A step of a request that has passed needs no token of its own.
@@ -70,7 +94,9 @@ fn admit(
     consumer: Result<Arc<Consumer>, &'static str>,
 ) -> Result<(), Failure> {
     match consumer {
-        Ok(consumer) => ctx.consumer = Some(consumer),
+        Ok(consumer) => {
+            ctx.consumer.get_or_insert(consumer);
+        }
         Err(why) if tokens.required && ctx.consumer.is_none() => {
             return Err(Failure::because(Kind::Unauthorized, why));
         }
@@ -99,10 +125,7 @@ fn in_a_key_offer(session: &Session, tokens: &Authentication) -> Option<Arc<Cons
     let websocket = attempt::is_websocket(session);
     let offered = session.req_header().headers.get_all(SUBPROTOCOL);
     let mut offers = attempt::subprotocols(offered).filter(|_| websocket);
-    offers.find_map(|offer| {
-        let (_, credential) = offer.split_once('.')?;
-        tokens.consumer(credential.as_bytes()).cloned()
-    })
+    offers.find_map(|offer| tokens.in_offer(offer).cloned())
 }
 
 /// Whether a stored key may pay for the request.

@@ -2,6 +2,7 @@
 
 use serde_json::Value;
 
+use crate::support::client::Told;
 use crate::support::conf::{CHAT, at, entry, openai, path};
 use crate::support::upstream::Received;
 use crate::support::wire::Head;
@@ -260,6 +261,28 @@ async fn a_websocket_brings_its_token_as_a_subprotocol() {
         assert_eq!(seen.header("authorization"), Some("Bearer sk-stored"));
         assert_eq!(seen.header("sec-websocket-protocol"), Some("realtime"));
     }
+    no_token_in(&upstream.requests());
+}
+
+/// What enters Pingora again has the head that the client sent: also there no token goes on.
+#[tokio::test]
+async fn a_token_stays_here_also_where_a_request_is_carried_or_its_length_is_unknown() {
+    let upstream = upstream().await;
+    for providers in [stored(&upstream), openai(&upstream)] {
+        let gateway = Gateway::start(&(with_tokens("required: true,") + &providers)).await;
+        for slot in ["authorization", "x-api-key"] {
+            let call = ask(&[(slot, TOKEN)]);
+            let carried = call.clone().header("cf-aig-usage", "true");
+            assert_eq!(carried.send(&gateway).await.status, 200);
+            let long = format!("{{\"model\":\"m\",\"pad\":\"{}\"}}", "x".repeat(200_000));
+            let retried = call
+                .body(long)
+                .told(Told::Open)
+                .header("cf-aig-max-attempts", "2");
+            assert_eq!(retried.send(&gateway).await.status, 200);
+        }
+    }
+    assert_eq!(upstream.requests().len(), 8);
     no_token_in(&upstream.requests());
 }
 
