@@ -3,6 +3,7 @@
 
 use std::collections::HashSet;
 use std::future::{Future, poll_fn};
+use std::io;
 use std::net::{SocketAddr, TcpListener};
 use std::os::fd::IntoRawFd;
 use std::pin::pin;
@@ -15,7 +16,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use pingora_core::server::{ListenFds, ShutdownWatch};
 use pingora_core::services::{ServiceReadyNotifier, ServiceWithDependents};
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use super::phase::{Phase, State};
 use super::reload::Live;
@@ -231,19 +232,19 @@ impl Control {
     }
 
     /// What a process does beside its requests until it is on its way out. Never returns.
-    async fn carry_on(&self) {
+    async fn carry_on(&self, hangups: io::Result<Signal>) {
         tokio::join!(
-            self.reload_on_signal(),
+            self.reload_on_signal(hangups),
             watch::reload_on_change(&self.live),
             self.look_after_the_cache(),
             self.prober.run(),
         );
     }
 
-    async fn reload_on_signal(&self) {
-        match signal(SignalKind::hangup()) {
-            Ok(mut hangup) => {
-                while hangup.recv().await.is_some() {
+    async fn reload_on_signal(&self, hangups: io::Result<Signal>) {
+        match hangups {
+            Ok(mut hangups) => {
+                while hangups.recv().await.is_some() {
                     // The outcome is logged and counted.
                     let _ = self.live.reload("of SIGHUP").await;
                 }
@@ -262,12 +263,14 @@ impl ServiceWithDependents for Control {
         _tasks_per_listener: usize,
         ready: ServiceReadyNotifier,
     ) {
+        // Whoever is told that it is up may send the signal at once, which would end it.
+        let hangups = signal(SignalKind::hangup());
         self.announce().await;
         ready.notify_ready();
         tokio::select! {
             // A process on its way out keeps its last configuration, and asks nobody how they are.
             () = self.phase.reached(State::HandingOver) => {}
-            () = self.carry_on() => {}
+            () = self.carry_on(hangups) => {}
         }
         if self.phase.state() == State::HandingOver {
             self.hand_the_cache_over().await;
