@@ -17,6 +17,8 @@ use crate::credential::KeyPlaces;
 pub struct Consumer {
     /// What the configuration calls it.
     pub name: Box<str>,
+    /// Who answers for it: a team, a cost centre.
+    pub owner: Option<Box<str>>,
 }
 
 /// Fewest bytes of a token: fewer can be guessed.
@@ -60,10 +62,10 @@ pub fn bare(value: &[u8]) -> &[u8] {
 
 impl Authentication {
     /// These tokens and whose they are.
-    pub fn new(required: bool, tokens: impl IntoIterator<Item = (Digest, Box<str>)>) -> Self {
-        let token = |(digest, name)| Token {
+    pub fn new(required: bool, tokens: impl IntoIterator<Item = (Digest, Consumer)>) -> Self {
+        let token = |(digest, consumer)| Token {
             digest,
-            consumer: Arc::new(Consumer { name }),
+            consumer: Arc::new(consumer),
         };
         Self {
             required,
@@ -79,8 +81,8 @@ impl Authentication {
     /// Whose token it is. What stands before it is left out ([`bare`]).
     pub fn consumer(&self, brought: &[u8]) -> Option<&Arc<Consumer>> {
         let brought = bare(brought);
-        if brought.len() < SHORTEST {
-            // A head may have thousands of such values: none is worth a digest.
+        if self.is_empty() || brought.len() < SHORTEST {
+            // A head may have thousands of short values: none is worth a digest.
             return None;
         }
         let digest = digest_of(brought);
@@ -169,7 +171,11 @@ mod tests {
     use crate::config::schema::Auth;
 
     fn two() -> Authentication {
-        let token = |token: &str, name: &str| (digest_of(token.as_bytes()), name.into());
+        let token = |token: &str, name: &str| {
+            let owner = None;
+            let name = name.into();
+            (digest_of(token.as_bytes()), Consumer { name, owner })
+        };
         Authentication::new(
             true,
             [

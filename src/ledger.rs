@@ -30,6 +30,9 @@ const MAX_WAITING: usize = 64 << 20;
 /// How long the thread lets entries gather, while there are some: waking it for each would cost the
 /// request more than the work does.
 const GATHER: Duration = Duration::from_millis(5);
+/// With so many entries waiting the thread does not step back between two: where requests take all
+/// of the processor it would not keep up.
+const BACKLOG: u64 = 64;
 /// How long the end of the process waits for the books, and how long somebody who looks at them.
 const CLOSING: Duration = Duration::from_secs(10);
 const LOOKING: Duration = Duration::from_secs(5);
@@ -150,6 +153,11 @@ impl Waiting {
         self.closed.fetch_add(1, Ordering::Release);
     }
 
+    /// How many are not closed.
+    fn left(&self) -> u64 {
+        self.left_of(self.entered.load(Ordering::Acquire))
+    }
+
     /// How many of the first `entered` are not closed: they are closed in their order.
     fn left_of(&self, entered: u64) -> u64 {
         entered.saturating_sub(self.closed.load(Ordering::Acquire))
@@ -162,6 +170,10 @@ fn keep(entries: &Receiver<Box<Entry>>, books: &Books, waiting: &Waiting) {
         let size = entry.size();
         books.close(entry);
         waiting.remove(size);
+        // A heap of them is longer than a request should wait for the processor.
+        if waiting.left() < BACKLOG {
+            thread::yield_now();
+        }
     };
     while let Ok(first) = entries.recv() {
         // Not at once: the next request of the same client comes now, and would share the processor.

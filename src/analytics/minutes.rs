@@ -27,9 +27,6 @@ const MOST_MINUTES: usize = 60;
 /// Series in memory above which no minute is added before the oldest are given up: some 20 MB.
 const MOST_SERIES: usize = 20_000;
 
-/// Records of a database that has no owners of keys yet.
-const NO_OWNER: &str = "";
-
 /// Seconds since 1970; 0 before.
 pub fn seconds(time: SystemTime) -> i64 {
     let since = time.duration_since(UNIX_EPOCH).unwrap_or_default();
@@ -240,13 +237,15 @@ impl Minutes {
 /// (`gpt-5-mini-2025-08-07`) would split it by date. Only where none was seen is it the answer's.
 fn call(record: &RequestRecord) -> [&str; 6] {
     let model = record.model.as_deref().filter(|model| !model.is_empty());
+    let consumer = record.consumer.as_ref();
+    let owner = consumer.and_then(|consumer| consumer.owner.as_deref());
     [
         record.gateway_label(),
         record.provider_label(),
         model.or(record.spent.model.as_deref()).unwrap_or_default(),
         record.route.as_deref().unwrap_or_default(),
         record.key_alias.as_deref().unwrap_or_default(),
-        NO_OWNER,
+        owner.unwrap_or_default(),
     ]
 }
 

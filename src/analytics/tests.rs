@@ -19,6 +19,7 @@ use serde_json::Value;
 use super::query::Query;
 use super::reader::Reader;
 use super::store::{Options, Store};
+use crate::auth::Consumer;
 use crate::error::{Failure, Kind};
 use crate::gateway::{Gateway, Mounted};
 use crate::metadata;
@@ -101,6 +102,12 @@ impl Maker {
         let mut record = RequestRecord {
             started: UNIX_EPOCH + Duration::from_secs(at as u64),
             model: (!chance.one_in(8)).then(|| chance.pick(&MODELS).into()),
+            consumer: chance
+                .pick(&[None, Some(None), Some(Some("team-a")), Some(Some("team-b"))])
+                .map(|owner| {
+                    let (name, owner) = ("ci".into(), owner.map(Into::into));
+                    Arc::new(Consumer { name, owner })
+                }),
             key_alias: chance
                 .one_in(2)
                 .then(|| chance.pick(&["default", "spare"]).into()),

@@ -263,11 +263,10 @@ fn gateway<'a>(told: &mut Told<'a>, record: &'a RequestRecord) {
     let id = Cow::Owned(record.id.to_string());
     told.add("tollgate.request.id", Value::Text(id));
     told.text("tollgate.gateway", Some(record.gateway_label()));
-    let consumer = record.consumer.as_ref();
-    told.text(
-        "tollgate.consumer",
-        consumer.map(|consumer| &*consumer.name),
-    );
+    if let Some(consumer) = &record.consumer {
+        told.text("tollgate.consumer", Some(&consumer.name));
+        told.text("tollgate.owner", consumer.owner.as_deref());
+    }
     told.text("tollgate.key.alias", record.key_alias.as_deref());
     told.text("tollgate.event_id", record.event_id.as_deref());
     told.text("tollgate.route", record.route.as_deref());

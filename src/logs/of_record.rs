@@ -34,6 +34,7 @@ fn facts(record: &RequestRecord) -> Entry {
     let answered = spent.model.as_deref();
     let model = record.model.as_deref().or(answered);
     let status = record.status;
+    let consumer = record.consumer.as_ref();
     Entry {
         id: record.id,
         created_at: Some(record.started),
@@ -57,11 +58,9 @@ fn facts(record: &RequestRecord) -> Entry {
         response_content_type: record.response_content_type.as_deref().map(owned),
         user_agent: record.user_agent.as_deref().map(owned),
         event_id: record.event_id.as_deref().map(owned),
-        authentication: record.consumer.is_some(),
-        consumer: record
-            .consumer
-            .as_ref()
-            .map(|consumer| owned(&consumer.name)),
+        authentication: consumer.is_some(),
+        consumer: consumer.map(|consumer| owned(&consumer.name)),
+        owner: consumer.and_then(|consumer| consumer.owner.as_deref().map(owned)),
         denied_by: denied_by(record).and_then(word),
         byok: record.key_alias.is_some(),
         key_alias: record.key_alias.as_deref().map(owned),

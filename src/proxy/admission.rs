@@ -57,7 +57,6 @@ pub async fn admit(door: &Door, session: &mut Session, ctx: &mut Context) -> Res
     if ctx.is_subrequest {
         body::read_placeholder(session).await?;
         if ctx.step.is_none() {
-            authentication::pass_again(session, ctx);
             return Ok(Next::Forward);
         }
     } else {

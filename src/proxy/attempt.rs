@@ -26,8 +26,8 @@ use super::{Door, again, body, keys, planning, told, tunnel};
 
 /// Subprotocols that a WebSocket client offers, or its server selects.
 pub const SUBPROTOCOL: http::HeaderName = http::header::SEC_WEBSOCKET_PROTOCOL;
-/// The name under which a browser offers its gateway token.
-const GATEWAY_SUBPROTOCOL: &str = "cf-aig-authorization";
+/// The header of the gateway's token, and the name under which a browser offers it.
+pub const GATEWAY_TOKEN: &str = "cf-aig-authorization";
 
 /// How long an idle connection to a provider is kept: less than the 60 s after which common
 /// load balancers drop theirs, so that a request rarely meets one being closed.
@@ -336,7 +336,7 @@ pub fn credential_offer<'a>(session: &'a Session, provider: &Provider) -> Option
     let key_name = subprotocol_key(provider);
     subprotocols(offered).find(|offer| {
         let carries = |name| credential_in(offer, name).is_some();
-        carries(GATEWAY_SUBPROTOCOL) || key_name.is_some_and(carries)
+        carries(GATEWAY_TOKEN) || key_name.is_some_and(carries)
     })
 }
 
@@ -362,7 +362,7 @@ fn keys_from_subprotocols(
         }
         if let Some(found) = key_name.and_then(|name| credential_in(offer, name)) {
             key = Some(found.to_owned());
-        } else if credential_in(offer, GATEWAY_SUBPROTOCOL).is_none() {
+        } else if credential_in(offer, GATEWAY_TOKEN).is_none() {
             kept.push(offer.to_owned());
         }
     }

@@ -8,14 +8,11 @@ use std::sync::Arc;
 
 use pingora_proxy::Session;
 
-use super::attempt::{self, SUBPROTOCOL};
+use super::attempt::{self, GATEWAY_TOKEN, SUBPROTOCOL};
 use super::context::Context;
-use crate::auth::{Authentication, Consumer, Slots};
-use crate::credential::KeyPlaces;
+use crate::auth::{Authentication, Consumer};
 use crate::error::{Failure, Kind};
 use crate::gateway::Gateway;
-
-const HEADER: &str = "cf-aig-authorization";
 
 const NO_TOKEN: &str =
     "Unauthorized: this gateway wants one of its tokens, as `cf-aig-authorization: Bearer <token>`";
@@ -46,7 +43,7 @@ pub fn pass(
     let named = gateway.providers.get(provider);
     let places = named.map(|mounted| &mounted.provider.keyring.places);
     let query = target.split_once('?').map(|(_, query)| query);
-    let slots = take_off(session, tokens, places, query);
+    let slots = tokens.in_key_slots(places, &session.req_header().headers, query);
     let consumer = match said(session) {
         Said::Nothing => {
             let offered = || in_a_key_offer(session, tokens);
@@ -55,36 +52,11 @@ pub fn pass(
         Said::Token(token) => tokens.consumer(token).cloned().ok_or(NOT_ITS_TOKEN),
         Said::Several => Err(SEVERAL),
     };
-    admit(tokens, ctx, consumer)?;
-    Ok(slots.in_query.then(|| tokens.without_tokens(target)))
-}
-
-/// A request that enters Pingora again has the head that its client sent, with the token.
-pub fn pass_again(session: &mut Session, ctx: &Context) {
-    let Some(gateway) = ctx
-        .gateway
-        .as_ref()
-        .filter(|it| !it.authentication.is_empty())
-    else {
-        return;
-    };
-    let mounted = ctx.provider.as_ref();
-    let places = mounted.map(|mounted| &mounted.provider.keyring.places);
-    take_off(session, &gateway.authentication, places, None);
-}
-
-/// Takes tokens off the head; says which. Of the query they are taken where it is put together.
-fn take_off(
-    session: &mut Session,
-    tokens: &Authentication,
-    places: Option<&KeyPlaces>,
-    query: Option<&str>,
-) -> Slots {
-    let slots = tokens.in_key_slots(places, &session.req_header().headers, query);
     for header in &slots.headers {
         session.req_header_mut().remove_header(header.as_str());
     }
-    slots
+    admit(tokens, ctx, consumer)?;
+    Ok(slots.in_query.then(|| tokens.without_tokens(target)))
 }
 
 /// A step of a request that has passed needs no token of its own.
@@ -107,13 +79,13 @@ fn admit(
 
 fn said(session: &Session) -> Said<'_> {
     let headers = &session.req_header().headers;
-    let mut values = headers.get_all(HEADER).iter();
+    let mut values = headers.get_all(GATEWAY_TOKEN).iter();
     match (values.next(), values.next()) {
         (Some(only), None) => Said::Token(only.as_bytes()),
         (Some(_), Some(_)) => Said::Several,
         (None, _) if attempt::is_websocket(session) => {
             let mut offers = attempt::subprotocols(headers.get_all(SUBPROTOCOL));
-            let token = offers.find_map(|offer| attempt::credential_in(offer, HEADER));
+            let token = offers.find_map(|offer| attempt::credential_in(offer, GATEWAY_TOKEN));
             token.map_or(Said::Nothing, |token| Said::Token(token.as_bytes()))
         }
         (None, _) => Said::Nothing,

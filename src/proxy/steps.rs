@@ -29,17 +29,8 @@ pub struct Running {
     pub index: u32,
     /// No other is left.
     pub is_last: bool,
-    /// The request that is made of it.
-    head: Option<Box<RequestHeader>>,
     /// Takes the state back for the next step.
     back: Option<oneshot::Sender<Box<Context>>>,
-}
-
-impl Running {
-    /// The head of the step's own request. Pingora gives a subrequest its parent's.
-    pub fn take_head(&mut self) -> Option<Box<RequestHeader>> {
-        self.head.take()
-    }
 }
 
 /// Answers a request to the universal endpoint.
@@ -75,7 +66,6 @@ async fn run_all(
         let running = Running {
             index: u32::try_from(index).unwrap_or(u32::MAX),
             is_last,
-            head: Some(Box::new(head.clone())),
             back: Some(back),
         };
         let carrier = Carrier::new(door, ctx);

@@ -26,11 +26,12 @@ use crate::error::{Failure, Kind};
 use super::admission::content_length;
 use super::carry::{Carrier, hear_to_its_end};
 use super::context::Context;
-use super::steps::Running;
 use super::{Door, caching, cancel};
 
-/// The state that moves into the subrequest. `Sync` is asked for by Pingora.
-type Handover = Mutex<Option<Context>>;
+/// What moves into the subrequest: the state of the request, and the head that it has here. Pingora
+/// would give it the bytes of the head as they came from the client, with all that was taken off
+/// since. `Sync` is asked for by Pingora.
+type Handover = Mutex<Option<(Context, RequestHeader)>>;
 
 /// Whether a request may have to run as a subrequest, its body being of undeclared length or
 /// made of steps, or its answer to tell what it cost, or may begin one, to fetch a stored answer
@@ -55,14 +56,10 @@ pub fn take_over(session: &mut Session, ctx: &mut Context) {
     let state = handed
         .and_then(|handed| handed.downcast_mut::<Handover>())
         .and_then(|handover| handover.get_mut().ok()?.take());
-    if let Some(state) = state {
+    if let Some((state, head)) = state {
         *ctx = state;
         ctx.is_subrequest = true;
-        // Pingora copies the bytes of an HTTP/1 head as they came from the client.
-        match ctx.step.as_mut().and_then(Running::take_head) {
-            Some(head) => *session.req_header_mut() = *head,
-            None => framed_as_placeholder(session.req_header_mut()),
-        }
+        *session.req_header_mut() = head;
         caching::watch_over(ctx);
     }
 }
@@ -126,7 +123,7 @@ pub fn start(
     spawner: &SubrequestSpawner,
     state: Context,
 ) -> SubrequestHandle {
-    let handover: Handover = Mutex::new(Some(state));
+    let handover: Handover = Mutex::new(Some((state, session.req_header().clone())));
     let sub = Ctx::builder()
         .body_mode(BodyMode::ExpectBody)
         .user_ctx(Box::new(handover))

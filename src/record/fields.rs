@@ -69,9 +69,13 @@ impl RequestRecord {
         model
             .as_deref()
             .inspect(|model| write("model", text(model)));
-        consumer
-            .as_ref()
-            .inspect(|consumer| write("consumer", text(&consumer.name)));
+        consumer.as_ref().inspect(|consumer| {
+            write("consumer", text(&consumer.name));
+            consumer
+                .owner
+                .as_deref()
+                .inspect(|owner| write("owner", text(owner)));
+        });
         key_alias
             .as_deref()
             .inspect(|alias| write("key", text(alias)));

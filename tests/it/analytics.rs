@@ -10,7 +10,7 @@ use crate::support::{Answer, Gateway, Request, Upstream};
 const QUESTION: &str = r#"{"model":"gpt-4o-mini","messages":[{"role":"user","content":"Why?"}]}"#;
 const ANSWER: &str = r#"{"id":"c","object":"chat.completion","model":"gpt-4o-mini-2024-07-18","choices":[{"index":0,"message":{"role":"assistant","content":"Because."},"finish_reason":"stop"}],"usage":{"prompt_tokens":1000,"completion_tokens":100,"total_tokens":1100}}"#;
 
-async fn analytics(gateway: &Gateway, path: &str) -> Value {
+pub async fn analytics(gateway: &Gateway, path: &str) -> Value {
     settled(gateway).await;
     let answer = gateway.ask(Request::get(path)).await;
     assert_eq!(answer.status, 200, "{}", answer.text());

@@ -2,6 +2,7 @@
 
 use serde_json::Value;
 
+use crate::analytics::analytics;
 use crate::support::client::Told;
 use crate::support::conf::{CHAT, at, entry, openai, path};
 use crate::support::upstream::Received;
@@ -17,7 +18,7 @@ const QUESTION: &str = r#"{"model":"gpt-5-mini","messages":[{"role":"user","cont
 fn with_tokens(says: &str) -> String {
     format!(
         "log: {{ access: json }}\naccounts: {{ default: {{ gateways: {{ default: {{ authentication: {{ {says} tokens: [ \
-         {{ name: ci, value: {TOKEN} }}, {{ name: app, value: {OTHER} }} ] }} }} }} }} }}\n"
+         {{ name: ci, owner: team-a, value: {TOKEN} }}, {{ name: app, value: {OTHER} }} ] }} }} }} }} }}\n"
     )
 }
 
@@ -439,6 +440,10 @@ async fn the_log_says_who_called_and_no_token() {
             (&consumer, &denied_by)
         );
     }
+    assert_eq!(entries[0]["owner"], "team-a");
+    assert!(entries[1]["owner"].is_null(), "{}", entries[1]);
+    let of_team = analytics(&gateway, "/-/analytics?owner=team-a").await;
+    assert_eq!(of_team["totals"]["requests"], 1, "{of_team}");
     for entry in entries {
         let one = format!("/-/logs/{}", entry["id"].as_str().unwrap());
         let whole = gateway.ask(Request::get(&one)).await.everything();

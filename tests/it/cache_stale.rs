@@ -21,6 +21,13 @@ fn over(protocol: Protocol) -> Request {
     chat(&format!("{{\"v\":\"{protocol:?}\"}}")).over(protocol)
 }
 
+/// A universal call, whose step has headers of its own.
+fn of_a_step() -> Request {
+    let steps = serde_json::json!([{ "provider": "openai", "endpoint": "chat/completions",
+        "headers": { "authorization": "Bearer step" }, "query": { "v": "step" } }]);
+    Request::post("/v1/default/default", steps.to_string()).header("authorization", "Bearer call")
+}
+
 /// One test, so that there is one minute to wait.
 #[tokio::test]
 async fn an_answer_past_its_time_is_given_only_as_the_gateway_says() {
@@ -41,6 +48,7 @@ async fn an_answer_past_its_time_is_given_only_as_the_gateway_says() {
         .await,
         gateway(forgiving, ", stale_if_error: 10m", "").await,
     ];
+    store(&gateways[1], revalidating, &of_a_step(), answer("old")).await;
     for (upstream, gateway) in upstreams.iter().zip(&gateways) {
         for request in [chat(BODY), over(Protocol::H1), over(Protocol::H2)] {
             store(gateway, upstream, &request, answer("old")).await;
@@ -52,6 +60,7 @@ async fn an_answer_past_its_time_is_given_only_as_the_gateway_says() {
     for protocol in [Protocol::H1, Protocol::H2] {
         is_given_while_a_new_one_is_fetched(&gateways[1], revalidating, &over(protocol)).await;
     }
+    is_given_while_a_new_one_is_fetched(&gateways[1], revalidating, &of_a_step()).await;
     gateways[1].logged("cache=refresh").await;
     stands_in_for_a_provider_that_fails(&gateways[2], forgiving).await;
 }

@@ -139,7 +139,10 @@ pub fn value(record: &RequestRecord, group_by: &str) -> String {
         }
         "route" => record.route.as_ref().map(ToString::to_string),
         "key" => record.key_alias.as_ref().map(ToString::to_string),
-        "owner" => None,
+        "owner" => {
+            let consumer = record.consumer.as_ref();
+            consumer.and_then(|consumer| consumer.owner.as_ref().map(ToString::to_string))
+        }
         "user_agent" => record.user_agent.as_deref().map(|agent| {
             let short = match agent {
                 "Anthropic/JS 0.9 extra" => "Anthropic/JS 0.9",

@@ -50,7 +50,7 @@ const GROUPS: [&str; 9] = [
     "metadata.number",
 ];
 
-const FILTERS: [&[(&str, &str)]; 8] = [
+const FILTERS: [&[(&str, &str)]; 9] = [
     &[],
     &[("gateway", "acme/main")],
     &[("gateway", "(none)")],
@@ -59,6 +59,7 @@ const FILTERS: [&[(&str, &str)]; 8] = [
     &[("route", "support"), ("key", "(none)")],
     &[("key", "spare")],
     &[("owner", "(none)")],
+    &[("owner", "team-a"), ("provider", "openai")],
 ];
 
 /// (start, end, interval): hours apart from `DAY_0`.

@@ -3,7 +3,7 @@
 use ahash::AHashSet;
 
 use super::Problems;
-use crate::auth::{Authentication, Digest, SHORTEST, digest_of};
+use crate::auth::{Authentication, Consumer, Digest, SHORTEST, digest_of};
 use crate::config::schema::{self, GatewayToken};
 use crate::config::secret::Secret;
 
@@ -35,6 +35,10 @@ pub(super) fn resolve(
                 format!("the name `{}` stands twice", token.name),
             );
         }
+        let owner = token.owner.as_deref();
+        if let Some(Err(why)) = owner.map(good_name) {
+            problems.add(format!("{at}.owner"), why);
+        }
         match digest(token) {
             Err(why) => problems.add(at, why),
             Ok(digest) if !digests.insert(digest) => {
@@ -43,10 +47,17 @@ pub(super) fn resolve(
                     "another name has the same token: nobody could tell whose it is",
                 );
             }
-            Ok(digest) => resolved.push((digest, token.name.as_str().into())),
+            Ok(digest) => resolved.push((digest, consumer(token))),
         }
     }
     Authentication::new(*required, resolved)
+}
+
+fn consumer(token: &GatewayToken) -> Consumer {
+    Consumer {
+        name: token.name.as_str().into(),
+        owner: token.owner.as_deref().map(Into::into),
+    }
 }
 
 fn good_name(name: &str) -> Result<(), &'static str> {
@@ -60,6 +71,7 @@ fn good_name(name: &str) -> Result<(), &'static str> {
 fn digest(token: &GatewayToken) -> Result<Digest, String> {
     let GatewayToken {
         name: _,
+        owner: _,
         value,
         file,
         sha256,
@@ -147,6 +159,10 @@ mod tests {
             value: Some(Secret::new(value)),
             ..token("short")
         };
+        let owned = |owner: &str| GatewayToken {
+            owner: Some(owner.into()),
+            ..token("owned")
+        };
         let sha256 = |digits: &str| GatewayToken {
             value: None,
             sha256: Some(digits.into()),
@@ -156,6 +172,8 @@ mod tests {
             (vec![], "a.required: nobody could pass"),
             (vec![token("")], "a.tokens[0].name: is 1 to 64"),
             (vec![token("a b")], "a.tokens[0].name: is 1 to 64"),
+            (vec![owned("a b")], "a.tokens[0].owner: is 1 to 64"),
+            (vec![owned("")], "a.tokens[0].owner: is 1 to 64"),
             (
                 vec![token("a"), token("a")],
                 "a.tokens[1].name: the name `a` stands twice",
