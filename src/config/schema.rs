@@ -6,6 +6,7 @@
 
 mod authentication;
 mod exports;
+mod limits;
 mod logs;
 mod prices;
 mod routes;
@@ -17,6 +18,10 @@ use serde::Deserialize;
 
 pub use self::authentication::{Authentication, GatewayToken};
 pub use self::exports::{Collector, Sink};
+pub use self::limits::{
+    Access, Calendar, Counted, List, RateLimit, Selection, SelectionMode, SpendAction, SpendLimit,
+    SpendWindow, Technique, Unpriced,
+};
 pub use self::logs::{GatewayLogs, Logs, Redact};
 pub use self::prices::{Above, PriceOverride, Prices, Rates};
 pub use self::routes::{Affinity, Health, Hedge, Route, RouteMatch, RouteTarget};
