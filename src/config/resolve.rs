@@ -8,6 +8,7 @@ mod exports;
 mod in_flight;
 mod prices;
 mod providers;
+mod rates;
 mod records;
 mod routes;
 mod routing;
@@ -427,6 +428,7 @@ fn resolve_gateway(
         in_flight,
         logs,
         metadata,
+        rate_limits,
         routes,
     } = gateway;
     let at = |key| format!("accounts.{account}.gateways.{id}.{key}");
@@ -443,6 +445,8 @@ fn resolve_gateway(
     let health = routing::health(&at("health"), health, problems);
     let in_flight = in_flight::cap(&at("in_flight"), *in_flight, problems);
     let metadata = records::metadata(&at("metadata"), metadata, problems);
+    let scope = format!("gateway {account}/{id}");
+    let rates = rates::rules(&at("rate_limits"), &scope, rate_limits, problems);
     let providers = mount(providers);
     let terms = routes::Terms {
         path: &at("routes"),
@@ -464,6 +468,7 @@ fn resolve_gateway(
         health,
         in_flight,
         metadata,
+        rates,
         logs: records::policy(*logs),
         routes,
         providers,

@@ -455,6 +455,9 @@ pub struct Gateway {
     pub health: Health,
     /// Calls of this gateway at providers at once. Without it no cap.
     pub in_flight: Option<InFlight>,
+    /// At most so many requests, tokens or calls at once; 429 with `Retry-After` beyond. At most 20
+    /// rules.
+    pub rate_limits: Vec<RateLimit>,
     /// What of its requests is kept in the log store.
     pub logs: GatewayLogs,
     /// How `cf-aig-metadata` is read.

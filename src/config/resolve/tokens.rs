@@ -60,7 +60,7 @@ fn consumer(token: &GatewayToken) -> Consumer {
     }
 }
 
-fn good_name(name: &str) -> Result<(), &'static str> {
+pub(super) fn good_name(name: &str) -> Result<(), &'static str> {
     let good = |byte: u8| byte.is_ascii_alphanumeric() || b"-_.".contains(&byte);
     match (1..=64).contains(&name.len()) && name.bytes().all(good) {
         true => Ok(()),
