@@ -9,12 +9,13 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::thread;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use crate::analytics;
 use crate::background;
 use crate::config::schema::AccessLog;
 use crate::export::{self, Exports};
+use crate::limits::taken;
 use crate::logs;
 use crate::logs::redaction::Redaction;
 use crate::logs::store::Store;
@@ -197,6 +198,7 @@ impl Books {
         } = &mut *entry;
         let spending = std::mem::replace(spending, Spending::Nothing);
         record.spent = spending::spent(record, spending, prices);
+        taken::count(record, SystemTime::now());
         self.metrics.publish(record);
         access::write(self.access_log, record);
         self.analytics.observe(record);

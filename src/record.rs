@@ -417,6 +417,11 @@ impl RequestRecord {
             .or_else(|| stood_in_for.and_then(Fault::failure))
     }
 
+    /// The rule of ours that refused it.
+    pub fn denied_by(&self) -> Option<&str> {
+        self.failure.as_ref()?.denied_by.as_deref()
+    }
+
     /// The provider's status that a stored answer stood in for.
     pub fn provider_status(&self) -> Option<u16> {
         self.cache.stood_in_for.as_ref().and_then(Fault::status)

@@ -2,3 +2,4 @@
 
 pub mod concurrency;
 pub mod rate;
+pub mod taken;

@@ -61,7 +61,7 @@ fn facts(record: &RequestRecord) -> Entry {
         authentication: consumer.is_some(),
         consumer: consumer.map(|consumer| owned(&consumer.name)),
         owner: consumer.and_then(|consumer| consumer.owner.as_deref().map(owned)),
-        denied_by: denied_by(record).and_then(word),
+        denied_by: record.denied_by().map(owned),
         byok: record.key_alias.is_some(),
         key_alias: record.key_alias.as_deref().map(owned),
         route: record.route.as_deref().map(owned),
@@ -90,12 +90,6 @@ fn facts(record: &RequestRecord) -> Entry {
         traceparent: record.traceparent.as_deref().map(owned),
         ..Entry::default()
     }
-}
-
-/// The part of the configuration that refused it.
-fn denied_by(record: &RequestRecord) -> Option<&'static str> {
-    let kind = record.failure.as_ref().map(|failure| failure.kind);
-    (kind == Some(Kind::Unauthorized)).then_some("authentication")
 }
 
 fn money(record: &RequestRecord, entry: &mut Entry) {

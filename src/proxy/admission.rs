@@ -23,8 +23,8 @@ use crate::wire;
 use super::context::{Context, Route, Spend};
 use super::planning::{COMPAT, Choice};
 use super::{
-    Door, attempt, authentication, body, caching, copied, hedge, planning, steps, subrequest,
-    timed, told,
+    Door, attempt, authentication, body, caching, copied, hedge, limiting, planning, steps,
+    subrequest, timed, told,
 };
 
 /// What happens after admission.
@@ -68,6 +68,7 @@ pub async fn admit(door: &Door, session: &mut Session, ctx: &mut Context) -> Res
     if ctx.step.is_none() {
         ctx.path = target.split('?').next().unwrap_or("").into();
     }
+    ctx.address = ctx.address.or_else(|| limiting::client(session));
     let endpoint = Endpoint::parse(target.as_bytes()).map_err(unserved)?;
     let gateway = gateway(ctx, &endpoint)?;
     ctx.gateway = Some(Arc::clone(&gateway));
@@ -89,6 +90,7 @@ pub async fn admit(door: &Door, session: &mut Session, ctx: &mut Context) -> Res
     if endpoint.provider != COMPAT {
         native(session, ctx, &gateway, &endpoint)?;
     }
+    limiting::head(door, ctx)?;
     let terms = caching::terms(session, ctx);
     match ctx.step {
         Some(_) => body::adopt(ctx),
@@ -98,6 +100,7 @@ pub async fn admit(door: &Door, session: &mut Session, ctx: &mut Context) -> Res
         Choice::AsNamed => terms,
         Choice::Chosen => caching::terms(session, ctx),
     };
+    limiting::target(door, ctx)?;
     // What only some requests do lies on the heap: it would make the state of all of them large.
     if terms != Terms::Off
         && let caching::Next::Answered = Box::pin(caching::meet(door, session, ctx, terms)).await?

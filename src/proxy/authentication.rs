@@ -70,7 +70,7 @@ fn admit(
             ctx.consumer.get_or_insert(consumer);
         }
         Err(why) if tokens.required && ctx.consumer.is_none() => {
-            return Err(Failure::because(Kind::Unauthorized, why));
+            return Err(Failure::because(Kind::Unauthorized, why).denied_by("authentication"));
         }
         Err(_) => {}
     }

@@ -19,7 +19,7 @@ use crate::memory::Reservation;
 use super::admission::content_length;
 use super::context::{Body, Context, Spend};
 use super::kept::{self, Kept};
-use super::{Door, again, copied, planning};
+use super::{Door, again, copied, limiting, planning};
 
 /// Pingora replays a body it has read out of a buffer of this size, in bytes. The last read
 /// must happen with that buffer on, and a read returns at most as much.
@@ -38,7 +38,8 @@ pub async fn admit(
     let content_type = content_type.map(HeaderValue::as_bytes);
     let json = content_type.is_some_and(call::is_json);
     let may_be_json = call::may_be_json(content_type);
-    let held = for_cache || must_be_held(ctx, json);
+    let limited = may_be_json && limiting::reads_body(ctx);
+    let held = for_cache || limited || must_be_held(ctx, json);
     let limit = Limit::of(&limits, json || held);
     let declared = content_length(session);
     if declared.is_some_and(|length| length > limit.bytes) {

@@ -13,6 +13,7 @@
 //! | `timed` | the clock on HTTP/2 bodies |
 //! | `subrequest` | re-entry with a held body |
 //! | `carry` | the answer of a subrequest on its way out |
+//! | `limiting` | `request_filter`, `upstream_peer`: how much may pass in a time |
 //! | `overload` | `upstream_peer`: a place for the call |
 //! | `attempt` | `upstream_peer`, `upstream_request_filter`, `connected_to_upstream` |
 //! | `response` | `upstream_response_filter`, body filters, `response_filter` |
@@ -38,6 +39,7 @@ mod fill;
 mod hedge;
 mod kept;
 mod keys;
+mod limiting;
 mod outlet;
 mod overload;
 mod planning;
@@ -72,6 +74,7 @@ use crate::ledger::Ledger;
 use crate::lifecycle::phase::Phase;
 use crate::lifecycle::reload::Live;
 use crate::limits::concurrency::Registry;
+use crate::limits::rate;
 use crate::memory::Memory;
 use crate::routing::known::Known;
 use crate::telemetry::metrics::Metrics;
@@ -90,6 +93,7 @@ pub struct Door {
     known: Arc<Known>,
     metrics: Arc<Metrics>,
     gates: Arc<Registry>,
+    rates: rate::Registry,
 }
 
 impl Door {
@@ -117,6 +121,7 @@ impl Door {
             known,
             metrics,
             gates: live.gates(),
+            rates: rate::Registry::default(),
         }
     }
 }
@@ -343,6 +348,7 @@ impl ProxyHttp for Door {
     async fn logging(&self, session: &mut Session, error: Option<&Error>, ctx: &mut Self::CTX) {
         again::ended(ctx);
         ctx.places.leave();
+        ctx.limited.leave();
         settle::publish(self, session, error, ctx);
     }
 }

@@ -89,6 +89,8 @@ impl RequestRecord {
             write("error_source", text(source.name()));
             write("error", text(kind));
         });
+        self.denied_by()
+            .inspect(|rule| write("denied_by", text(rule)));
         self.provider_status()
             .inspect(|status| write("provider_status", Value::Number((*status).into())));
         self.failure()

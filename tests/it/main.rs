@@ -29,6 +29,7 @@ mod mappings;
 mod observability;
 mod overload;
 mod probes;
+mod rate_limits;
 mod reprice;
 mod retries;
 mod routes;
