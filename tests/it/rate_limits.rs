@@ -312,7 +312,7 @@ async fn calls_at_the_same_time_count_until_their_stream_ends() {
 async fn a_route_goes_on_to_a_target_that_is_within_the_rule() {
     let limited = Limited::start(
         "authentication: { anyone_may_spend_stored_keys: true }, rate_limits: [ { id: tokens, limit: 40, window: 1h, count: total_tokens, by: [provider] } ], \
-         routes: { chat: { match: { provider: openai }, targets: [ { provider: openai, model: gpt-5-mini }, { provider: groq, model: llama-3 } ] } }",
+         routes: { chat: { match: { provider: openai, model: gpt-5-mini }, targets: [ { provider: openai, model: gpt-5-mini }, { provider: groq, model: llama-3 } ] } }",
     )
     .await;
     for (count, asked) in [(1, (1, 0)), (2, (1, 1))] {
