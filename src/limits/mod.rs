@@ -1,3 +1,4 @@
 //! What keeps one caller or one provider from using up what all share.
 
 pub mod concurrency;
+pub mod worst;
