@@ -3,3 +3,4 @@
 pub mod concurrency;
 pub mod rate;
 pub mod taken;
+pub mod worst;
