@@ -6,6 +6,7 @@
 mod cache;
 mod exports;
 mod in_flight;
+mod keys;
 mod prices;
 mod providers;
 mod records;
@@ -419,6 +420,7 @@ fn resolve_gateway(
     let schema::Gateway {
         authentication,
         byok_only,
+        providers: own_keys,
         cache,
         on_client_disconnect,
         retry,
@@ -443,7 +445,12 @@ fn resolve_gateway(
     let health = routing::health(&at("health"), health, problems);
     let in_flight = in_flight::cap(&at("in_flight"), *in_flight, problems);
     let metadata = records::metadata(&at("metadata"), metadata, problems);
-    let providers = mount(providers);
+    let label: Box<str> = format!("{account}/{id}").into();
+    let owner = keys::Owner {
+        path: &at("providers"),
+        label: &label,
+    };
+    let providers = mount(&owner.provide(own_keys, providers, problems));
     let terms = routes::Terms {
         path: &at("routes"),
         retry,
@@ -454,7 +461,7 @@ fn resolve_gateway(
     Gateway {
         account: account.into(),
         id: id.into(),
-        label: format!("{account}/{id}").into(),
+        label,
         authentication,
         byok_only: *byok_only,
         anyone_may_spend_stored_keys,
