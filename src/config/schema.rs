@@ -19,7 +19,7 @@ use serde::Deserialize;
 
 pub use self::authentication::{Authentication, GatewayToken};
 pub use self::exports::{Collector, Sink};
-pub use self::keys::{GatewayProvider, Key};
+pub use self::keys::{GatewayProvider, Key, Secrets};
 pub use self::limits::{
     Access, Calendar, Counted, List, RateLimit, Selection, SelectionMode, SpendAction, SpendLimit,
     SpendWindow, Technique, Unpriced,
@@ -42,6 +42,8 @@ pub struct Config {
     pub admin: Admin,
     /// Where tollgate keeps what must survive a restart. Default `/var/lib/tollgate`.
     pub data_dir: Option<PathBuf>,
+    /// What the provider keys are encrypted under that tollgate keeps itself.
+    pub secrets: Secrets,
     /// Where answers are kept that gateways cache.
     pub cache: CacheStore,
     /// Where finished requests are kept, and what of them is never written down.

@@ -83,7 +83,7 @@ pub struct Keyring {
 }
 
 /// A stored key.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct StoredKey {
     /// `account/gateway` whose own it is; empty when it is the deployment's.
     pub owner: Box<str>,
@@ -92,8 +92,8 @@ pub struct StoredKey {
     /// Owner, alias, and a digest of the key: which account pays, also when an alias gets another
     /// key.
     pub identity: Box<str>,
-    /// How it goes onto a request.
-    pub credential: Credential,
+    /// How it goes onto a request; or why it cannot, for the log.
+    pub credential: Result<Credential, Box<str>>,
     /// Its share of the pool's requests; 0 when it is not in the pool.
     pub weight: u32,
     /// Whether the provider takes it, looked up with the first call.

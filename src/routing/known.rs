@@ -169,7 +169,7 @@ mod tests {
             owner: "a/g".into(),
             alias: "team".into(),
             identity: identity.into(),
-            credential: credential::parse(&Auth::Bearer, "hunter2").unwrap(),
+            credential: Ok(credential::parse(&Auth::Bearer, "hunter2").unwrap()),
             weight: 0,
             known: std::sync::OnceLock::new(),
         }

@@ -22,6 +22,7 @@ use crate::pricing::Catalogue;
 use crate::provider::join::Version;
 use crate::provider::template::{Pattern, Template};
 use crate::provider::{Address, Base, Connection, Keyring, Provider, Realtime, Rule, TargetHeader};
+use crate::provider_keys::{Kept, KeptKey};
 
 /// The catalogue that is compiled in.
 const CATALOGUE: &str = include_str!("../../../conf/providers.yaml");
@@ -36,6 +37,7 @@ pub const MOCK: &str = "mock";
 pub(super) fn resolve(
     overrides: &BTreeMap<String, schema::Provider>,
     mock: SocketAddr,
+    kept: &Kept,
     problems: &mut Problems,
 ) -> AHashMap<Box<str>, Arc<Provider>> {
     let mut catalogue = catalogue(problems);
@@ -58,7 +60,13 @@ pub(super) fn resolve(
     for (slug, entry) in &merged {
         let aliases = entry.aliases.clone();
         let path = format!("providers.{slug}");
-        let provider = Arc::new(Builder { path, problems }.provider(slug, entry.clone()));
+        let kept = keys::of_provider(kept.of(""), slug);
+        let mut builder = Builder {
+            path,
+            kept,
+            problems,
+        };
+        let provider = Arc::new(builder.provider(slug, entry.clone()));
         for alias in aliases {
             providers
                 .entry(alias.as_str().into())
@@ -122,6 +130,8 @@ pub(super) fn hint<'a>(slug: &str, known: impl Iterator<Item = &'a str>) -> Stri
 /// Resolves one provider, reporting problems under its path.
 struct Builder<'a> {
     path: String,
+    /// Its keys that the deployment keeps.
+    kept: Vec<&'a KeptKey>,
     problems: &'a mut Problems,
 }
 
@@ -216,7 +226,8 @@ impl Builder<'_> {
     fn keyring(&mut self, auth: Auth, keys: &[schema::Key]) -> Keyring {
         let places = KeyPlaces::new(&auth);
         let places = self.ok("auth", places).unwrap_or_default();
-        let keys = keys::read(&self.at("keys"), "", &auth, keys, self.problems);
+        let mut keys = keys::read(&self.at("keys"), "", &auth, keys, self.problems);
+        keys::overlay(&mut keys, &self.kept, &auth);
         Keyring::new(auth, places, keys)
     }
 
@@ -489,7 +500,12 @@ mod tests {
     fn catalogued() -> AHashMap<Box<str>, Arc<Provider>> {
         let mut problems = Problems::default();
         let overrides = BTreeMap::from([(MOCK.to_owned(), schema::Provider::default())]);
-        let providers = resolve(&overrides, ([127, 0, 0, 1], 1).into(), &mut problems);
+        let providers = resolve(
+            &overrides,
+            ([127, 0, 0, 1], 1).into(),
+            &Kept::default(),
+            &mut problems,
+        );
         assert!(problems.0.is_empty(), "{:?}", problems.0);
         providers
     }
@@ -535,7 +551,12 @@ mod tests {
     #[test]
     fn the_mock_is_off_unless_configured() {
         let mut problems = Problems::default();
-        let providers = resolve(&BTreeMap::new(), ([127, 0, 0, 1], 1).into(), &mut problems);
+        let providers = resolve(
+            &BTreeMap::new(),
+            ([127, 0, 0, 1], 1).into(),
+            &Kept::default(),
+            &mut problems,
+        );
         assert!(!providers.contains_key(MOCK));
         assert!(catalogued().contains_key(MOCK));
     }
@@ -561,7 +582,12 @@ mod tests {
         let yaml = "providers: { fal: { base_url: 'https://proxy.example/x' }, aws-bedrock: { base_url: 'https://{region}.proxy.example' } }";
         let config = crate::config::load::parse(yaml, &|_| None).unwrap();
         let mut problems = Problems::default();
-        let providers = resolve(&config.providers, ([127, 0, 0, 1], 1).into(), &mut problems);
+        let providers = resolve(
+            &config.providers,
+            ([127, 0, 0, 1], 1).into(),
+            &Kept::default(),
+            &mut problems,
+        );
         assert!(problems.0.is_empty(), "{:?}", problems.0);
         assert!(providers["fal"].target_header.is_none());
         let bedrock = url(

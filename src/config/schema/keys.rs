@@ -21,6 +21,19 @@ pub struct Key {
     pub file: Option<PathBuf>,
 }
 
+/// What stored provider keys are encrypted under (`tollgate provider-keys`). Without a master key none
+/// can be stored.
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Secrets {
+    /// 32 bytes, as 64 hexadecimal digits or in base64: `${ENV}` or `file:/path`. Default: the
+    /// credential `tollgate-master-key` of systemd, where there is one.
+    pub master_key: Option<Secret>,
+    /// The one before it, while there are keys that are encrypted under it: until
+    /// `tollgate provider-keys reencrypt`. Default: the credential `tollgate-previous-master-key`.
+    pub previous_master_key: Option<Secret>,
+}
+
 /// What a gateway says of a provider.
 #[derive(Debug, Clone, Default, Deserialize)]
 #[serde(deny_unknown_fields, default)]

@@ -1,6 +1,7 @@
 use super::*;
-use crate::config::resolve::resolve;
+use crate::config::resolve::{resolve, resolve_with};
 use crate::gateway::{Mounted, Snapshot};
+use crate::provider_keys::{Kept, Unavailable};
 
 const DEPLOYMENT: &str = "providers: { openai: { keys: [ { value: shared }, { alias: team, value: shared } ] }, mock: {} }";
 
@@ -142,4 +143,136 @@ fn mistakes_are_told_by_their_path() {
             "{said}"
         );
     }
+}
+
+fn kept(scope: &str, alias: &str, weight: u32) -> KeptKey {
+    KeptKey {
+        name: Name {
+            scope: scope.into(),
+            provider: "openai".into(),
+            alias: alias.into(),
+        },
+        weight,
+        secret: Ok(Secret::new(format!("kept-{scope}-{alias}"))),
+    }
+}
+
+/// The keys of gateway `one` for openai: whose they are and how they go onto a request, by alias.
+fn merged(deployment: &str, gateway: &str, kept: Vec<KeptKey>) -> Vec<String> {
+    let yaml = format!(
+        "providers: {{ openai: {{ keys: {deployment} }} }}\n\
+         accounts: {{ a: {{ gateways: {{ one: {{ {gateway} }} }} }} }}"
+    );
+    let config = crate::config::load::parse(&yaml, &|_| None).unwrap();
+    let kept = Kept::new(true, None, kept);
+    let snapshot = resolve_with(&config, ([127, 0, 0, 1], 1).into(), &kept);
+    let snapshot = snapshot.unwrap().snapshot;
+    let keys = mounted(&snapshot, "one", "openai")
+        .provider
+        .keyring
+        .keys
+        .iter();
+    let mut told: Vec<_> = keys
+        .map(|key| {
+            let secret = match &key.credential {
+                Ok(Credential::Header { value, .. }) => value.to_str().unwrap().to_owned(),
+                other => format!("{other:?}"),
+            };
+            let secret = secret.trim_start_matches("Bearer ");
+            format!("{} {secret} {}", key.alias, key.weight)
+        })
+        .collect();
+    told.sort();
+    told
+}
+
+/// The whole order, one after another taken away.
+#[test]
+fn for_one_alias_the_nearest_key_is_taken_and_the_kept_one_before_the_configured() {
+    let configured = "[ { value: yaml } ]";
+    let own = "providers: { openai: { keys: [ { value: own-yaml } ] } }";
+    let (of_gateway, of_all) = (kept("a/one", "default", 0), kept("", "default", 0));
+    let both = vec![of_gateway.clone(), of_all.clone()];
+    assert_eq!(
+        merged(configured, own, both.clone()),
+        ["default kept-a/one-default 0"]
+    );
+    assert_eq!(
+        merged(configured, own, vec![of_all.clone()]),
+        ["default own-yaml 0"]
+    );
+    assert_eq!(
+        merged(configured, "", both),
+        ["default kept-a/one-default 0"]
+    );
+    assert_eq!(
+        merged(configured, "", vec![of_all]),
+        ["default kept--default 0"]
+    );
+    assert_eq!(merged(configured, "", vec![]), ["default yaml 0"]);
+    assert!(merged("[]", "", vec![kept("a/two", "default", 0)]).is_empty());
+}
+
+#[test]
+fn a_kept_key_of_a_gateway_stands_beside_the_deployments_and_a_configured_list_alone() {
+    let configured = "[ { value: yaml }, { alias: b, value: yaml-b } ]";
+    let of_gateway = || vec![kept("a/one", "b", 0), kept("", "c", 0)];
+    assert_eq!(
+        merged(configured, "", of_gateway()),
+        ["b kept-a/one-b 0", "c kept--c 0", "default yaml 0"]
+    );
+    let own = "providers: { openai: { keys: [] } }";
+    assert_eq!(merged(configured, own, of_gateway()), ["b kept-a/one-b 0"]);
+}
+
+/// Else requests that name no key would be spread over a pool that the gateway wanted to leave.
+#[test]
+fn what_a_gateway_pays_with_itself_ends_the_deployments_pool() {
+    let pool = "[ { alias: p, value: yaml-p, weight: 2 } ]";
+    let with = |alias, weight| merged(pool, "", vec![kept("a/one", alias, weight)]);
+    assert_eq!(with("x", 0), ["p yaml-p 2", "x kept-a/one-x 0"]);
+    assert_eq!(with("x", 1), ["p yaml-p 0", "x kept-a/one-x 1"]);
+    assert_eq!(
+        with("default", 0),
+        ["default kept-a/one-default 0", "p yaml-p 0"]
+    );
+}
+
+#[test]
+fn a_kept_key_that_cannot_be_used_keeps_its_place() {
+    let mut closed = kept("", "default", 0);
+    closed.secret = Err(Unavailable::NoMasterKey);
+    let mut wrong = kept("", "b", 1);
+    wrong.secret = Ok(Secret::new("two\nlines"));
+    let told = merged("[ { value: yaml } ]", "", vec![closed, wrong]);
+    assert!(
+        told[0].starts_with("b Err(\"the key contains a character"),
+        "{told:?}"
+    );
+    assert!(
+        told[1].starts_with("default Err(\"no master key is configured"),
+        "{told:?}"
+    );
+}
+
+/// What is stored and removed must not decide whether the configuration has mistakes.
+#[test]
+fn a_route_may_name_a_key_that_only_the_store_may_have() {
+    let yaml = |says: &str| {
+        format!(
+            "accounts: {{ a: {{ gateways: {{ one: {{ {says} routes: {{ r: {{ targets: [ \
+             {{ provider: openai, model: m, key: team }} ] }} }} }} }} }} }}"
+        )
+    };
+    let mistakes = |says: &str, kept: &Kept| {
+        let config = crate::config::load::parse(&yaml(says), &|_| None).unwrap();
+        let resolved = resolve_with(&config, ([127, 0, 0, 1], 1).into(), kept);
+        resolved.err().unwrap_or_default().len()
+    };
+    let spends = "authentication: { anyone_may_spend_stored_keys: true },";
+    let there = vec![kept("", "team", 0)];
+    for kept in [Kept::new(true, None, vec![]), Kept::new(true, None, there)] {
+        assert_eq!((mistakes(spends, &kept), mistakes("", &kept)), (0, 1));
+    }
+    assert_eq!(mistakes(spends, &Kept::default()), 1);
 }
