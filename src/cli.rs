@@ -147,8 +147,11 @@ fn default_conf() -> PathBuf {
 }
 
 fn check(conf: &Path) -> ExitCode {
-    match reload::load(conf, &|| Ok(NOWHERE)) {
+    match reload::load(conf, &|| Ok(NOWHERE), None) {
         Ok(loaded) => {
+            for warning in loaded.keys.kept.warnings() {
+                println!("warning: {warning}");
+            }
             println!("{}: {}", conf.display(), summary(&loaded.config));
             ExitCode::SUCCESS
         }

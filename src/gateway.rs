@@ -144,7 +144,7 @@ impl Mounted {
     /// What is known of one of its stored keys.
     pub fn key<'a>(&self, known: &Known, stored: &'a StoredKey) -> &'a Arc<OfKey> {
         let slug = &self.provider.slug;
-        let look_up = || known.key(slug, &stored.alias, &stored.identity);
+        let look_up = || known.key(slug, stored);
         stored.known.get_or_init(look_up)
     }
 }

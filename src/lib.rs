@@ -8,7 +8,7 @@
 //! 4. [`directives`], [`universal`] and [`call`]: what the client asks of the gateway and of
 //!    providers;
 //! 5. [`auth`]: whose token it brings; [`provider`]: where the request goes; [`dns`]: at which address;
-//! 6. [`credential`]: how it pays;
+//! 6. [`credential`]: how it pays; [`provider_keys`]: with which key the gateway keeps itself;
 //! 7. [`cache`]: whether it was answered before, or is being answered right now;
 //! 8. [`limits`]: whether there is a place for it at the provider, and how long it waits for one;
 //! 9. [`routing`]: what a provider's failure means, and when it is tried again;
@@ -48,6 +48,7 @@ pub mod mock;
 pub mod pricing;
 pub mod probe;
 pub mod provider;
+pub mod provider_keys;
 pub mod proxy;
 pub mod record;
 pub mod routing;

@@ -6,6 +6,7 @@
 mod cache;
 mod exports;
 mod in_flight;
+mod keys;
 mod prices;
 mod providers;
 mod rates;
@@ -15,6 +16,7 @@ mod routing;
 mod tokens;
 
 pub use exports::Exports;
+pub use keys::usable;
 pub use providers::MOCK;
 #[cfg(test)]
 pub(crate) use providers::built_in as built_in_providers;
@@ -32,6 +34,7 @@ use super::units::ByteSize;
 use crate::gateway::{Gateway, Limits, Mounted, Snapshot};
 use crate::logs;
 use crate::provider::Provider;
+use crate::provider_keys::Kept;
 use crate::routing::retry::Retry;
 
 /// What a running process is set up with. Requests read [`Snapshot`] instead.
@@ -143,14 +146,33 @@ impl Problems {
     }
 }
 
-/// Checks `config` and builds what the process and its requests need. `mock` is where the
-/// built-in mock provider listens; it is used only when the configuration names it.
+/// As [`resolve_with`], where no provider keys are kept.
+///
+/// # Errors
+/// Every mistake by its path.
 pub fn resolve(config: &schema::Config, mock: SocketAddr) -> Result<Resolved, Vec<Problem>> {
+    resolve_with(config, mock, &Kept::default())
+}
+
+/// Checks `config` and builds what the process and its requests need. `mock` is where the
+/// built-in mock provider listens; it is used only when the configuration names it. `kept`: the
+/// provider keys that the gateway keeps itself. Whether there are mistakes does not depend on
+/// which they are.
+///
+/// # Errors
+/// Every mistake by its path.
+pub fn resolve_with(
+    config: &schema::Config,
+    mock: SocketAddr,
+    kept: &Kept,
+) -> Result<Resolved, Vec<Problem>> {
     let mut problems = Problems::default();
     let schema::Config {
         server,
         admin,
         data_dir,
+        // Needed before: `kept` is what they open.
+        secrets: _,
         cache,
         logs,
         otel,
@@ -166,9 +188,13 @@ pub fn resolve(config: &schema::Config, mock: SocketAddr) -> Result<Resolved, Ve
     settings.logs = records::store(logs, &mut problems);
     settings.redact = records::rules(&logs.redact);
     settings.exports = exports::resolve(otel, sinks, &mut problems);
-    let providers = providers::resolve(providers, mock, &mut problems);
+    let providers = providers::resolve(providers, mock, kept, &mut problems);
     let prices = Arc::new(prices::resolve(prices, &providers, &mut problems));
-    let accounts = resolve_accounts(accounts, &providers, &mut problems);
+    let offered = Offered {
+        providers: &providers,
+        kept,
+    };
+    let accounts = resolve_accounts(accounts, &offered, &mut problems);
     let limits = limits(server, &mut problems);
     let in_flight = in_flight::cap("server.in_flight", server.in_flight, &mut problems);
     if !problems.0.is_empty() {
@@ -249,9 +275,7 @@ fn settings(
             .header_timeout
             .map_or(Duration::from_secs(30), |d| d.0),
         admin_listen: admin_address(admin_listen.as_deref(), problems),
-        data_dir: data_dir
-            .cloned()
-            .unwrap_or_else(|| "/var/lib/tollgate".into()),
+        data_dir: self::data_dir(data_dir),
         upgrade_socket: server
             .upgrade_socket
             .clone()
@@ -265,6 +289,12 @@ fn settings(
         log_filter: log_filter(level.as_deref(), problems),
         dns_servers: addresses("dns.servers", servers, problems),
     }
+}
+
+/// Where what must survive a restart lies.
+pub fn data_dir(configured: Option<&PathBuf>) -> PathBuf {
+    let configured = configured.cloned();
+    configured.unwrap_or_else(|| "/var/lib/tollgate".into())
 }
 
 fn addresses(path: &str, texts: &[String], problems: &mut Problems) -> Vec<SocketAddr> {
@@ -387,9 +417,17 @@ fn limits(server: &schema::Server, problems: &mut Problems) -> Limits {
 
 type Accounts = AHashMap<Box<str>, AHashMap<Box<str>, Arc<Gateway>>>;
 
+/// What a deployment has for its gateways.
+struct Offered<'a> {
+    /// Providers by slug and alias.
+    providers: &'a AHashMap<Box<str>, Arc<Provider>>,
+    /// The provider keys that it keeps.
+    kept: &'a Kept,
+}
+
 fn resolve_accounts(
     accounts: &std::collections::BTreeMap<String, schema::Account>,
-    providers: &AHashMap<Box<str>, Arc<Provider>>,
+    offered: &Offered<'_>,
     problems: &mut Problems,
 ) -> Accounts {
     if accounts.is_empty() {
@@ -403,7 +441,7 @@ fn resolve_accounts(
             check_id(&format!("accounts.{account}.gateways.{id}"), id, problems);
             of_account.insert(
                 id.as_str().into(),
-                Arc::new(resolve_gateway(account, id, gateway, providers, problems)),
+                Arc::new(resolve_gateway(account, id, gateway, offered, problems)),
             );
         }
     }
@@ -414,12 +452,13 @@ fn resolve_gateway(
     account: &str,
     id: &str,
     gateway: &schema::Gateway,
-    providers: &AHashMap<Box<str>, Arc<Provider>>,
+    offered: &Offered<'_>,
     problems: &mut Problems,
 ) -> Gateway {
     let schema::Gateway {
         authentication,
         byok_only,
+        providers: own_keys,
         cache,
         on_client_disconnect,
         retry,
@@ -447,18 +486,25 @@ fn resolve_gateway(
     let metadata = records::metadata(&at("metadata"), metadata, problems);
     let scope = format!("gateway {account}/{id}");
     let rates = rates::rules(&at("rate_limits"), &scope, rate_limits, problems);
-    let providers = mount(providers);
+    let label: Box<str> = format!("{account}/{id}").into();
+    let owner = keys::Owner {
+        path: &at("providers"),
+        label: &label,
+        kept: offered.kept.of(&label),
+    };
+    let providers = mount(&owner.provide(own_keys, offered.providers, problems));
     let terms = routes::Terms {
         path: &at("routes"),
         retry,
         spends: anyone_may_spend_stored_keys || !authentication.is_empty(),
+        may_be_kept: offered.kept.in_use,
         providers: &providers,
     };
     let routes = routes::resolve(routes, &terms, problems);
     Gateway {
         account: account.into(),
         id: id.into(),
-        label: format!("{account}/{id}").into(),
+        label,
         authentication,
         byok_only: *byok_only,
         anyone_may_spend_stored_keys,

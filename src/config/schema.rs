@@ -6,6 +6,7 @@
 
 mod authentication;
 mod exports;
+mod keys;
 mod limits;
 mod logs;
 mod prices;
@@ -18,6 +19,7 @@ use serde::Deserialize;
 
 pub use self::authentication::{Authentication, GatewayToken};
 pub use self::exports::{Collector, Sink};
+pub use self::keys::{GatewayProvider, Key, Secrets};
 pub use self::limits::{
     Access, Calendar, Counted, List, RateLimit, Selection, SelectionMode, SpendAction, SpendLimit,
     SpendWindow, Technique, Unpriced,
@@ -40,6 +42,8 @@ pub struct Config {
     pub admin: Admin,
     /// Where tollgate keeps what must survive a restart. Default `/var/lib/tollgate`.
     pub data_dir: Option<PathBuf>,
+    /// What the provider keys are encrypted under that tollgate keeps itself.
+    pub secrets: Secrets,
     /// Where answers are kept that gateways cache.
     pub cache: CacheStore,
     /// Where finished requests are kept, and what of them is never written down.
@@ -315,21 +319,6 @@ pub enum Auth {
     None,
 }
 
-/// A stored key: exactly one of `value` and `file`.
-#[derive(Debug, Clone, Default, Deserialize)]
-#[serde(deny_unknown_fields, default)]
-pub struct Key {
-    /// The name that `cf-aig-byok-alias` chooses it by. Default `default`.
-    pub alias: Option<String>,
-    /// Makes it one of the provider's pool: requests that name no key are spread over all keys
-    /// that have a weight, by these. 1 to 1000000.
-    pub weight: Option<i64>,
-    /// The key itself, usually `${ENV}`.
-    pub value: Option<Secret>,
-    /// A file that holds it; surrounding white space is ignored.
-    pub file: Option<PathBuf>,
-}
-
 /// How long a provider may take; 504 beyond. Each more than `0s` and at most `24h`.
 ///
 /// What a provider says of itself goes before what the gateway says of all of them.
@@ -441,6 +430,8 @@ pub struct Gateway {
     /// Refuse requests (400) for which there is no key: they bring none for their provider, and no
     /// stored one pays. Default false: then they go without a key, and the provider refuses them.
     pub byok_only: bool,
+    /// Keys of its own for providers, by slug: they stand in place of the deployment's.
+    pub providers: BTreeMap<String, GatewayProvider>,
     /// Keep answers and give them again. Without it only what a request asks for by
     /// `cf-aig-cache-ttl` or `cf-aig-cache-key` is cached.
     pub cache: Option<Cache>,

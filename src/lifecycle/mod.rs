@@ -14,6 +14,7 @@ mod program;
 pub mod reload;
 mod services;
 pub mod start;
+pub mod stored_keys;
 mod successor;
 pub mod systemd;
 pub mod threshold;

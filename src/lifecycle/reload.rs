@@ -1,4 +1,5 @@
-//! Reading the configuration, at the start and again while serving.
+//! Reading the configuration, at the start and again while serving, and making it again of the same
+//! text when the provider keys change that are kept.
 //!
 //! A reload is all or nothing: a configuration with any mistake changes nothing. Requests
 //! in flight keep the snapshot they began with.
@@ -15,11 +16,13 @@ use tokio::sync::Mutex;
 
 use super::certificate::{self, Certificate};
 use super::own_mock::{self, OwnMock};
+use super::stored_keys::StoredKeys;
 use crate::config::load::parse;
-use crate::config::resolve::{MOCK, Resolved, Settings, resolve};
+use crate::config::resolve::{MOCK, Resolved, Settings, resolve_with};
 use crate::config::{Problem, schema};
 use crate::gateway::Snapshot;
 use crate::limits::concurrency::Registry;
+use crate::provider_keys::store::Store;
 use crate::routing::known::Known;
 use crate::telemetry::metrics::{Metrics, Outcome};
 
@@ -32,16 +35,20 @@ pub struct Loaded {
     pub config: schema::Config,
     /// As used.
     pub resolved: Resolved,
+    /// The provider keys that go with it.
+    pub keys: StoredKeys,
 }
 
 /// Reads and checks the file at `path`. `mock` tells where the built-in provider listens, and
-/// is asked only if the configuration names it.
+/// is asked only if the configuration names it. `store`: where provider keys are kept, if not where
+/// the configuration says.
 ///
 /// # Errors
 /// Every mistake, each with its place.
 pub fn load(
     path: &Path,
     mock: &dyn Fn() -> io::Result<SocketAddr>,
+    store: Option<&Store>,
 ) -> Result<Loaded, Vec<Problem>> {
     let text = std::fs::read_to_string(path).map_err(|error| {
         let message = format!(
@@ -54,7 +61,22 @@ pub fn load(
         let message = format!("`{}` is empty", path.display());
         return Err(vec![Problem::new("", message)]);
     }
-    let config = parse(&text, &|name| std::env::var(name).ok())?;
+    let environment = |name: &str| std::env::var(name).ok();
+    let config = parse(&text, &environment)?;
+    let keys = StoredKeys::of(&config, &environment, store)?;
+    let resolved = resolve_both(&config, mock, &keys)?;
+    Ok(Loaded {
+        config,
+        resolved,
+        keys,
+    })
+}
+
+fn resolve_both(
+    config: &schema::Config,
+    mock: &dyn Fn() -> io::Result<SocketAddr>,
+    keys: &StoredKeys,
+) -> Result<Resolved, Vec<Problem>> {
     let mock = if config.providers.contains_key(MOCK) {
         mock()
     } else {
@@ -66,8 +88,7 @@ pub fn load(
             format!("cannot be started: {error}"),
         )]
     })?;
-    let resolved = resolve(&config, mock)?;
-    Ok(Loaded { config, resolved })
+    resolve_with(config, mock, &keys.kept)
 }
 
 /// What a reload did.
@@ -88,22 +109,36 @@ pub struct Live {
     metrics: Arc<Metrics>,
     known: Arc<Known>,
     gates: Arc<Registry>,
+    /// What `snapshot` was made of, but for the provider keys' secrets.
+    made_of: ArcSwap<MadeOf>,
     /// Serialises reloads; holds the fingerprint of the files at the last attempt.
     attempt: Mutex<u64>,
 }
 
+/// What a snapshot is made of.
+struct MadeOf {
+    config: schema::Config,
+    keys: StoredKeys,
+}
+
 impl Live {
-    /// Serves `resolved`, which was read from the file at `path`.
+    /// Serves `loaded`, which was read from the file at `path`.
     ///
     /// # Errors
     /// The certificate cannot be used.
     pub fn new(
         path: PathBuf,
-        resolved: Resolved,
+        loaded: Loaded,
         mock: OwnMock,
         metrics: Arc<Metrics>,
         known: Arc<Known>,
     ) -> Result<Self, Problem> {
+        let Loaded {
+            config,
+            resolved,
+            keys,
+        } = loaded;
+        keys.warn();
         let settings = resolved.settings;
         let certificate = settings.tls.as_ref().map(Certificate::read).transpose()?;
         let attempt = Mutex::new(fingerprint(&files(&path, &settings)));
@@ -120,8 +155,37 @@ impl Live {
             metrics,
             known,
             gates,
+            made_of: ArcSwap::from_pointee(MadeOf {
+                config,
+                keys: keys.without_secrets(),
+            }),
             attempt,
         })
+    }
+
+    /// The provider keys that this process keeps.
+    pub fn stored_keys(&self) -> StoredKeys {
+        self.made_of.load().keys.clone()
+    }
+
+    /// Has requests spend the provider keys that are kept now; the configuration stays as it was
+    /// last read. It waits for the disk.
+    ///
+    /// # Errors
+    /// Every mistake; then nothing has changed.
+    pub fn follow_keys(&self) -> Result<(), Vec<Problem>> {
+        let _one_at_a_time = self.attempt.blocking_lock();
+        let made_of = self.made_of.load();
+        let config = made_of.config.clone();
+        let keys = made_of.keys.again().map_err(|problem| vec![problem])?;
+        let resolved = resolve_both(&config, &|| self.mock.address(), &keys)?;
+        keys.warn();
+        self.serve(Loaded {
+            config,
+            resolved,
+            keys,
+        });
+        Ok(())
     }
 
     /// What requests read: take one at the start of a request and keep it.
@@ -202,7 +266,9 @@ impl Live {
     }
 
     fn apply(&self) -> Result<Applied, Vec<Problem>> {
-        let resolved = load(&self.path, &|| self.mock.address())?.resolved;
+        let store = self.made_of.load().keys.store.clone();
+        let loaded = load(&self.path, &|| self.mock.address(), Some(&store))?;
+        let resolved = &loaded.resolved;
         // Everything that can fail comes first.
         let key = match (&self.certificate, &resolved.settings.tls) {
             (Some(served), Some(tls)) => Some((
@@ -215,13 +281,26 @@ impl Live {
             served.replace(key);
         }
         let restart_required = self.started_with.restart_required(&resolved.settings);
+        loaded.keys.warn();
+        self.serve(loaded);
+        Ok(Applied { restart_required })
+    }
+
+    /// From now on requests go by `loaded`.
+    fn serve(&self, loaded: Loaded) {
+        let Loaded {
+            config,
+            resolved,
+            keys,
+        } = loaded;
         // While the old one still holds what is known of those that both name.
         resolved.snapshot.look_up(&self.known);
         // Requests of the new snapshot look up what it caps.
         self.gates.apply(resolved.snapshot.caps());
         self.snapshot.store(Arc::new(resolved.snapshot));
         self.settings.store(Arc::new(resolved.settings));
-        Ok(Applied { restart_required })
+        let keys = keys.without_secrets();
+        self.made_of.store(Arc::new(MadeOf { config, keys }));
     }
 
     fn report(&self, cause: &str, outcome: &Result<Applied, Vec<Problem>>) {

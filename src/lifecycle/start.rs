@@ -18,6 +18,7 @@ use super::own_mock::OwnMock;
 use super::phase::Phase;
 use super::reload::{Live, Loaded, load};
 use super::services::{Binder, Control, Listening, SharedPredecessor};
+use super::stored_keys;
 use super::successor::Predecessor;
 use super::upgrade::Upgrader;
 use crate::admin::Admin;
@@ -51,7 +52,7 @@ pub fn serve(path: &Path, takeover: Option<&Path>) -> ExitCode {
     };
     let path = std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
     let mock = OwnMock::new(std::thread::available_parallelism().map_or(1, usize::from));
-    let loaded = match load(&path, &|| mock.address()) {
+    let loaded = match load(&path, &|| mock.address(), None) {
         Ok(loaded) => loaded,
         Err(problems) => {
             return fail(
@@ -130,12 +131,14 @@ impl Shell {
         let known: Arc<Known> = Arc::default();
         let live = Live::new(
             path.to_owned(),
-            loaded.resolved,
+            loaded,
             mock,
             metrics.clone(),
             known.clone(),
         )?;
         let (dns, live, upgrader) = (Arc::new(dns), Arc::new(live), Arc::new(upgrader));
+        stored_keys::follow(live.clone())
+            .map_err(|error| Problem::new("", format!("cannot start a thread: {error}")))?;
         Ok(Self {
             phase,
             live,

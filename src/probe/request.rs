@@ -145,7 +145,7 @@ fn head(provider: &Provider, probe: &Probe) -> Result<RequestHeader> {
         head.insert_header(name.clone(), value.clone())?;
     }
     let key = provider.keyring(target).own();
-    if let Some(Credential::Header { name, value }) = key.map(|key| &key.credential) {
+    if let Some(Ok(Credential::Header { name, value })) = key.map(|key| &key.credential) {
         head.insert_header(name.clone(), value.clone())?;
     }
     Ok(head)

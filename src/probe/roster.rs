@@ -46,6 +46,10 @@ pub fn watched(snapshot: &Snapshot, known: &Known) -> Vec<Watched> {
                 probe: probe.clone(),
                 places: Vec::new(),
             });
+            if whose_key(provider) < whose_key(&entry.provider) {
+                entry.provider = Arc::clone(provider);
+                entry.probe = probe.clone();
+            }
             if !entry
                 .places
                 .iter()
@@ -56,6 +60,13 @@ pub fn watched(snapshot: &Snapshot, known: &Known) -> Vec<Watched> {
         }
     }
     watched.into_values().collect()
+}
+
+/// Whose key a probe goes with, the least one first: the deployment's before a gateway's own, and
+/// none last.
+fn whose_key(provider: &Provider) -> (bool, &str) {
+    let key = provider.keyring.own();
+    (key.is_none(), key.map_or("", |key| &key.owner))
 }
 
 /// That a probe found something else than the one before.

@@ -26,7 +26,7 @@ use join::Version;
 use template::{Captures, Pattern, Template};
 
 /// One provider, resolved and immutable.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct Provider {
     /// Its slug in the configuration, which labels metrics and records.
     pub slug: Box<str>,
@@ -83,14 +83,17 @@ pub struct Keyring {
 }
 
 /// A stored key.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct StoredKey {
+    /// `account/gateway` whose own it is; empty when it is the deployment's.
+    pub owner: Box<str>,
     /// `default`, or what `cf-aig-byok-alias` names.
     pub alias: Box<str>,
-    /// Alias, and a digest of the key: which account pays, also when an alias gets another key.
+    /// Owner, alias, and a digest of the key: which account pays, also when an alias gets another
+    /// key.
     pub identity: Box<str>,
-    /// How it goes onto a request.
-    pub credential: Credential,
+    /// How it goes onto a request; or why it cannot, for the log.
+    pub credential: Result<Credential, Box<str>>,
     /// Its share of the pool's requests; 0 when it is not in the pool.
     pub weight: u32,
     /// Whether the provider takes it, looked up with the first call.
@@ -198,6 +201,18 @@ pub struct TargetHeader {
 }
 
 impl Keyring {
+    /// A keyring of `keys`.
+    pub fn new(auth: Auth, places: KeyPlaces, keys: Vec<StoredKey>) -> Self {
+        let pooled = keys.iter().filter(|key| key.weight > 0);
+        let identities: Vec<_> = pooled.map(|key| &*key.identity).collect();
+        Self {
+            pool: (!identities.is_empty()).then(|| identities.join(" ").into()),
+            auth,
+            places,
+            keys,
+        }
+    }
+
     /// The key that pays for what nobody asked for: `default`, or else the first of the pool.
     pub fn own(&self) -> Option<&StoredKey> {
         let named = self.keys.iter().find(|key| &*key.alias == "default");
@@ -363,6 +378,23 @@ impl Provider {
             target.path_and_query.push_str(query);
         }
         Ok(target)
+    }
+
+    /// The same provider with other stored keys: `keys` makes a keyring of each that it has.
+    pub fn with_keys(&self, mut keys: impl FnMut(&Keyring) -> Keyring) -> Self {
+        let mut other = self.clone();
+        other.keyring = Arc::new(keys(&self.keyring));
+        let mut probed = other.probe.as_mut().map(|probe| &mut probe.target);
+        for rule in &mut other.address.rules {
+            let Some(old) = &rule.keyring else { continue };
+            let new = Arc::new(keys(old));
+            let of_probe = probed.as_mut().and_then(|target| target.keyring.as_mut());
+            if let Some(of_probe) = of_probe.filter(|of_probe| Arc::ptr_eq(of_probe, old)) {
+                *of_probe = Arc::clone(&new);
+            }
+            rule.keyring = Some(new);
+        }
+        other
     }
 
     /// The keys that requests to `target` go with.

@@ -17,7 +17,7 @@ use crate::error::{Failure, Kind};
 use crate::gateway::Gateway;
 use crate::lifecycle::phase::{Phase, State};
 use crate::lifecycle::threshold;
-use crate::provider::{Ask, Keyring, Provider};
+use crate::provider::{Ask, Keyring, Provider, StoredKey};
 use crate::wire;
 
 use super::context::{Context, Route, Spend};
@@ -334,7 +334,7 @@ fn without_a_key(
     Err(Failure::because(
         Kind::UnknownKey,
         format!(
-            "No key for {slug}: this gateway passes no request without one (byok_only). Bring a key, or have one stored under providers.{slug}.keys and bring a token of the gateway"
+            "No key for {slug}: this gateway passes no request without one (byok_only). Bring a key, or have one stored (providers.{slug}.keys, or tollgate provider-keys set {slug}) and bring a token of the gateway"
         ),
     ))
 }
@@ -342,16 +342,46 @@ fn without_a_key(
 /// The stored key of this alias; without one a key of the pool, or `default`.
 pub fn default_key(keyring: &Keyring, alias: Option<&str>) -> Result<Spend, Failure> {
     match alias {
-        None if keyring.pool.is_some() => Ok(Spend::Pool),
+        None if keyring.pool.is_some() => pool(keyring),
         alias => stored_key(keyring, alias.unwrap_or("default")),
     }
 }
 
+/// The pool, unless all of it is unavailable: then nothing else pays in its place.
+fn pool(keyring: &Keyring) -> Result<Spend, Failure> {
+    let mut first = None;
+    for key in keyring.keys.iter().filter(|key| key.weight > 0) {
+        if key.credential.is_ok() {
+            return Ok(Spend::Pool);
+        }
+        first = first.or(Some(key));
+    }
+    first.map_or(Ok(Spend::Pool), |key| Err(unavailable(key)))
+}
+
 fn stored_key(keyring: &Keyring, alias: &str) -> Result<Spend, Failure> {
-    let index = keyring.keys.iter().position(|key| *key.alias == *alias);
-    index.map(Spend::Stored).ok_or_else(|| {
-        Failure::because(Kind::UnknownKey, "No key of this alias is stored for this provider; see cf-aig-byok-alias and providers.<slug>.keys")
-    })
+    let mut named = keyring.keys.iter().enumerate();
+    match named.find(|(_, key)| *key.alias == *alias) {
+        Some((_, key)) if key.credential.is_err() => Err(unavailable(key)),
+        Some((index, _)) => Ok(Spend::Stored(index)),
+        None => Err(Failure::because(
+            Kind::UnknownKey,
+            "No key of this alias is stored for this provider; see cf-aig-byok-alias, providers.<slug>.keys and tollgate provider-keys",
+        )),
+    }
+}
+
+/// A key that is stored and cannot be used. No other one pays in its place.
+pub fn unavailable(key: &StoredKey) -> Failure {
+    let alias = &key.alias;
+    let failure = Failure::because(
+        Kind::Credential,
+        format!(
+            "The configured BYOK credentials are unavailable: the stored key `{alias}` cannot be used; the gateway's log says why"
+        ),
+    );
+    let reason = key.credential.as_ref().err();
+    failure.with_detail(reason.map_or("", |reason| reason))
 }
 
 /// Base64 of a service account's JSON may stand where a token does.

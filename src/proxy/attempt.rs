@@ -22,7 +22,7 @@ use crate::error::{Failure, Kind};
 use crate::provider::{Connection, Provider, Target};
 
 use super::context::{Body, Context, Spend};
-use super::{Door, again, body, keys, planning, told, tunnel};
+use super::{Door, admission, again, body, keys, planning, told, tunnel};
 
 /// Subprotocols that a WebSocket client offers, or its server selects.
 pub const SUBPROTOCOL: http::HeaderName = http::header::SEC_WEBSOCKET_PROTOCOL;
@@ -247,9 +247,12 @@ fn put_credential(
         value.set_sensitive(true);
         return request.insert_header(AUTHORIZATION, value).map_err(broken);
     }
-    match ctx.stored_credential() {
-        None => Ok(()),
-        Some(Credential::Header { name, value }) => {
+    let Some(key) = ctx.stored_key() else {
+        return Ok(());
+    };
+    match &key.credential {
+        Err(_) => Err(admission::unavailable(key)),
+        Ok(Credential::Header { name, value }) => {
             // What holds no key (`Bearer ` alone) would stand beside ours.
             for place in provider.keyring(target).places.headers() {
                 request.remove_header(place);
@@ -258,8 +261,8 @@ fn put_credential(
                 .insert_header(name.clone(), value.clone())
                 .map_err(broken)
         }
-        Some(Credential::Aws { key, service }) => sign(request, key, service, target, ctx),
-        Some(Credential::Google(_)) => Err(Failure::new(Kind::Credential)
+        Ok(Credential::Aws { key, service }) => sign(request, key, service, target, ctx),
+        Ok(Credential::Google(_)) => Err(Failure::new(Kind::Credential)
             .with_detail("the service account was not exchanged for a token")),
     }
 }

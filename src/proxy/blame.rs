@@ -154,7 +154,7 @@ impl<'a> Call<'a> {
             _ => key.health.refused_model(self.model, self.began, now),
         };
         let metrics = &self.door.metrics;
-        metrics.key_cooled(&key.provider, &key.alias, cause.name());
+        metrics.key_cooled(key, cause.name());
     }
 }
 

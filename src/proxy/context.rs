@@ -444,9 +444,9 @@ impl Context {
         }
     }
 
-    /// The stored credential that the request goes with.
+    /// The stored credential that the request goes with, if it can be used.
     pub fn stored_credential(&self) -> Option<&Credential> {
-        self.stored_key().map(|key| &key.credential)
+        self.stored_key()?.credential.as_ref().ok()
     }
 
     /// The stored key that the request spends.
@@ -458,7 +458,9 @@ impl Context {
             // Before one is chosen any tells how they go onto a request: all alike.
             Spend::Pool => match self.attempt.key {
                 Some(index) => keys.get(index),
-                None => keys.iter().find(|key| key.weight > 0),
+                None => keys
+                    .iter()
+                    .find(|key| key.weight > 0 && key.credential.is_ok()),
             },
             Spend::AsSent | Spend::Account(_) => None,
         }

@@ -60,7 +60,7 @@ fn best(door: &Door, ctx: &Context, now: Instant) -> Option<(Option<Instant>, us
     let model = ctx.model().unwrap_or_default();
     let mut best: Option<(Rank, usize)> = None;
     for (place, stored) in keyring.keys.iter().enumerate() {
-        if stored.weight == 0 {
+        if stored.weight == 0 || stored.credential.is_err() {
             continue;
         }
         let until = mounted.key(&door.known, stored).health.standing(model, now);
@@ -90,7 +90,9 @@ pub fn cooled_until(door: &Door, target: &Target, now: Instant) -> Option<Instan
             .standing(&target.model, now)
     };
     let mut first = None;
-    for key in keyring.keys.iter().filter(pays) {
+    // Those that cannot be used are not waited for: a call that wants one is refused at once.
+    let usable = |key: &&StoredKey| key.credential.is_ok();
+    for key in keyring.keys.iter().filter(pays).filter(usable) {
         let until = standing(key)?;
         first = Some(first.map_or(until, |first: Instant| first.min(until)));
     }

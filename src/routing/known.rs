@@ -3,8 +3,8 @@
 //!
 //! Everything is looked up by name once per configuration and then held by it. What no
 //! configuration and no call holds any more is forgotten. Providers and targets are known per
-//! gateway, because one gateway's bounds of time are not another's; keys are known once, because
-//! the provider counts them once.
+//! gateway, because one gateway's bounds of time are not another's; the deployment's keys are known
+//! once, because the provider counts them once, and a gateway's own by it alone.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Weak};
@@ -15,6 +15,7 @@ use parking_lot::Mutex;
 use super::health::{Breaker, KeyHealth};
 use super::latency::Latencies;
 use super::load::Load;
+use crate::provider::StoredKey;
 
 /// All that is known.
 #[derive(Debug, Default)]
@@ -55,6 +56,8 @@ pub struct OfTarget {
 /// What is known of a stored key.
 #[derive(Debug)]
 pub struct OfKey {
+    /// `account/gateway` whose own it is; empty when it is the deployment's.
+    pub gateway: Box<str>,
     /// The provider's slug.
     pub provider: Box<str>,
     /// Its alias.
@@ -94,13 +97,14 @@ impl Known {
         })
     }
 
-    /// What is known of a key. `identity` must change with the secret, or else a key that was put
-    /// right would suffer for the wrong one's failures; it must not be the secret itself.
-    pub fn key(&self, provider: &str, alias: &str, identity: &str) -> Arc<OfKey> {
+    /// What is known of a key. Its identity changes with the secret, or else a key that was put
+    /// right would suffer for the wrong one's failures.
+    pub fn key(&self, provider: &str, key: &StoredKey) -> Arc<OfKey> {
         self.keys
-            .named(&format!("{provider} {identity}"), || OfKey {
+            .named(&format!("{provider} {}", key.identity), || OfKey {
+                gateway: key.owner.clone(),
                 provider: provider.into(),
-                alias: alias.into(),
+                alias: key.alias.clone(),
                 health: KeyHealth::default(),
             })
     }
@@ -154,8 +158,22 @@ impl<T> Names<T> {
 }
 
 #[cfg(test)]
+#[allow(clippy::unwrap_used)]
 mod tests {
     use super::*;
+    use crate::config::schema::Auth;
+    use crate::credential;
+
+    fn stored(identity: &str) -> StoredKey {
+        StoredKey {
+            owner: "a/g".into(),
+            alias: "team".into(),
+            identity: identity.into(),
+            credential: Ok(credential::parse(&Auth::Bearer, "hunter2").unwrap()),
+            weight: 0,
+            known: std::sync::OnceLock::new(),
+        }
+    }
 
     #[test]
     fn what_is_known_survives_a_reload_and_is_told_apart() {
@@ -169,9 +187,11 @@ mod tests {
         let one = known.target("a/g", "x", "m", None);
         let two = known.target("a/g", "x", "m", Some("team"));
         assert!(!Arc::ptr_eq(&one, &two));
-        let key = known.key("x", "team", "team 12");
-        assert!(!Arc::ptr_eq(&key, &known.key("x", "team", "team 34")));
-        assert!(Arc::ptr_eq(&key, &known.key("x", "team", "team 12")));
+        let of_key = |identity| known.key("x", &stored(identity));
+        let key = of_key("a/g team 12");
+        assert!(!Arc::ptr_eq(&key, &of_key("a/g team 34")));
+        assert!(!Arc::ptr_eq(&key, &of_key("b/g team 12")));
+        assert!(Arc::ptr_eq(&key, &of_key("a/g team 12")));
     }
 
     #[test]

@@ -6,7 +6,7 @@ mod probe;
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, OnceLock};
+use std::sync::Arc;
 
 use ahash::AHashMap;
 use http::header::{HeaderName, HeaderValue};
@@ -14,16 +14,15 @@ use pingora_core::protocols::tls::CaType;
 use pingora_core::utils::tls::WrappedX509;
 use pingora_rustls::CertificateDer;
 
-use super::{Problems, routing};
+use super::{Problems, keys, routing};
 use crate::config::schema::{self, Auth, Format};
 use crate::config::secret::Secret;
-use crate::credential::{self, Credential, KeyPlaces};
+use crate::credential::KeyPlaces;
 use crate::pricing::Catalogue;
 use crate::provider::join::Version;
 use crate::provider::template::{Pattern, Template};
-use crate::provider::{
-    Address, Base, Connection, Keyring, Provider, Realtime, Rule, StoredKey, TargetHeader,
-};
+use crate::provider::{Address, Base, Connection, Keyring, Provider, Realtime, Rule, TargetHeader};
+use crate::provider_keys::{Kept, KeptKey};
 
 /// The catalogue that is compiled in.
 const CATALOGUE: &str = include_str!("../../../conf/providers.yaml");
@@ -38,6 +37,7 @@ pub const MOCK: &str = "mock";
 pub(super) fn resolve(
     overrides: &BTreeMap<String, schema::Provider>,
     mock: SocketAddr,
+    kept: &Kept,
     problems: &mut Problems,
 ) -> AHashMap<Box<str>, Arc<Provider>> {
     let mut catalogue = catalogue(problems);
@@ -60,7 +60,13 @@ pub(super) fn resolve(
     for (slug, entry) in &merged {
         let aliases = entry.aliases.clone();
         let path = format!("providers.{slug}");
-        let provider = Arc::new(Builder { path, problems }.provider(slug, entry.clone()));
+        let kept = keys::of_provider(kept.of(""), slug);
+        let mut builder = Builder {
+            path,
+            kept,
+            problems,
+        };
+        let provider = Arc::new(builder.provider(slug, entry.clone()));
         for alias in aliases {
             providers
                 .entry(alias.as_str().into())
@@ -103,23 +109,29 @@ fn is_custom(slug: &str) -> bool {
 }
 
 fn unknown(slug: &str, catalogue: &BTreeMap<String, schema::Provider>, problems: &mut Problems) {
-    let near = catalogue
-        .keys()
-        .map(|known| (strsim::jaro_winkler(slug, known), known))
-        .max_by(|a, b| a.0.total_cmp(&b.0));
-    let hint = match near {
-        Some((closeness, known)) if closeness > 0.8 => format!("did you mean `{known}`? "),
-        _ => String::new(),
-    };
+    let hint = hint(slug, catalogue.keys().map(String::as_str));
     problems.add(
         format!("providers.{slug}"),
         format!("no such provider; {hint}A provider of your own is called `custom-<slug>`"),
     );
 }
 
+/// Which of `known` was probably meant by `slug`: a sentence and a space, or nothing.
+pub(super) fn hint<'a>(slug: &str, known: impl Iterator<Item = &'a str>) -> String {
+    let near = known
+        .map(|known| (strsim::jaro_winkler(slug, known), known))
+        .max_by(|a, b| a.0.total_cmp(&b.0));
+    match near {
+        Some((closeness, known)) if closeness > 0.8 => format!("did you mean `{known}`? "),
+        _ => String::new(),
+    }
+}
+
 /// Resolves one provider, reporting problems under its path.
 struct Builder<'a> {
     path: String,
+    /// Its keys that the deployment keeps.
+    kept: Vec<&'a KeptKey>,
     problems: &'a mut Problems,
 }
 
@@ -214,59 +226,9 @@ impl Builder<'_> {
     fn keyring(&mut self, auth: Auth, keys: &[schema::Key]) -> Keyring {
         let places = KeyPlaces::new(&auth);
         let places = self.ok("auth", places).unwrap_or_default();
-        let keys = self.keys(&auth, keys);
-        Keyring {
-            places,
-            pool: pool(&keys),
-            keys,
-            auth,
-        }
-    }
-
-    fn keys(&mut self, auth: &Auth, keys: &[schema::Key]) -> Vec<StoredKey> {
-        let mut stored: Vec<StoredKey> = Vec::new();
-        for (index, key) in keys.iter().enumerate() {
-            let schema::Key {
-                alias,
-                weight,
-                value,
-                file,
-            } = key;
-            let field = format!("keys[{index}]");
-            let alias: Box<str> = alias.as_deref().unwrap_or("default").into();
-            if stored.iter().any(|key| key.alias == alias) {
-                let path = self.at(&field);
-                self.problems
-                    .add(path, format!("the alias `{alias}` stands twice"));
-            }
-            let secret = match (value, file) {
-                (Some(value), None) => value.read(),
-                (None, Some(file)) => Secret::from_file(file),
-                _ => Err("write exactly one of `value` and `file`".to_owned()),
-            };
-            let parsed = secret.and_then(|secret| {
-                let credential = credential::parse(auth, secret.expose()).and_then(over_https)?;
-                Ok((identity(&alias, secret.expose()), credential))
-            });
-            if let Some((identity, credential)) = self.ok(&field, parsed) {
-                stored.push(StoredKey {
-                    alias,
-                    identity,
-                    credential,
-                    weight: weight.map_or(0, |weight| self.key_weight(&field, weight)),
-                    known: OnceLock::new(),
-                });
-            }
-        }
-        stored
-    }
-
-    fn key_weight(&mut self, field: &str, weight: i64) -> u32 {
-        let good = u32::try_from(weight)
-            .ok()
-            .filter(|weight| (1..=1_000_000).contains(weight));
-        let good = good.ok_or_else(|| "must be 1 to 1000000".to_owned());
-        self.ok(&format!("{field}.weight"), good).unwrap_or(0)
+        let mut keys = keys::read(&self.at("keys"), "", &auth, keys, self.problems);
+        keys::overlay(&mut keys, &self.kept, &auth);
+        Keyring::new(auth, places, keys)
     }
 
     fn headers(&mut self, headers: &BTreeMap<String, Secret>) -> Vec<(HeaderName, HeaderValue)> {
@@ -447,18 +409,6 @@ impl Builder<'_> {
     }
 }
 
-/// Which accounts pay, when any key of the pool may.
-fn pool(keys: &[StoredKey]) -> Option<Box<str>> {
-    let pooled = keys.iter().filter(|key| key.weight > 0);
-    let identities: Vec<_> = pooled.map(|key| &*key.identity).collect();
-    (!identities.is_empty()).then(|| identities.join(" ").into())
-}
-
-/// Who pays with a stored key. The digest is short: it tells keys apart and nothing about them.
-fn identity(alias: &str, key: &str) -> Box<str> {
-    format!("{alias} {}", &blake3::hash(key.as_bytes()).to_hex()[..16]).into()
-}
-
 /// What a deployment changes on every request: another organisation, another deployment behind
 /// the same name.
 fn fingerprint(connect_to: Option<&str>, headers: &BTreeMap<String, Secret>) -> Box<str> {
@@ -474,16 +424,6 @@ fn fingerprint(connect_to: Option<&str>, headers: &BTreeMap<String, Secret>) -> 
         }
     }
     hasher.finalize().to_hex()[..16].into()
-}
-
-/// Tokens are bought over HTTPS only.
-fn over_https(credential: Credential) -> Result<Credential, String> {
-    match &credential {
-        Credential::Google(account) if !account.is_https() => {
-            Err("`token_uri` of the service account must be https".to_owned())
-        }
-        _ => Ok(credential),
-    }
 }
 
 fn host_and_port(text: &str) -> Result<(Box<str>, u16), String> {
@@ -560,7 +500,12 @@ mod tests {
     fn catalogued() -> AHashMap<Box<str>, Arc<Provider>> {
         let mut problems = Problems::default();
         let overrides = BTreeMap::from([(MOCK.to_owned(), schema::Provider::default())]);
-        let providers = resolve(&overrides, ([127, 0, 0, 1], 1).into(), &mut problems);
+        let providers = resolve(
+            &overrides,
+            ([127, 0, 0, 1], 1).into(),
+            &Kept::default(),
+            &mut problems,
+        );
         assert!(problems.0.is_empty(), "{:?}", problems.0);
         providers
     }
@@ -606,7 +551,12 @@ mod tests {
     #[test]
     fn the_mock_is_off_unless_configured() {
         let mut problems = Problems::default();
-        let providers = resolve(&BTreeMap::new(), ([127, 0, 0, 1], 1).into(), &mut problems);
+        let providers = resolve(
+            &BTreeMap::new(),
+            ([127, 0, 0, 1], 1).into(),
+            &Kept::default(),
+            &mut problems,
+        );
         assert!(!providers.contains_key(MOCK));
         assert!(catalogued().contains_key(MOCK));
     }
@@ -632,7 +582,12 @@ mod tests {
         let yaml = "providers: { fal: { base_url: 'https://proxy.example/x' }, aws-bedrock: { base_url: 'https://{region}.proxy.example' } }";
         let config = crate::config::load::parse(yaml, &|_| None).unwrap();
         let mut problems = Problems::default();
-        let providers = resolve(&config.providers, ([127, 0, 0, 1], 1).into(), &mut problems);
+        let providers = resolve(
+            &config.providers,
+            ([127, 0, 0, 1], 1).into(),
+            &Kept::default(),
+            &mut problems,
+        );
         assert!(problems.0.is_empty(), "{:?}", problems.0);
         assert!(providers["fal"].target_header.is_none());
         let bedrock = url(

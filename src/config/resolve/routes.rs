@@ -24,6 +24,8 @@ pub(super) struct Terms<'a> {
     pub retry: Retry,
     /// Anyone may spend stored keys.
     pub spends: bool,
+    /// Keys may be stored, now or later, that the configuration does not name.
+    pub may_be_kept: bool,
     /// Providers by slug.
     pub providers: &'a AHashMap<Box<str>, Arc<Mounted>>,
 }
@@ -250,7 +252,8 @@ fn target(
     })
 }
 
-/// A stored key pays wherever the client's own cannot: it must be there, and may be spent.
+/// A stored key pays wherever the client's own cannot: it must be there, and may be spent. Those
+/// that come and go without the configuration are looked for when a call wants them.
 fn check_key(
     path: &str,
     provider: &Provider,
@@ -265,7 +268,10 @@ fn check_key(
     let alias = key.unwrap_or("default");
     let slug = &provider.slug;
     let pooled = key.is_none() && provider.keyring.pool.is_some();
-    if !pooled && !provider.keyring.keys.iter().any(|key| *key.alias == *alias) {
+    if !pooled
+        && !terms.may_be_kept
+        && !provider.keyring.keys.iter().any(|key| *key.alias == *alias)
+    {
         let message = format!(
             "no key `{alias}` of {slug} is stored, and clients' keys are not for it; see providers.{slug}.keys"
         );

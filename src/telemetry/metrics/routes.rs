@@ -7,7 +7,7 @@ use prometheus::{IntCounterVec, IntGaugeVec};
 use super::Metrics;
 use super::register::Register;
 use crate::record::RequestRecord;
-use crate::routing::known::Known;
+use crate::routing::known::{Known, OfKey};
 
 /// The metrics of routes and their targets.
 #[derive(Debug)]
@@ -51,13 +51,13 @@ impl RouteMetrics {
             )?,
             key_cooled: register.counter(
                 "tollgate_key_cooled_total",
-                "Times that a stored key was refused or limited and is left alone, by cause",
-                &["provider", "key", "cause"],
+                "Times that a stored key was refused or limited and is left alone, by cause; gateway: whose own it is, if not the deployment's",
+                &["gateway", "provider", "key", "cause"],
             )?,
             key_cooling: register.gauges(
                 "tollgate_key_cooling",
-                "1 while a stored key is left alone for every model",
-                &["provider", "key"],
+                "1 while a stored key is left alone for every model; gateway: whose own it is, if not the deployment's",
+                &["gateway", "provider", "key"],
             )?,
         })
     }
@@ -85,8 +85,8 @@ impl Metrics {
     }
 
     /// Counts a stored key that is left alone from now on.
-    pub fn key_cooled(&self, provider: &str, key: &str, cause: &str) {
-        let labels = [provider, key, cause];
+    pub fn key_cooled(&self, key: &OfKey, cause: &str) {
+        let labels = [&*key.gateway, &key.provider, &key.alias, cause];
         self.routes.key_cooled.with_label_values(&labels).inc();
     }
 
@@ -114,9 +114,11 @@ impl Metrics {
         }
         keys.reset();
         for key in known.keys() {
-            let labels = [&*key.provider, &key.alias];
+            let labels = [&*key.gateway, &key.provider, &key.alias];
             let cooling = key.health.standing("", now).is_some();
-            keys.with_label_values(&labels).set(cooling.into());
+            // The key that an alias had before may still be held by a request.
+            let gauge = keys.with_label_values(&labels);
+            gauge.set(gauge.get().max(cooling.into()));
         }
     }
 }

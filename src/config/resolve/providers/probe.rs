@@ -90,6 +90,7 @@ mod tests {
     use super::*;
     use crate::config::resolve::{Problems, providers};
     use crate::provider::Provider;
+    use crate::provider_keys::Kept;
 
     /// The provider `slug` that says `says`, or what is wrong with it.
     fn resolved(slug: &str, says: &str) -> Result<Arc<Provider>, Vec<String>> {
@@ -97,7 +98,12 @@ mod tests {
         let overrides: BTreeMap<String, schema::Provider> =
             crate::config::load::parse_as(&yaml, &|_| None).unwrap();
         let mut problems = Problems::default();
-        let resolved = providers::resolve(&overrides, ([127, 0, 0, 1], 1).into(), &mut problems);
+        let resolved = providers::resolve(
+            &overrides,
+            ([127, 0, 0, 1], 1).into(),
+            &Kept::default(),
+            &mut problems,
+        );
         match problems.0.is_empty() {
             true => Ok(Arc::clone(&resolved[slug])),
             false => Err(problems.0.iter().map(ToString::to_string).collect()),
