@@ -447,7 +447,6 @@ fn resolve_gateway(
     let terms = routes::Terms {
         path: &at("routes"),
         retry,
-        spends: anyone_may_spend_stored_keys || !authentication.is_empty(),
         providers: &providers,
     };
     let routes = routes::resolve(routes, &terms, problems);

@@ -6,6 +6,7 @@
 
 mod authentication;
 mod exports;
+mod keys;
 mod limits;
 mod logs;
 mod prices;
@@ -18,6 +19,7 @@ use serde::Deserialize;
 
 pub use self::authentication::{Authentication, GatewayToken};
 pub use self::exports::{Collector, Sink};
+pub use self::keys::VirtualKey;
 pub use self::limits::{
     Access, Calendar, Counted, List, RateLimit, Selection, SelectionMode, SpendAction, SpendLimit,
     SpendWindow, Technique, Unpriced,

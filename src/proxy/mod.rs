@@ -68,6 +68,7 @@ use crate::cache::store::Cache;
 use crate::credential::TokenCache;
 use crate::dns::Dns;
 use crate::gateway::Snapshot;
+use crate::keys::Keys;
 use crate::ledger::Ledger;
 use crate::lifecycle::phase::Phase;
 use crate::lifecycle::reload::Live;
@@ -90,6 +91,7 @@ pub struct Door {
     known: Arc<Known>,
     metrics: Arc<Metrics>,
     gates: Arc<Registry>,
+    keys: Arc<Keys>,
 }
 
 impl Door {
@@ -103,6 +105,7 @@ impl Door {
         cache: Arc<Cache>,
         known: Arc<Known>,
         ledger: Arc<Ledger>,
+        keys: Arc<Keys>,
     ) -> Self {
         let tokens = TokenCache::new(attempt::token_endpoint(&dns, None));
         let memory = Arc::new(Memory::new(Arc::clone(&metrics)));
@@ -117,6 +120,7 @@ impl Door {
             known,
             metrics,
             gates: live.gates(),
+            keys,
         }
     }
 }
