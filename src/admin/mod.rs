@@ -22,6 +22,7 @@ use tokio::sync::mpsc::Receiver;
 use crate::analytics;
 use crate::cache::store::Cache;
 use crate::config::Problem;
+use crate::keys::Keys;
 use crate::ledger::Ledger;
 use crate::lifecycle::entrance::HeadLimits;
 use crate::lifecycle::phase::{Phase, State};
@@ -108,6 +109,8 @@ pub struct Admin {
     pub logs: Option<Store>,
     /// Has them added up.
     pub analytics: analytics::store::Store,
+    /// Are made, shown and revoked.
+    pub keys: Arc<Keys>,
 }
 
 /// What is answered.

@@ -496,7 +496,6 @@ fn resolve_gateway(
     let terms = routes::Terms {
         path: &at("routes"),
         retry,
-        spends: anyone_may_spend_stored_keys || !authentication.is_empty(),
         may_be_kept: offered.kept.in_use,
         providers: &providers,
     };

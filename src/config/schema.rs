@@ -10,6 +10,7 @@ mod keys;
 mod limits;
 mod logs;
 mod prices;
+mod provider_keys;
 mod routes;
 
 use std::collections::BTreeMap;
@@ -19,13 +20,14 @@ use serde::Deserialize;
 
 pub use self::authentication::{Authentication, GatewayToken};
 pub use self::exports::{Collector, Sink};
-pub use self::keys::{GatewayProvider, Key, Secrets};
+pub use self::keys::VirtualKey;
 pub use self::limits::{
     Access, Calendar, Counted, List, RateLimit, Selection, SelectionMode, SpendAction, SpendLimit,
     SpendWindow, Technique, Unpriced,
 };
 pub use self::logs::{GatewayLogs, Logs, Redact};
 pub use self::prices::{Above, PriceOverride, Prices, Rates};
+pub use self::provider_keys::{GatewayProvider, Key, Secrets};
 pub use self::routes::{Affinity, Health, Hedge, Route, RouteMatch, RouteTarget};
 use super::secret::Secret;
 use super::units::{ByteSize, Duration};

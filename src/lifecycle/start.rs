@@ -28,6 +28,7 @@ use crate::config::Problem;
 use crate::config::resolve::Settings;
 use crate::dns::Dns;
 use crate::export::Exports;
+use crate::keys::Keys;
 use crate::ledger::{Books, Entry, Ledger};
 use crate::logs::redaction::Redaction;
 use crate::logs::store::Store;
@@ -93,6 +94,7 @@ struct Shell {
     ledger: Arc<Ledger>,
     logs: Option<Store>,
     analytics: analytics::store::Store,
+    keys: Arc<Keys>,
     upgrader: Arc<Upgrader>,
     settings: Settings,
     greeting: String,
@@ -116,6 +118,7 @@ impl Shell {
         let (logs, analytics) = (books.store.clone(), books.analytics.clone());
         let ledger = Ledger::new(books)
             .map_err(|error| Problem::new("", format!("cannot start a thread: {error}")))?;
+        let keys = keys(&settings, &metrics)?;
         let dns = Dns::new(&settings.dns_servers).map_err(|error| Problem::new("dns", error))?;
         // Whoever asked for an upgrade knows already where tollgate listens.
         let greeting = if takeover {
@@ -149,6 +152,7 @@ impl Shell {
             ledger: Arc::new(ledger),
             logs,
             analytics,
+            keys,
             upgrader,
             settings,
             greeting,
@@ -243,6 +247,7 @@ impl Shell {
             self.cache.clone(),
             self.known.clone(),
             self.ledger.clone(),
+            self.keys.clone(),
         );
         let mut proxy = pingora_proxy::http_proxy(&server.configuration, door);
         proxy.server_options = Some(leave_connect_to_the_door());
@@ -294,6 +299,7 @@ impl Shell {
             ledger: self.ledger.clone(),
             logs: self.logs.clone(),
             analytics: self.analytics.clone(),
+            keys: self.keys.clone(),
         };
         let entrance = Entrance::new(
             admin,
@@ -356,6 +362,18 @@ fn log_store(settings: &Settings, metrics: &Metrics) -> Result<Option<Store>, Pr
         .follow_logs(store.clone())
         .map_err(|error| Problem::new("", format!("metrics: {error}")))?;
     Ok(Some(store))
+}
+
+/// Opens the store of API keys. One that cannot be opened is told and tried again: traffic goes on
+/// without keys.
+fn keys(settings: &Settings, metrics: &Metrics) -> Result<Arc<Keys>, Problem> {
+    let keys = Keys::open(settings.data_dir.join("keys"))
+        .map_err(|error| Problem::new("", format!("cannot start a thread: {error}")))?;
+    let keys = Arc::new(keys);
+    metrics
+        .follow_keys(keys.clone())
+        .map_err(|error| Problem::new("", format!("metrics: {error}")))?;
+    Ok(keys)
 }
 
 /// The engine would refuse `CONNECT` with a bare 405; the door refuses it as it does the rest.

@@ -17,6 +17,7 @@ use crate::error::{Failure, Kind};
 use crate::gateway::Gateway;
 use crate::lifecycle::phase::{Phase, State};
 use crate::lifecycle::threshold;
+use crate::metadata;
 use crate::provider::{Ask, Keyring, Provider, StoredKey};
 use crate::wire;
 
@@ -73,7 +74,10 @@ pub async fn admit(door: &Door, session: &mut Session, ctx: &mut Context) -> Res
     let gateway = gateway(ctx, &endpoint)?;
     ctx.gateway = Some(Arc::clone(&gateway));
     copied::by_policy(ctx);
-    let without_token = authentication::pass(session, ctx, &gateway, endpoint.provider, &target)?;
+    let keys = door.keys.table();
+    let named = endpoint.provider;
+    let without_token = authentication::pass(session, ctx, &gateway, &keys, named, &target)?;
+    drop(keys);
     let endpoint = match &without_token {
         Some(target) => Endpoint::parse(target.as_bytes()).map_err(unserved)?,
         None => endpoint,
@@ -85,6 +89,9 @@ pub async fn admit(door: &Door, session: &mut Session, ctx: &mut Context) -> Res
     ctx.directives = Directives::parse(&session.req_header().headers)?;
     if let Some(given) = ctx.directives.metadata.take() {
         ctx.metadata = gateway.metadata.read(&given)?;
+    }
+    if let Some(consumer) = &ctx.consumer {
+        metadata::put(&mut ctx.metadata, &consumer.metadata);
     }
     copied::begin(door, session, ctx);
     if endpoint.provider != COMPAT {
@@ -403,7 +410,7 @@ fn has_subprotocol_key(session: &Session, provider: &Provider, tokens: &Authenti
     let offered = session.req_header().headers.get_all(attempt::SUBPROTOCOL);
     attempt::subprotocol_key(provider).is_some_and(|name| {
         attempt::subprotocols(offered).any(|offer| {
-            attempt::credential_in(offer, name).is_some() && tokens.in_offer(offer).is_none()
+            attempt::credential_in(offer, name).is_some() && !tokens.is_in_offer(offer)
         })
     })
 }

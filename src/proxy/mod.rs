@@ -70,6 +70,7 @@ use crate::cache::store::Cache;
 use crate::credential::TokenCache;
 use crate::dns::Dns;
 use crate::gateway::Snapshot;
+use crate::keys::Keys;
 use crate::ledger::Ledger;
 use crate::lifecycle::phase::Phase;
 use crate::lifecycle::reload::Live;
@@ -94,6 +95,7 @@ pub struct Door {
     metrics: Arc<Metrics>,
     gates: Arc<Registry>,
     rates: rate::Registry,
+    keys: Arc<Keys>,
 }
 
 impl Door {
@@ -107,6 +109,7 @@ impl Door {
         cache: Arc<Cache>,
         known: Arc<Known>,
         ledger: Arc<Ledger>,
+        keys: Arc<Keys>,
     ) -> Self {
         let tokens = TokenCache::new(attempt::token_endpoint(&dns, None));
         let memory = Arc::new(Memory::new(Arc::clone(&metrics)));
@@ -122,6 +125,7 @@ impl Door {
             metrics,
             gates: live.gates(),
             rates: rate::Registry::default(),
+            keys,
         }
     }
 }

@@ -71,6 +71,8 @@ impl RequestRecord {
             .inspect(|model| write("model", text(model)));
         consumer.as_ref().inspect(|consumer| {
             write("consumer", text(&consumer.name));
+            let id = consumer.id.as_deref();
+            id.inspect(|id| write("consumer_id", text(id)));
             consumer
                 .owner
                 .as_deref()

@@ -11,6 +11,7 @@ mod cache;
 mod exports;
 mod followed;
 mod gates;
+mod keys;
 mod logs;
 mod process;
 mod register;

@@ -17,12 +17,6 @@ pub(super) fn resolve(
         tokens,
         anyone_may_spend_stored_keys: _, // the gateway's own
     } = authentication;
-    if *required && tokens.is_empty() {
-        problems.add(
-            format!("{path}.required"),
-            "nobody could pass: write `tokens: [ { name: …, value: … } ]` beside it",
-        );
-    }
     let (mut names, mut digests) = (AHashSet::new(), AHashSet::new());
     let mut resolved = Vec::new();
     for (index, token) in tokens.iter().enumerate() {
@@ -55,8 +49,8 @@ pub(super) fn resolve(
 
 fn consumer(token: &GatewayToken) -> Consumer {
     Consumer {
-        name: token.name.as_str().into(),
         owner: token.owner.as_deref().map(Into::into),
+        ..Consumer::named(&token.name)
     }
 }
 
@@ -169,7 +163,6 @@ mod tests {
             ..token("digest")
         };
         for (tokens, expected) in [
-            (vec![], "a.required: nobody could pass"),
             (vec![token("")], "a.tokens[0].name: is 1 to 64"),
             (vec![token("a b")], "a.tokens[0].name: is 1 to 64"),
             (vec![owned("a b")], "a.tokens[0].owner: is 1 to 64"),

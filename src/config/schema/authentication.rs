@@ -28,8 +28,9 @@ pub struct GatewayToken {
 #[derive(Debug, Clone, Default, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Authentication {
-    /// Refuse requests that bring none of `tokens` (401). Default false: then a token only lets a
-    /// request spend stored keys, and says in the log whose it is.
+    /// Refuse requests that bring none of `tokens` and no API key of ours (401; `tollgate keys`).
+    /// Default false: then these only let a request spend stored keys, and say in the log whose it
+    /// is.
     pub required: bool,
     /// Who may pass, and by what: `cf-aig-authorization: Bearer <token>`, or in place of a key for
     /// the provider.
