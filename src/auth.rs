@@ -14,7 +14,8 @@ use subtle::ConstantTimeEq;
 
 use crate::credential::KeyPlaces;
 use crate::keys::table::Gate;
-use crate::keys::{Bounds, Refused, Table, secret};
+use crate::keys::{Refused, Table, secret};
+use crate::limits::bounds::Bounds;
 use crate::metadata::Metadata;
 
 /// Who a token or a key belongs to.
@@ -33,6 +34,11 @@ pub struct Consumer {
 }
 
 impl Consumer {
+    /// What tells it apart from all others: of keys names may be alike.
+    pub fn identity(&self) -> &str {
+        self.id.as_deref().unwrap_or(&self.name)
+    }
+
     /// One that nothing else is known of.
     pub fn named(name: &str) -> Self {
         Self {

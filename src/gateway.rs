@@ -11,8 +11,8 @@ use ahash::AHashMap;
 
 use crate::auth::Authentication;
 use crate::cache::policy::Policy;
+use crate::limits::bounds::Bounds;
 use crate::limits::concurrency::{Gate, Scope, Settings};
-use crate::limits::rate;
 use crate::logs::policy;
 use crate::metadata;
 use crate::pricing::Prices;
@@ -91,8 +91,8 @@ pub struct Gateway {
     pub health: health::Settings,
     /// How many of its calls may be at providers at once.
     pub in_flight: Option<Settings>,
-    /// How much may pass in a time.
-    pub rates: Vec<rate::Rule>,
+    /// Within what its requests may pass.
+    pub bounds: Bounds,
     /// How it reads what clients say of their calls.
     pub metadata: metadata::Settings,
     /// What of its requests is kept in the log store.

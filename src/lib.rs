@@ -46,6 +46,7 @@ pub mod logs;
 pub mod memory;
 pub mod metadata;
 pub mod mock;
+pub mod pattern;
 pub mod pricing;
 pub mod probe;
 pub mod provider;

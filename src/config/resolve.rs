@@ -3,6 +3,7 @@
 //! [`resolve`] takes the whole schema apart, field by field and exhaustively: a field added
 //! to the schema does not compile until it is used here.
 
+pub mod bounds;
 mod cache;
 mod exports;
 mod in_flight;
@@ -456,6 +457,7 @@ fn resolve_gateway(
     problems: &mut Problems,
 ) -> Gateway {
     let schema::Gateway {
+        access,
         authentication,
         byok_only,
         providers: own_keys,
@@ -485,7 +487,13 @@ fn resolve_gateway(
     let in_flight = in_flight::cap(&at("in_flight"), *in_flight, problems);
     let metadata = records::metadata(&at("metadata"), metadata, problems);
     let scope = format!("gateway {account}/{id}");
-    let rates = rates::rules(&at("rate_limits"), &scope, rate_limits, problems);
+    let bounds = bounds::Written {
+        scope: &scope,
+        path: &at(""),
+        access,
+        rate_limits,
+    };
+    let bounds = bounds::resolve(&bounds, problems);
     let label: Box<str> = format!("{account}/{id}").into();
     let owner = keys::Owner {
         path: &at("providers"),
@@ -513,7 +521,7 @@ fn resolve_gateway(
         health,
         in_flight,
         metadata,
-        rates,
+        bounds,
         logs: records::policy(*logs),
         routes,
         providers,

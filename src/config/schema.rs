@@ -448,6 +448,8 @@ pub struct Gateway {
     pub health: Health,
     /// Calls of this gateway at providers at once. Without it no cap.
     pub in_flight: Option<InFlight>,
+    /// What its requests may ask for; 403 beyond.
+    pub access: Access,
     /// At most so many requests, tokens or calls at once; 429 with `Retry-After` beyond. At most 20
     /// rules.
     pub rate_limits: Vec<RateLimit>,

@@ -2,10 +2,10 @@
 
 use serde_json::{Map, Value};
 
-use super::Bounds;
 use crate::auth::Consumer;
 use crate::config::Problem;
 use crate::config::load::parse_as;
+use crate::config::resolve::bounds::{self, Written};
 use crate::config::schema::VirtualKey;
 use crate::logs::times;
 use crate::metadata;
@@ -97,7 +97,7 @@ fn checked(mut fields: Map<String, Value>, now: i64) -> Result<Definition, Vec<P
         expires_in: _,
         access,
         rate_limits,
-        spend_limits,
+        spend_limits: _,
     } = key;
     let gateways = gateways.unwrap_or_else(|| vec!["*".to_owned()]);
     let mut check = |path: &str, checked: Result<(), String>| {
@@ -108,7 +108,14 @@ fn checked(mut fields: Map<String, Value>, now: i64) -> Result<Definition, Vec<P
     check("account", account.as_deref().map_or(Ok(()), good_name));
     check("gateways", good_gateways(&gateways));
     let metadata = metadata_of(metadata).map_err(|why| check("metadata", Err(why)));
-    let (true, Ok(metadata)) = (problems.is_empty(), metadata) else {
+    let bounds = bounds::of_key(&Written {
+        scope: "key",
+        path: "",
+        access: &access,
+        rate_limits: &rate_limits,
+    });
+    let bounds = bounds.map_err(|wrong| problems.extend(wrong));
+    let (true, Ok(metadata), Ok(bounds)) = (problems.is_empty(), metadata, bounds) else {
         return Err(problems);
     };
     fields.remove("expires_in");
@@ -119,11 +126,7 @@ fn checked(mut fields: Map<String, Value>, now: i64) -> Result<Definition, Vec<P
     let consumer = Consumer {
         metadata,
         owner: owner.map(Into::into),
-        bounds: Bounds {
-            access,
-            rate_limits,
-            spend_limits,
-        },
+        bounds,
         ..Consumer::named(&name)
     };
     Ok(Definition {
@@ -228,10 +231,8 @@ mod tests {
         assert_eq!(read.said["rate_limits"], said["rate_limits"]);
         assert_eq!(read.consumer.metadata.len(), 3);
         let bounds = &read.consumer.bounds;
-        assert_eq!(bounds.access.models.allow, ["gpt-4o*"]);
-        assert_eq!(bounds.rate_limits[0].limit, Some(100));
-        let money = bounds.spend_limits[0].limit.as_ref().unwrap();
-        assert_eq!(money.0, "10.25");
+        assert_eq!(*bounds.access.models.allow, [Box::from("gpt-4o*")]);
+        assert_eq!(bounds.rates[0].limit, 100);
         assert_eq!(stored(read.said.clone()).unwrap(), read);
     }
 

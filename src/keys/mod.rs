@@ -5,7 +5,6 @@
 //! |---|---|
 //! | `secret` | what a key looks like, and how one is made |
 //! | `definition` | what is said of a key, read and checked |
-//! | `bounds` | what it may ask for, how fast and for how much |
 //! | `table` | all keys in memory: what requests look in |
 //! | `file` | all keys on disk |
 //! | `store` | both together, and the thread that follows other processes |
@@ -13,14 +12,12 @@
 //! Where a key may stand on a request is [`crate::auth`]'s business; what its bounds mean is that of
 //! the limits.
 
-pub mod bounds;
 pub mod definition;
 mod file;
 pub mod secret;
 pub mod store;
 pub mod table;
 
-pub use bounds::Bounds;
 pub use store::Keys;
 pub use table::{Refused, Table};
 

@@ -265,11 +265,10 @@ fn key(row: Row) -> Key {
         expires_at: shown.and_then(|known| known.expires_at),
         revoked_at: row.revoked_at,
         consumer: definition.map(|known| {
-            let id = Some(row.id.clone());
-            Arc::new(crate::auth::Consumer {
-                id,
-                ..known.consumer
-            })
+            let mut consumer = known.consumer;
+            consumer.bounds.are_of(&format!("key {}", row.id));
+            consumer.id = Some(row.id.clone());
+            Arc::new(consumer)
         }),
         id: row.id,
     }

@@ -9,14 +9,18 @@ use crate::usage::Usage;
 
 /// Counts the tokens of a request that is over. Answers that no provider was asked for took none.
 pub fn count(record: &RequestRecord, now: SystemTime) {
-    let (Some(gateway), Some(usage)) = (&record.gateway, &record.spent.usage) else {
+    let Some(usage) = record
+        .spent
+        .usage
+        .as_ref()
+        .filter(|_| record.cache.from.is_none())
+    else {
         return;
     };
-    if gateway.rates.is_empty() || record.cache.from.is_some() {
-        return;
-    }
     let facts = facts(record);
-    for rule in &gateway.rates {
+    let gateway = record.gateway.iter().map(|gateway| &gateway.bounds);
+    let key = record.consumer.iter().map(|consumer| &consumer.bounds);
+    for rule in gateway.chain(key).flat_map(|bounds| &bounds.rates) {
         let amount = tokens(rule.counted, usage);
         if amount > 0 {
             rate::count(rule, &facts, amount, now);
@@ -38,7 +42,7 @@ fn facts(record: &RequestRecord) -> Facts<'_> {
     let provider = record.provider.as_ref();
     Facts {
         gateway: record.gateway_label(),
-        key: consumer.map(|consumer| &*consumer.name),
+        key: consumer.map(|consumer| consumer.identity()),
         owner: consumer.and_then(|consumer| consumer.owner.as_deref()),
         provider: provider.map(|mounted| &*mounted.provider.slug),
         model: record.model.as_deref(),

@@ -107,7 +107,7 @@ pub async fn admit(door: &Door, session: &mut Session, ctx: &mut Context) -> Res
         Choice::AsNamed => terms,
         Choice::Chosen => caching::terms(session, ctx),
     };
-    limiting::target(door, ctx)?;
+    limiting::target(door, session, ctx)?;
     // What only some requests do lies on the heap: it would make the state of all of them large.
     if terms != Terms::Off
         && let caching::Next::Answered = Box::pin(caching::meet(door, session, ctx, terms)).await?

@@ -18,7 +18,7 @@ use crate::limits::rate::{self, Facts, Permit, Refused, Rule, Standing};
 use crate::routing::verdict::Cause;
 
 use super::context::Context;
-use super::{Door, again, planning};
+use super::{Door, again, permitting, planning};
 
 /// Headers that tell where a client stands (IETF draft "RateLimit header fields for HTTP", version 06;
 /// later ones have none that clients read yet): a number, a number, seconds.
@@ -66,6 +66,7 @@ pub fn client(session: &Session) -> Option<IpAddr> {
 /// Before the body is read: counts the request, or refuses it. Where some rule needs to know the
 /// target, all are counted with that one, and only looked at here.
 pub fn head(door: &Door, ctx: &mut Context) -> Result<(), Failure> {
+    permitting::head(ctx)?;
     if rules(ctx).next().is_none() {
         return Ok(());
     }
@@ -80,10 +81,11 @@ pub fn head(door: &Door, ctx: &mut Context) -> Result<(), Failure> {
 }
 
 /// Where the target is known: counts the request if that has not been done, or refuses it.
-pub fn target(door: &Door, ctx: &mut Context) -> Result<(), Failure> {
+pub fn target(door: &Door, session: &Session, ctx: &mut Context) -> Result<(), Failure> {
     if reads_body(ctx) {
         planning::look_for_model(ctx);
     }
+    permitting::target(session, ctx)?;
     match waits_for_target(ctx) {
         true => take(door, ctx),
         false => Ok(()),
@@ -92,7 +94,7 @@ pub fn target(door: &Door, ctx: &mut Context) -> Result<(), Failure> {
 
 /// Whether some rule needs to know what the body asks for.
 pub fn reads_body(ctx: &Context) -> bool {
-    rules(ctx).any(Rule::needs_model)
+    rules(ctx).any(Rule::needs_model) || permitting::reads_body(ctx)
 }
 
 fn waits_for_target(ctx: &Context) -> bool {
@@ -108,6 +110,11 @@ fn take(door: &Door, ctx: &mut Context) -> Result<(), Failure> {
 /// Before a try: whether the next target is to be asked instead, because this one is beyond a rule
 /// that others may be within. The call counts among those at the same time from here on.
 pub fn leads_on(door: &Door, session: &Session, ctx: &mut Context) -> Result<bool, Failure> {
+    match permitting::may_ask(ctx) {
+        Ok(()) => {}
+        Err(_) if goes_elsewhere(door, session, ctx) => return Ok(true),
+        Err(failure) => return Err(failure),
+    }
     if rules(ctx).all(|rule| rule.counted == Counted::Requests) || is_at_its_target(ctx) {
         return Ok(false);
     }
@@ -155,9 +162,9 @@ fn goes_elsewhere(door: &Door, session: &Session, ctx: &mut Context) -> bool {
     ctx.has_another() && again::is_worth_it(door, session, ctx, Cause::Limited, None)
 }
 
-/// The rules that are about a request: its gateway's.
+/// The rules that are about a request: its gateway's, and its key's.
 fn rules(ctx: &Context) -> impl Iterator<Item = &Rule> {
-    ctx.gateway.iter().flat_map(|gateway| &gateway.rates)
+    permitting::bounds(ctx).flat_map(|bounds| &bounds.rates)
 }
 
 fn requests(ctx: &Context) -> impl Iterator<Item = &Rule> {
@@ -168,7 +175,7 @@ fn facts(ctx: &Context) -> Facts<'_> {
     let consumer = ctx.consumer.as_ref();
     Facts {
         gateway: ctx.gateway.as_ref().map_or("", |gateway| &gateway.label),
-        key: consumer.map(|consumer| &*consumer.name),
+        key: consumer.map(|consumer| consumer.identity()),
         owner: consumer.and_then(|consumer| consumer.owner.as_deref()),
         provider: ctx.provider.as_ref().map(|mounted| &*mounted.provider.slug),
         model: ctx.model(),
@@ -182,7 +189,7 @@ fn refuse(ctx: &mut Context, refused: &Refused) -> Failure {
     let seconds = u32::try_from(refused.retry_after).unwrap_or(u32::MAX);
     Failure::because(Kind::RateLimited, refused.to_string())
         .with_retry_after(seconds)
-        .denied_by(&*refused.rule)
+        .denied_by(permitting::named(&refused.rule, refused.is_of_key))
 }
 
 /// Tells a client where it stands, unless its provider does.

@@ -14,6 +14,7 @@
 //! | `subrequest` | re-entry with a held body |
 //! | `carry` | the answer of a subrequest on its way out |
 //! | `limiting` | `request_filter`, `upstream_peer`: how much may pass in a time |
+//! | `permitting` | `request_filter`, `upstream_peer`: what may be asked for |
 //! | `overload` | `upstream_peer`: a place for the call |
 //! | `attempt` | `upstream_peer`, `upstream_request_filter`, `connected_to_upstream` |
 //! | `response` | `upstream_response_filter`, body filters, `response_filter` |
@@ -42,6 +43,7 @@ mod keys;
 mod limiting;
 mod outlet;
 mod overload;
+mod permitting;
 mod planning;
 mod reset;
 mod response;

@@ -1,6 +1,7 @@
 //! Integration tests: the real binary between real sockets, asserted on both ends.
 #![allow(clippy::unwrap_used, missing_docs)]
 
+mod access;
 mod analytics;
 mod authentication;
 mod bodies;

@@ -15,7 +15,7 @@ use crate::config::schema::{Counted, Technique};
 use crate::metadata::Metadata;
 
 /// One rate limit.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct Rule {
     /// What refusals, the log and metrics call it.
     pub id: Box<str>,
@@ -97,6 +97,14 @@ pub struct Refused {
     pub retry_after: u64,
     /// Another provider or model may be within the rule.
     pub elsewhere: bool,
+    /// It is a rule of the client's key, and not of the gateway.
+    pub is_of_key: bool,
+}
+
+impl PartialEq for Rule {
+    fn eq(&self, other: &Self) -> bool {
+        self.limit == other.limit && self.identity() == other.identity()
+    }
 }
 
 impl Rule {
@@ -175,6 +183,7 @@ impl Rule {
             },
             retry_after,
             elsewhere: self.needs_target(),
+            is_of_key: self.scope.starts_with("key "),
         }
     }
 }
