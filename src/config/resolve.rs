@@ -33,6 +33,9 @@ use crate::logs;
 use crate::provider::Provider;
 use crate::routing::retry::Retry;
 
+/// Where what must survive a restart lies, unless the configuration says otherwise.
+pub const DATA_DIR: &str = "/var/lib/tollgate";
+
 /// What a running process is set up with. Requests read [`Snapshot`] instead.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Settings {
@@ -44,7 +47,7 @@ pub struct Settings {
     pub threads: usize,
     /// How long a client may take to send a request head.
     pub header_timeout: Duration,
-    /// Where operators connect; loopback.
+    /// Where operators connect; loopback, where they have no tokens.
     pub admin_listen: SocketAddr,
     /// What must survive a restart lies here.
     pub data_dir: PathBuf,
@@ -165,6 +168,7 @@ pub fn resolve(config: &schema::Config, mock: SocketAddr) -> Result<Resolved, Ve
     settings.logs = records::store(logs, &mut problems);
     settings.redact = records::rules(&logs.redact);
     settings.exports = exports::resolve(otel, sinks, &mut problems);
+    let operators = tokens::operators(&admin.tokens, &mut problems);
     let providers = providers::resolve(providers, mock, &mut problems);
     let prices = Arc::new(prices::resolve(prices, &providers, &mut problems));
     let accounts = resolve_accounts(accounts, &providers, &mut problems);
@@ -189,6 +193,7 @@ pub fn resolve(config: &schema::Config, mock: SocketAddr) -> Result<Resolved, Ve
         in_flight,
         prices,
         logged_body: logged_body(&settings),
+        operators,
         accounts,
     };
     Ok(Resolved { settings, snapshot })
@@ -220,6 +225,7 @@ fn settings(
 ) -> Settings {
     let schema::Admin {
         listen: admin_listen,
+        tokens,
     } = admin;
     let schema::Log { access, level } = log;
     let schema::Dns { servers } = dns;
@@ -247,10 +253,8 @@ fn settings(
         header_timeout: server
             .header_timeout
             .map_or(Duration::from_secs(30), |d| d.0),
-        admin_listen: admin_address(admin_listen.as_deref(), problems),
-        data_dir: data_dir
-            .cloned()
-            .unwrap_or_else(|| "/var/lib/tollgate".into()),
+        admin_listen: admin_address(admin_listen.as_deref(), tokens.is_empty(), problems),
+        data_dir: data_dir.cloned().unwrap_or_else(|| DATA_DIR.into()),
         upgrade_socket: server
             .upgrade_socket
             .clone()
@@ -285,13 +289,14 @@ fn addresses(path: &str, texts: &[String], problems: &mut Problems) -> Vec<Socke
     addresses
 }
 
-fn admin_address(text: Option<&str>, problems: &mut Problems) -> SocketAddr {
+/// Where there are no tokens, whoever reaches the listener may use it.
+fn admin_address(text: Option<&str>, is_open: bool, problems: &mut Problems) -> SocketAddr {
     let default = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 8788);
     let Some(text) = text else { return default };
     match text.parse::<SocketAddr>() {
-        Ok(address) if address.ip().is_loopback() => address,
+        Ok(address) if address.ip().is_loopback() || !is_open => address,
         Ok(_) => {
-            problems.add("admin.listen", format!("`{text}` is not a loopback address; without admin tokens the admin listener must stay on 127.0.0.1 or [::1]"));
+            problems.add("admin.listen", format!("`{text}` is not a loopback address; without admin.tokens the admin listener must stay on 127.0.0.1 or [::1]"));
             default
         }
         Err(_) => {

@@ -136,6 +136,11 @@ impl Table {
         key.lets_pass(gate)
     }
 
+    /// The key with this id.
+    pub fn get(&self, id: &str) -> Option<&Key> {
+        self.keys.get(id).map(|key| &**key)
+    }
+
     /// The ids of the keys for which this holds, the newest first.
     pub fn newest(&self, holds: impl Fn(&Key) -> bool) -> Vec<Box<str>> {
         let mut found: Vec<_> = self.keys.values().filter(|key| holds(key)).collect();
@@ -171,7 +176,7 @@ impl Key {
 }
 
 /// Whether a pattern, in which `*` stands for anything, fits a text.
-fn matches(pattern: &str, text: &str) -> bool {
+pub fn matches(pattern: &str, text: &str) -> bool {
     let Some((start, rest)) = pattern.split_once('*') else {
         return pattern == text;
     };
