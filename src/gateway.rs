@@ -43,6 +43,8 @@ pub struct Snapshot {
     pub prices: Arc<Prices>,
     /// Most bytes of each body that the log store is to have; `None` where there is no store.
     pub logged_body: Option<usize>,
+    /// Who may use the listener for operators; empty: who reaches it.
+    pub operators: Authentication,
     /// Gateways by account, then by id.
     pub accounts: AHashMap<Box<str>, AHashMap<Box<str>, Arc<Gateway>>>,
 }

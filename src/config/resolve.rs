@@ -38,6 +38,9 @@ use crate::provider::Provider;
 use crate::provider_keys::Kept;
 use crate::routing::retry::Retry;
 
+/// Where what must survive a restart lies, unless the configuration says otherwise.
+pub const DATA_DIR: &str = "/var/lib/tollgate";
+
 /// What a running process is set up with. Requests read [`Snapshot`] instead.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Settings {
@@ -49,7 +52,7 @@ pub struct Settings {
     pub threads: usize,
     /// How long a client may take to send a request head.
     pub header_timeout: Duration,
-    /// Where operators connect; loopback.
+    /// Where operators connect; loopback, where they have no tokens.
     pub admin_listen: SocketAddr,
     /// What must survive a restart lies here.
     pub data_dir: PathBuf,
@@ -189,6 +192,7 @@ pub fn resolve_with(
     settings.logs = records::store(logs, &mut problems);
     settings.redact = records::rules(&logs.redact);
     settings.exports = exports::resolve(otel, sinks, &mut problems);
+    let operators = tokens::operators(&admin.tokens, &mut problems);
     let providers = providers::resolve(providers, mock, kept, &mut problems);
     let prices = Arc::new(prices::resolve(prices, &providers, &mut problems));
     let offered = Offered {
@@ -217,6 +221,7 @@ pub fn resolve_with(
         in_flight,
         prices,
         logged_body: logged_body(&settings),
+        operators,
         accounts,
     };
     Ok(Resolved { settings, snapshot })
@@ -248,6 +253,7 @@ fn settings(
 ) -> Settings {
     let schema::Admin {
         listen: admin_listen,
+        tokens,
     } = admin;
     let schema::Log { access, level } = log;
     let schema::Dns { servers } = dns;
@@ -275,7 +281,7 @@ fn settings(
         header_timeout: server
             .header_timeout
             .map_or(Duration::from_secs(30), |d| d.0),
-        admin_listen: admin_address(admin_listen.as_deref(), problems),
+        admin_listen: admin_address(admin_listen.as_deref(), tokens.is_empty(), problems),
         data_dir: self::data_dir(data_dir),
         upgrade_socket: server
             .upgrade_socket
@@ -295,7 +301,7 @@ fn settings(
 /// Where what must survive a restart lies.
 pub fn data_dir(configured: Option<&PathBuf>) -> PathBuf {
     let configured = configured.cloned();
-    configured.unwrap_or_else(|| "/var/lib/tollgate".into())
+    configured.unwrap_or_else(|| DATA_DIR.into())
 }
 
 fn addresses(path: &str, texts: &[String], problems: &mut Problems) -> Vec<SocketAddr> {
@@ -317,13 +323,14 @@ fn addresses(path: &str, texts: &[String], problems: &mut Problems) -> Vec<Socke
     addresses
 }
 
-fn admin_address(text: Option<&str>, problems: &mut Problems) -> SocketAddr {
+/// Where there are no tokens, whoever reaches the listener may use it.
+fn admin_address(text: Option<&str>, is_open: bool, problems: &mut Problems) -> SocketAddr {
     let default = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 8788);
     let Some(text) = text else { return default };
     match text.parse::<SocketAddr>() {
-        Ok(address) if address.ip().is_loopback() => address,
+        Ok(address) if address.ip().is_loopback() || !is_open => address,
         Ok(_) => {
-            problems.add("admin.listen", format!("`{text}` is not a loopback address; without admin tokens the admin listener must stay on 127.0.0.1 or [::1]"));
+            problems.add("admin.listen", format!("`{text}` is not a loopback address; without admin.tokens the admin listener must stay on 127.0.0.1 or [::1]"));
             default
         }
         Err(_) => {

@@ -18,7 +18,7 @@ use std::path::PathBuf;
 
 use serde::Deserialize;
 
-pub use self::authentication::{Authentication, GatewayToken};
+pub use self::authentication::{AdminToken, Authentication, GatewayToken};
 pub use self::exports::{Collector, Sink};
 pub use self::keys::VirtualKey;
 pub use self::limits::{
@@ -134,9 +134,13 @@ pub struct ServerTls {
 #[derive(Debug, Clone, Default, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Admin {
-    /// Address to listen on. Default `127.0.0.1:8788`. Loopback only, because there
-    /// are no admin tokens yet. Restart required.
+    /// Address to listen on. Default `127.0.0.1:8788`. Without `tokens` loopback only. Restart
+    /// required.
     pub listen: Option<String>,
+    /// Who may use it: all but `/healthz` and `/readyz` then wants `Authorization: Bearer <token>`.
+    /// Without any, who reaches it may use it, but for the API of keys, which wants the set-up token
+    /// in `data_dir/setup-token`.
+    pub tokens: Vec<AdminToken>,
 }
 
 /// Where answers are kept that gateways cache: one store for all of them.

@@ -55,6 +55,14 @@ pub struct Row {
     pub definition: Value,
 }
 
+impl Row {
+    /// Until when the secret before the last rotation still works.
+    pub fn old_secret_until(&self, now: i64) -> Option<i64> {
+        let until = self.previous.map(|(_, until)| until);
+        until.filter(|until| now < *until)
+    }
+}
+
 /// Why something is not done.
 #[derive(Debug)]
 pub enum Failure {

@@ -137,6 +137,11 @@ impl Table {
         key.lets_pass(gate)
     }
 
+    /// The key with this id.
+    pub fn get(&self, id: &str) -> Option<&Key> {
+        self.keys.get(id).map(|key| &**key)
+    }
+
     /// The ids of the keys for which this holds, the newest first.
     pub fn newest(&self, holds: impl Fn(&Key) -> bool) -> Vec<Box<str>> {
         let mut found: Vec<_> = self.keys.values().filter(|key| holds(key)).collect();

@@ -21,7 +21,7 @@ use super::services::{Binder, Control, Listening, SharedPredecessor};
 use super::stored_keys;
 use super::successor::Predecessor;
 use super::upgrade::Upgrader;
-use crate::admin::Admin;
+use crate::admin::{Admin, setup};
 use crate::analytics;
 use crate::cache::store::{self, Cache};
 use crate::config::Problem;
@@ -33,8 +33,8 @@ use crate::ledger::{Books, Entry, Ledger};
 use crate::logs::redaction::Redaction;
 use crate::logs::store::Store;
 use crate::probe::Prober;
-use crate::proxy::Door;
 use crate::proxy::cancel::Cancellable;
+use crate::proxy::{self, Door};
 use crate::record::{Logged, RequestRecord};
 use crate::routing::known::Known;
 use crate::spending::Spending;
@@ -119,6 +119,8 @@ impl Shell {
         let ledger = Ledger::new(books)
             .map_err(|error| Problem::new("", format!("cannot start a thread: {error}")))?;
         let keys = keys(&settings, &metrics)?;
+        let is_open = loaded.resolved.snapshot.operators.is_empty();
+        setup::keep(&settings.data_dir, is_open);
         let dns = Dns::new(&settings.dns_servers).map_err(|error| Problem::new("dns", error))?;
         // Whoever asked for an upgrade knows already where tollgate listens.
         let greeting = if takeover {
@@ -239,16 +241,16 @@ impl Shell {
         &self,
         server: &Server,
     ) -> pingora_core::Result<Service<Entrance<Cancellable<pingora_proxy::HttpProxy<Door>>>>> {
-        let door = Door::new(
-            &self.live,
-            self.metrics.clone(),
-            self.phase.clone(),
-            self.dns.clone(),
-            self.cache.clone(),
-            self.known.clone(),
-            self.ledger.clone(),
-            self.keys.clone(),
-        );
+        let shared = proxy::Shared {
+            metrics: self.metrics.clone(),
+            phase: self.phase.clone(),
+            dns: self.dns.clone(),
+            cache: self.cache.clone(),
+            known: self.known.clone(),
+            ledger: self.ledger.clone(),
+            keys: self.keys.clone(),
+        };
+        let door = Door::new(&self.live, shared);
         let mut proxy = pingora_proxy::http_proxy(&server.configuration, door);
         proxy.server_options = Some(leave_connect_to_the_door());
         let proxy = Cancellable::new(proxy);
@@ -290,6 +292,7 @@ impl Shell {
         let address = self.settings.admin_listen;
         let admin = Admin {
             address,
+            data_dir: self.settings.data_dir.clone(),
             phase: self.phase.clone(),
             live: self.live.clone(),
             upgrader: self.upgrader.clone(),

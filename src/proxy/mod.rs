@@ -100,19 +100,36 @@ pub struct Door {
     keys: Arc<Keys>,
 }
 
+/// What the door shares with the rest of the process.
+pub struct Shared {
+    /// Counts requests.
+    pub metrics: Arc<Metrics>,
+    /// Tells when to stop keeping connections.
+    pub phase: Arc<Phase>,
+    /// Finds providers.
+    pub dns: Arc<Dns>,
+    /// Has answers.
+    pub cache: Arc<Cache>,
+    /// What is known of providers.
+    pub known: Arc<Known>,
+    /// Takes the records of requests.
+    pub ledger: Arc<Ledger>,
+    /// Who may pass beside the tokens of the configuration.
+    pub keys: Arc<Keys>,
+}
+
 impl Door {
-    /// The configuration of `live` is read anew by each request; `phase` tells when to stop keeping
-    /// connections.
-    pub fn new(
-        live: &Live,
-        metrics: Arc<Metrics>,
-        phase: Arc<Phase>,
-        dns: Arc<Dns>,
-        cache: Arc<Cache>,
-        known: Arc<Known>,
-        ledger: Arc<Ledger>,
-        keys: Arc<Keys>,
-    ) -> Self {
+    /// The configuration of `live` is read anew by each request.
+    pub fn new(live: &Live, shared: Shared) -> Self {
+        let Shared {
+            metrics,
+            phase,
+            dns,
+            cache,
+            known,
+            ledger,
+            keys,
+        } = shared;
         let tokens = TokenCache::new(attempt::token_endpoint(&dns, None));
         let memory = Arc::new(Memory::new(Arc::clone(&metrics)));
         Self {

@@ -174,7 +174,7 @@ async fn a_maximum_of_tokens_and_of_the_body_holds() {
     for chunked in [false, true] {
         let request = Request::post(CHAT, &large);
         let request = match chunked {
-            true => request.told(crate::support::client::Told::Chunked),
+            true => request.told(crate::support::client::Told::Open),
             false => request,
         };
         let answer = request.send(&guarded.gateway).await;

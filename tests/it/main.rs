@@ -19,6 +19,7 @@ mod headers;
 mod health;
 mod hedges;
 mod held_of_unknown_length;
+mod keys;
 mod lifecycle;
 mod lifecycle_connections;
 mod lifecycle_reload;

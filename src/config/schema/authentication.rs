@@ -24,6 +24,21 @@ pub struct GatewayToken {
     pub sha256: Option<String>,
 }
 
+/// A token of an operator: exactly one of `value`, `file` and `sha256`.
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct AdminToken {
+    /// Whose it is, as the log calls it: 1 to 64 letters, digits, `-`, `_` and `.`.
+    pub name: String,
+    /// The token itself, usually `${TOLLGATE_ADMIN_TOKEN}`: at least 16 visible characters.
+    pub value: Option<Secret>,
+    /// A file that holds it; surrounding white space is ignored.
+    pub file: Option<PathBuf>,
+    /// Its SHA-256 in 64 hexadecimal digits, so that the configuration does not hold it
+    /// (`printf %s "$TOKEN" | sha256sum`).
+    pub sha256: Option<String>,
+}
+
 /// Who may use a gateway.
 #[derive(Debug, Clone, Default, Deserialize)]
 #[serde(deny_unknown_fields, default)]
