@@ -282,24 +282,29 @@ fn definition(create: &Create) -> Result<Value, Problem> {
     } else if create.from.is_none() {
         fields.entry("account").or_insert_with(|| "default".into());
     }
-    let metadata = create.metadata.iter();
-    for (name, value) in metadata.map(|(name, value)| (name, value.as_str().into())) {
-        within(&mut fields, "metadata")?.insert(name.clone(), value);
+    for (name, value) in &create.metadata {
+        within(&mut fields, "metadata")?.insert(name.clone(), value.as_str().into());
     }
+    access(create, &mut fields)?;
+    Ok(Value::Object(fields))
+}
+
+/// What its requests may ask for.
+fn access(create: &Create, fields: &mut Map<String, Value>) -> Result<(), Problem> {
     for (name, patterns) in [
         ("models", &create.model),
         ("providers", &create.provider),
         ("addresses", &create.address),
     ] {
         if !patterns.is_empty() {
-            let access = within(&mut fields, "access")?;
+            let access = within(fields, "access")?;
             within(access, name)?.insert("allow".to_owned(), json!(patterns));
         }
     }
     if let Some(most) = create.max_tokens {
-        within(&mut fields, "access")?.insert("max_tokens".to_owned(), most.into());
+        within(fields, "access")?.insert("max_tokens".to_owned(), most.into());
     }
-    Ok(Value::Object(fields))
+    Ok(())
 }
 
 fn some<T: serde::Serialize>(values: &[T]) -> Option<Value> {
@@ -341,87 +346,4 @@ fn read(from: &Path) -> Result<Map<String, Value>, Problem> {
 
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]
-mod tests {
-    use clap::Parser;
-
-    use super::*;
-    use crate::keys::definition;
-
-    #[derive(clap::Parser)]
-    struct Line {
-        #[command(flatten)]
-        create: Create,
-    }
-
-    fn said(options: &[&str]) -> Value {
-        let line = Line::try_parse_from([&["create"], options].concat()).unwrap();
-        let definition = super::definition(&line.create);
-        definition.unwrap_or_else(|_| panic!("{options:?}"))
-    }
-
-    #[test]
-    fn options_say_what_the_api_wants() {
-        let said = said(&[
-            "--name=app",
-            "--owner=search",
-            "--gateway=a",
-            "--gateway=b-*",
-            "--expires=30d",
-            "--model=gpt-4o*",
-            "--provider=openai",
-            "--address=10.0.0.0/8",
-            "--max-tokens=100",
-            "--budget=10usd/day",
-            "--rate=100/1m",
-            "--rate=5 concurrent",
-            "--metadata=team=a=b",
-        ]);
-        assert_eq!(
-            said,
-            json!({
-                "name": "app", "owner": "search", "account": "default", "gateways": ["a", "b-*"],
-                "expires_in": "30d", "metadata": { "team": "a=b" },
-                "access": {
-                    "models": { "allow": ["gpt-4o*"] }, "providers": { "allow": ["openai"] },
-                    "addresses": { "allow": ["10.0.0.0/8"] }, "max_tokens": 100,
-                },
-                "spend_limits": [{ "id": "budget-day", "limit": "10", "window": "day" }],
-                "rate_limits": [
-                    { "limit": 100, "window": "1m", "count": "requests" },
-                    { "limit": 5, "count": "concurrent" },
-                ],
-            })
-        );
-        assert!(definition::read(&said, 0).is_ok());
-    }
-
-    #[test]
-    fn options_go_before_the_file_and_leave_the_rest() {
-        let dir = tempfile::tempdir().unwrap();
-        let file = dir.path().join("key.yaml");
-        let yaml = "name: app\naccount: other\naccess: { models: { allow: [m], deny: [n] } }\n";
-        std::fs::write(&file, yaml).unwrap();
-        let from = format!("--from={}", file.display());
-        let both = said(&[&from, "--model=o", "--expires=2027-01-31"]);
-        assert_eq!(
-            both,
-            json!({
-                "name": "app", "account": "other", "expires_at": "2027-01-31",
-                "access": { "models": { "allow": ["o"], "deny": ["n"] } },
-            })
-        );
-        let everywhere = said(&[&from, "--all-accounts"]);
-        assert!(everywhere.get("account").is_none());
-    }
-
-    #[test]
-    fn a_line_steers_no_terminal() {
-        let key = json!({
-            "id": "0123456789ab", "status": "active", "name": "a\u{1b}[2J", "gateways": ["*"],
-            "created_at": "2026-11-28T06:30:00.123Z",
-        });
-        let line = line(&key);
-        assert!(line.starts_with("0123456789ab  active  a") && !line.contains('\u{1b}'));
-        assert!(line.contains("owner -  */*"), "{line}");
-    }
-}
+mod tests;

@@ -93,21 +93,27 @@ fn checked(mut fields: Map<String, Value>, now: i64) -> Result<Definition, Vec<P
         metadata,
         account,
         gateways,
-        expires_at: _,
+        expires_at: _, // both are read already
         expires_in: _,
         access,
         rate_limits,
         spend_limits: _,
     } = key;
     let gateways = gateways.unwrap_or_else(|| vec!["*".to_owned()]);
-    let mut check = |path: &str, checked: Result<(), String>| {
+    let metadata = metadata_of(metadata);
+    let names = |said: &Option<String>| said.as_deref().map_or(Ok(()), good_name);
+    for (path, checked) in [
+        ("name", good_name(&name)),
+        ("owner", names(&owner)),
+        ("account", names(&account)),
+        ("gateways", good_gateways(&gateways)),
+        (
+            "metadata",
+            metadata.as_ref().map(|_| ()).map_err(String::clone),
+        ),
+    ] {
         problems.extend(checked.err().map(|why| Problem::new(path, why)));
-    };
-    check("name", good_name(&name));
-    check("owner", owner.as_deref().map_or(Ok(()), good_name));
-    check("account", account.as_deref().map_or(Ok(()), good_name));
-    check("gateways", good_gateways(&gateways));
-    let metadata = metadata_of(metadata).map_err(|why| check("metadata", Err(why)));
+    }
     let bounds = bounds::of_key(&Written {
         scope: "key",
         path: "",
@@ -115,7 +121,7 @@ fn checked(mut fields: Map<String, Value>, now: i64) -> Result<Definition, Vec<P
         rate_limits: &rate_limits,
     });
     let bounds = bounds.map_err(|wrong| problems.extend(wrong));
-    let (true, Ok(metadata), Ok(bounds)) = (problems.is_empty(), metadata, bounds) else {
+    let (true, Ok(bounds)) = (problems.is_empty(), bounds) else {
         return Err(problems);
     };
     fields.remove("expires_in");
@@ -124,7 +130,7 @@ fn checked(mut fields: Map<String, Value>, now: i64) -> Result<Definition, Vec<P
         fields.insert("expires_at".to_owned(), times::shown(end).into());
     }
     let consumer = Consumer {
-        metadata,
+        metadata: metadata.unwrap_or_default(),
         owner: owner.map(Into::into),
         bounds,
         ..Consumer::named(&name)

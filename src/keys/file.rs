@@ -326,3 +326,42 @@ fn row(row: &SqlRow<'_>) -> rusqlite::Result<Row> {
         definition: serde_json::from_str(&definition).unwrap_or(Value::Null),
     })
 }
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+    use crate::keys::definition;
+
+    /// As many keys as there may be, the second half of them revoked one after the other.
+    fn full(dir: &Path, revoked: bool) -> File {
+        let file = File::open(dir).unwrap();
+        let revoked_at = if revoked { "i" } else { "NULL" };
+        let fill = format!(
+            "WITH RECURSIVE n (i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < {MOST}) \
+             INSERT INTO keys SELECT 'k' || i, i, zeroblob(32), NULL, NULL, i, i, \
+             CASE WHEN i > {MOST} / 2 THEN {revoked_at} END, '{{}}' FROM n"
+        );
+        file.connection.execute_batch(&fill).unwrap();
+        file
+    }
+
+    #[test]
+    fn the_longest_revoked_key_is_forgotten_where_there_is_no_room() {
+        let definition = definition::read(&json!({ "name": "a" }), 0).unwrap();
+        let [one, other] = [(); 2].map(|()| tempfile::tempdir().unwrap());
+        let mut file = full(one.path(), false);
+        let refused = file.insert("new", &[7; 32], &definition, 1);
+        assert!(matches!(refused, Err(Failure::Full)), "{refused:?}");
+        assert_eq!(count(&file.connection).unwrap(), MOST);
+        let mut file = full(other.path(), true);
+        let row = file.insert("new", &[7; 32], &definition, 1).unwrap();
+        assert_eq!(row.revision, MOST as i64 + 1);
+        assert_eq!(count(&file.connection).unwrap(), MOST);
+        let forgotten = format!("k{}", MOST / 2 + 1);
+        assert!(get(&file.connection, &forgotten).unwrap().is_none());
+        assert_eq!(get(&file.connection, "new").unwrap(), Some(row));
+    }
+}
