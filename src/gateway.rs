@@ -12,6 +12,7 @@ use ahash::AHashMap;
 use crate::auth::Authentication;
 use crate::cache::policy::Policy;
 use crate::limits::concurrency::{Gate, Scope, Settings};
+use crate::limits::spend;
 use crate::logs::policy;
 use crate::metadata;
 use crate::pricing::Prices;
@@ -96,6 +97,9 @@ pub struct Gateway {
     pub logs: policy::Policy,
     /// Calls that more than one target may answer.
     pub routes: Routes,
+    /// What its calls may cost; their accounts are in the scope
+    /// [`Gateway`](crate::limits::spend::Scope::Gateway) of its label.
+    pub spend_limits: Box<[spend::Rule]>,
     /// Providers by slug; aliases lead to the same one.
     pub providers: AHashMap<Box<str>, Arc<Mounted>>,
 }

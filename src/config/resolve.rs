@@ -11,6 +11,7 @@ mod providers;
 mod records;
 mod routes;
 mod routing;
+mod spend;
 mod tokens;
 
 pub use exports::Exports;
@@ -428,6 +429,7 @@ fn resolve_gateway(
         logs,
         metadata,
         routes,
+        spend_limits,
     } = gateway;
     let at = |key| format!("accounts.{account}.gateways.{id}.{key}");
     let anyone_may_spend_stored_keys = authentication.anyone_may_spend_stored_keys;
@@ -451,6 +453,7 @@ fn resolve_gateway(
         providers: &providers,
     };
     let routes = routes::resolve(routes, &terms, problems);
+    let spend_limits = spend::rules(&at("spend_limits"), spend_limits, problems);
     Gateway {
         account: account.into(),
         id: id.into(),
@@ -466,6 +469,7 @@ fn resolve_gateway(
         metadata,
         logs: records::policy(*logs),
         routes,
+        spend_limits: spend_limits.into(),
         providers,
     }
 }
