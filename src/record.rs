@@ -219,6 +219,8 @@ pub struct RequestRecord {
     pub event_id: Option<Box<str>>,
     /// The client's `cf-aig-metadata`.
     pub metadata: Metadata,
+    /// Why a budget that it counts for could not be sure of it, in words that follow "because".
+    pub unbounded: Option<&'static str>,
     /// What the client says that it costs (`cf-aig-custom-cost`).
     pub custom_cost: Option<Box<CustomCost>>,
     /// Status that the client received; 0 when it received none.
@@ -321,6 +323,7 @@ impl RequestRecord {
             otel: Given::default(),
             event_id: None,
             metadata: Metadata::new(),
+            unbounded: None,
             custom_cost: None,
             status: kind.status(),
             streamed: false,

@@ -14,6 +14,7 @@ mod rates;
 mod records;
 mod routes;
 mod routing;
+mod spend;
 mod tokens;
 
 pub use exports::Exports;
@@ -33,6 +34,7 @@ use super::Problem;
 use super::schema::{self, AccessLog, ServerTls};
 use super::units::ByteSize;
 use crate::gateway::{Gateway, Limits, Mounted, Snapshot};
+use crate::limits::spend::Scope;
 use crate::logs;
 use crate::provider::Provider;
 use crate::provider_keys::Kept;
@@ -478,6 +480,7 @@ fn resolve_gateway(
         metadata,
         rate_limits,
         routes,
+        spend_limits,
     } = gateway;
     let at = |key| format!("accounts.{account}.gateways.{id}.{key}");
     let anyone_may_spend_stored_keys = authentication.anyone_may_spend_stored_keys;
@@ -493,15 +496,15 @@ fn resolve_gateway(
     let health = routing::health(&at("health"), health, problems);
     let in_flight = in_flight::cap(&at("in_flight"), *in_flight, problems);
     let metadata = records::metadata(&at("metadata"), metadata, problems);
-    let scope = format!("gateway {account}/{id}");
+    let label: Box<str> = format!("{account}/{id}").into();
     let bounds = bounds::Written {
-        scope: &scope,
+        scope: &Scope::Gateway(label.clone()),
         path: &at(""),
         access,
         rate_limits,
+        spend_limits,
     };
     let bounds = bounds::resolve(&bounds, problems);
-    let label: Box<str> = format!("{account}/{id}").into();
     let owner = keys::Owner {
         path: &at("providers"),
         label: &label,

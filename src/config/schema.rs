@@ -464,6 +464,9 @@ pub struct Gateway {
     /// Routes by name: several targets for the same calls, the next one where one fails. A call
     /// takes a route by its `match`, or by asking for the model `dynamic/<name>`.
     pub routes: BTreeMap<String, Route>,
+    /// What its calls may cost in a time, at most 20 rules: all that are about a call must have room
+    /// for it.
+    pub spend_limits: Vec<SpendLimit>,
 }
 
 /// How `cf-aig-metadata` is read: what clients say of their calls.

@@ -7,6 +7,7 @@ use crate::config::Problem;
 use crate::config::load::parse_as;
 use crate::config::resolve::bounds::{self, Written};
 use crate::config::schema::VirtualKey;
+use crate::limits::spend::Scope;
 use crate::logs::times;
 use crate::metadata;
 
@@ -97,7 +98,7 @@ fn checked(mut fields: Map<String, Value>, now: i64) -> Result<Definition, Vec<P
         expires_in: _,
         access,
         rate_limits,
-        spend_limits: _,
+        spend_limits,
     } = key;
     let gateways = gateways.unwrap_or_else(|| vec!["*".to_owned()]);
     let metadata = metadata_of(metadata);
@@ -115,10 +116,12 @@ fn checked(mut fields: Map<String, Value>, now: i64) -> Result<Definition, Vec<P
         problems.extend(checked.err().map(|why| Problem::new(path, why)));
     }
     let bounds = bounds::of_key(&Written {
-        scope: "key",
+        // Its id is not known yet.
+        scope: &Scope::Key(Box::default()),
         path: "",
         access: &access,
         rate_limits: &rate_limits,
+        spend_limits: &spend_limits,
     });
     let bounds = bounds.map_err(|wrong| problems.extend(wrong));
     let (true, Ok(bounds)) = (problems.is_empty(), bounds) else {

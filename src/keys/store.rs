@@ -266,7 +266,7 @@ fn key(row: Row) -> Key {
         revoked_at: row.revoked_at,
         consumer: definition.map(|known| {
             let mut consumer = known.consumer;
-            consumer.bounds.are_of(&format!("key {}", row.id));
+            consumer.bounds.are_of_key(&row.id);
             consumer.id = Some(row.id.clone());
             Arc::new(consumer)
         }),

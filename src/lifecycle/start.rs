@@ -249,6 +249,7 @@ impl Shell {
             known: self.known.clone(),
             ledger: self.ledger.clone(),
             keys: self.keys.clone(),
+            budgets: Arc::new(crate::limits::spend::Budgets::in_memory()),
         };
         let door = Door::new(&self.live, shared);
         let mut proxy = pingora_proxy::http_proxy(&server.configuration, door);
@@ -270,6 +271,7 @@ impl Shell {
                 record: RequestRecord::refused(kind),
                 spending: Spending::Nothing,
                 logged: Logged::Facts,
+                reserved: None,
                 prices: Arc::clone(&snapshot.load().prices),
             }));
         });

@@ -4,5 +4,6 @@ pub mod access;
 pub mod bounds;
 pub mod concurrency;
 pub mod rate;
+pub mod spend;
 pub mod taken;
 pub mod worst;

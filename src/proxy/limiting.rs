@@ -15,10 +15,12 @@ use crate::config::schema::Counted;
 use crate::error::{Failure, Kind};
 use crate::gateway::Mounted;
 use crate::limits::rate::{self, Facts, Permit, Refused, Rule, Standing};
+use crate::limits::spend::Reservation;
 use crate::routing::verdict::Cause;
 
+use super::budgeting::Aside;
 use super::context::Context;
-use super::{Door, again, permitting, planning};
+use super::{Door, again, budgeting, permitting, planning};
 
 /// Headers that tell where a client stands (IETF draft "RateLimit header fields for HTTP", version 06;
 /// later ones have none that clients read yet): a number, a number, seconds.
@@ -31,7 +33,7 @@ const RESET: &str = "ratelimit-reset";
 pub struct Limited {
     /// Where it stands with the rule that leaves it least.
     standing: Option<Standing>,
-    /// Its call counts among those at the same time.
+    /// Its call, which counts among those at the same time, and has money set aside.
     call: Option<Call>,
 }
 
@@ -39,13 +41,27 @@ pub struct Limited {
 struct Call {
     provider: Option<Arc<Mounted>>,
     model: Option<Box<str>>,
-    _permits: Vec<Permit>,
+    permits: Vec<Permit>,
+    aside: Option<Aside>,
 }
 
 impl Limited {
-    /// No call is made any more.
+    /// No call is made any more. What is set aside for it stays so until it is settled.
     pub fn leave(&mut self) {
-        self.call = None;
+        if let Some(call) = &mut self.call {
+            call.permits = Vec::new();
+        }
+    }
+
+    /// What is set aside for it, for who settles it.
+    pub fn reserved(&mut self) -> Option<Reservation> {
+        let aside = self.call.as_mut()?.aside.take()?;
+        Some(aside.into_reservation())
+    }
+
+    /// Why that may not be enough, in words that follow "because".
+    pub fn unbounded(&self) -> Option<&'static str> {
+        self.call.as_ref()?.aside.as_ref()?.unbounded()
     }
 
     /// What is known of it, for the request's next step.
@@ -94,7 +110,7 @@ pub fn target(door: &Door, session: &Session, ctx: &mut Context) -> Result<(), F
 
 /// Whether some rule needs to know what the body asks for.
 pub fn reads_body(ctx: &Context) -> bool {
-    rules(ctx).any(Rule::needs_model) || permitting::reads_body(ctx)
+    rules(ctx).any(Rule::needs_model) || permitting::reads_body(ctx) || budgeting::reads_body(ctx)
 }
 
 fn waits_for_target(ctx: &Context) -> bool {
@@ -115,21 +131,29 @@ pub fn leads_on(door: &Door, session: &Session, ctx: &mut Context) -> Result<boo
         Err(_) if goes_elsewhere(door, session, ctx) => return Ok(true),
         Err(failure) => return Err(failure),
     }
-    if rules(ctx).all(|rule| rule.counted == Counted::Requests) || is_at_its_target(ctx) {
+    let is_free =
+        rules(ctx).all(|rule| rule.counted == Counted::Requests) && !budgeting::reads_body(ctx);
+    if is_free || is_at_its_target(ctx) {
         return Ok(false);
     }
-    ctx.limited.leave();
-    match enter(door, ctx) {
-        Ok(permits) => {
+    ctx.limited.call = None;
+    let permits = match enter(door, ctx) {
+        Ok(permits) => permits,
+        Err(refused) if refused.elsewhere && goes_elsewhere(door, session, ctx) => return Ok(true),
+        Err(refused) => return Err(refuse(ctx, &refused)),
+    };
+    match budgeting::set_aside(door, session, ctx) {
+        Ok(aside) => {
             ctx.limited.call = Some(Call {
                 provider: ctx.provider.clone(),
                 model: ctx.model().map(Into::into),
-                _permits: permits,
+                permits,
+                aside,
             });
             Ok(false)
         }
         Err(refused) if refused.elsewhere && goes_elsewhere(door, session, ctx) => Ok(true),
-        Err(refused) => Err(refuse(ctx, &refused)),
+        Err(refused) => Err(refused.failure),
     }
 }
 
@@ -194,6 +218,10 @@ fn refuse(ctx: &mut Context, refused: &Refused) -> Failure {
 
 /// Tells a client where it stands, unless its provider does.
 pub fn tell(response: &mut ResponseHeader, ctx: &Context) -> pingora_core::Result<()> {
+    let call = ctx.limited.call.as_ref();
+    if let Some(aside) = call.and_then(|call| call.aside.as_ref()) {
+        budgeting::tell(response, aside)?;
+    }
     let Some(standing) = ctx.limited.standing else {
         return Ok(());
     };

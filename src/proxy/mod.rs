@@ -14,6 +14,7 @@
 //! | `subrequest` | re-entry with a held body |
 //! | `carry` | the answer of a subrequest on its way out |
 //! | `limiting` | `request_filter`, `upstream_peer`: how much may pass in a time |
+//! | `budgeting` | `upstream_peer`: what may be spent |
 //! | `permitting` | `request_filter`, `upstream_peer`: what may be asked for |
 //! | `overload` | `upstream_peer`: a place for the call |
 //! | `attempt` | `upstream_peer`, `upstream_request_filter`, `connected_to_upstream` |
@@ -30,6 +31,7 @@ mod attempt;
 mod authentication;
 mod blame;
 mod body;
+mod budgeting;
 mod caching;
 pub mod cancel;
 mod carry;
@@ -78,6 +80,7 @@ use crate::lifecycle::phase::Phase;
 use crate::lifecycle::reload::Live;
 use crate::limits::concurrency::Registry;
 use crate::limits::rate;
+use crate::limits::spend::Budgets;
 use crate::memory::Memory;
 use crate::routing::known::Known;
 use crate::telemetry::metrics::Metrics;
@@ -98,6 +101,7 @@ pub struct Door {
     gates: Arc<Registry>,
     rates: rate::Registry,
     keys: Arc<Keys>,
+    budgets: Arc<Budgets>,
 }
 
 /// What the door shares with the rest of the process.
@@ -116,6 +120,8 @@ pub struct Shared {
     pub ledger: Arc<Ledger>,
     /// Who may pass beside the tokens of the configuration.
     pub keys: Arc<Keys>,
+    /// What may be spent.
+    pub budgets: Arc<Budgets>,
 }
 
 impl Door {
@@ -129,6 +135,7 @@ impl Door {
             known,
             ledger,
             keys,
+            budgets,
         } = shared;
         let tokens = TokenCache::new(attempt::token_endpoint(&dns, None));
         let memory = Arc::new(Memory::new(Arc::clone(&metrics)));
@@ -145,6 +152,7 @@ impl Door {
             gates: live.gates(),
             rates: rate::Registry::default(),
             keys,
+            budgets,
         }
     }
 }

@@ -109,7 +109,7 @@ fn asked_model(ctx: &Context, access: &Access) -> Result<(), Denied> {
 }
 
 /// What is only looked at, listed or deleted has no model.
-fn asks_a_model(session: &Session) -> bool {
+pub fn asks_a_model(session: &Session) -> bool {
     let method = &session.req_header().method;
     matches!(*method, Method::POST | Method::PUT | Method::PATCH) || is_websocket(session)
 }

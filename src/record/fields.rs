@@ -29,6 +29,7 @@ impl RequestRecord {
             otel: Given { trace_id, parent },
             event_id,
             metadata,
+            unbounded,
             custom_cost: _, // the cost itself is written, and its source
             status,
             streamed,
@@ -126,6 +127,7 @@ impl RequestRecord {
         cache_key.inspect(|key| write("cache_key", Value::Text(key.hex().into())));
         cache_source.inspect(|id| write("cache_source", Value::Text(id.to_string().into())));
         spent.fields(&mut write);
+        unbounded.inspect(|why| write("budget_unbounded", Value::Text((*why).into())));
         differs_at
             .as_deref()
             .inspect(|pointer| write("cache_differs_at", text(pointer)));

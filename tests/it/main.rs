@@ -39,6 +39,7 @@ mod routing;
 mod safety;
 mod smuggling;
 mod smuggling_h2;
+mod spend_limits;
 mod stalled_bodies;
 mod steps;
 mod storm;

@@ -5,25 +5,28 @@ use std::str::FromStr;
 
 use ipnet::IpNet;
 
-use super::{Problems, rates, tokens};
+use super::{Problems, rates, spend, tokens};
 use crate::config::Problem;
-use crate::config::schema::{self, RateLimit};
+use crate::config::schema::{self, RateLimit, SpendLimit};
 use crate::limits::access::{Access, List};
 use crate::limits::bounds::Bounds;
+use crate::limits::spend::Scope;
 
 /// Most entries of a list: each is compared with every request.
 const MOST: usize = 256;
 
 /// What users have written.
 pub struct Written<'a> {
-    /// Whose it is: `gateway a/g`, `key …`; counts are remembered under it.
-    pub scope: &'a str,
+    /// Whose it is: what was counted and spent is remembered under it.
+    pub scope: &'a Scope,
     /// What stands before the fields in messages, such as `accounts.a.gateways.g.`.
     pub path: &'a str,
     /// What may be asked for.
     pub access: &'a schema::Access,
     /// How much may pass in a time.
     pub rate_limits: &'a [RateLimit],
+    /// How much they may cost in a time.
+    pub spend_limits: &'a [SpendLimit],
 }
 
 /// The bounds of a key.
@@ -45,10 +48,13 @@ pub(super) fn resolve(written: &Written<'_>, problems: &mut Problems) -> Bounds 
         path,
         access: said,
         rate_limits,
+        spend_limits,
     } = written;
     Bounds {
+        scope: (*scope).clone(),
         access: access(&format!("{path}access"), said, problems),
         rates: rates::rules(&format!("{path}rate_limits"), scope, rate_limits, problems),
+        spends: spend::rules(&format!("{path}spend_limits"), spend_limits, problems),
     }
 }
 
@@ -134,10 +140,11 @@ mod tests {
     fn resolved(yaml: &str) -> Result<Bounds, String> {
         let access: schema::Access = serde_yaml::from_str(yaml).unwrap();
         let written = Written {
-            scope: "key k",
+            scope: &Scope::Key("k".into()),
             path: "",
             access: &access,
             rate_limits: &[],
+            spend_limits: &[],
         };
         let told = |problems: Vec<Problem>| {
             let told: Vec<_> = problems.iter().map(ToString::to_string).collect();

@@ -8,6 +8,7 @@ use ahash::AHashSet;
 use super::{Problems, tokens};
 use crate::config::schema::{self, Counted, RateLimit};
 use crate::limits::rate::{Dimension, Rule};
+use crate::limits::spend::Scope;
 
 /// Most rules of one list: each is looked at with every request.
 const MOST: usize = 20;
@@ -18,7 +19,7 @@ const LARGEST: i64 = 1_000_000_000_000_000;
 /// The rules of a list. `scope`: whose they are.
 pub(super) fn rules(
     path: &str,
-    scope: &str,
+    scope: &Scope,
     limits: &[RateLimit],
     problems: &mut Problems,
 ) -> Vec<Rule> {
@@ -45,7 +46,7 @@ pub(super) fn rules(
 
 fn rule(
     path: &str,
-    scope: &str,
+    scope: &Scope,
     index: usize,
     written: &RateLimit,
     problems: &mut Problems,
@@ -79,7 +80,7 @@ fn rule(
         length,
         technique: *technique,
         by,
-        scope: scope.into(),
+        scope: scope.clone(),
         state: OnceLock::new(),
     };
     (problems.0.len() == before).then_some(rule)
@@ -132,7 +133,7 @@ mod tests {
     fn resolved(yaml: &str) -> (String, Vec<Rule>) {
         let limits: Vec<RateLimit> = serde_yaml::from_str(yaml).unwrap();
         let mut problems = Problems::default();
-        let rules = rules("r", "gateway a/g", &limits, &mut problems);
+        let rules = rules("r", &Scope::Gateway("a/g".into()), &limits, &mut problems);
         let said = problems.0.iter().map(ToString::to_string);
         (said.collect::<Vec<_>>().join("\n"), rules)
     }

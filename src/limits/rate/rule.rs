@@ -12,6 +12,7 @@ use super::state::{Registry, State};
 use super::table::Key;
 use super::window::Window;
 use crate::config::schema::{Counted, Technique};
+use crate::limits::spend::Scope;
 use crate::metadata::Metadata;
 
 /// One rate limit.
@@ -29,8 +30,8 @@ pub struct Rule {
     pub technique: Technique,
     /// For each of these apart; none: for all whom the rule is about.
     pub by: Box<[Dimension]>,
-    /// Whose rule it is: `gateway a/g`, `key …`.
-    pub scope: Box<str>,
+    /// Whose rule it is.
+    pub scope: Scope,
     /// Looked up with the first request that it is about.
     pub state: OnceLock<Arc<State>>,
 }
@@ -135,7 +136,7 @@ impl Rule {
             scope,
             state: _,
         } = self;
-        format!("{scope} {id} {counted:?} {length:?} {technique:?} {by:?}")
+        format!("{scope:?} {id} {counted:?} {length:?} {technique:?} {by:?}")
     }
 
     /// The values that it tells apart are all named by the configuration or by stores of ours.
@@ -183,7 +184,7 @@ impl Rule {
             },
             retry_after,
             elsewhere: self.needs_target(),
-            is_of_key: self.scope.starts_with("key "),
+            is_of_key: matches!(self.scope, Scope::Key(_)),
         }
     }
 }

@@ -12,6 +12,7 @@ use super::state::State;
 use super::table::MADE_UP;
 use super::*;
 use crate::config::schema::{Counted, Technique};
+use crate::limits::spend::Scope;
 use crate::metadata::{Metadata, Value};
 
 const NOTHING: &Metadata = &Metadata::new();
@@ -27,7 +28,7 @@ fn rule(id: &str, limit: u64, counted: Counted, technique: Technique, by: &[&str
             .iter()
             .map(|word| Dimension::parse(word).unwrap())
             .collect(),
-        scope: "gateway a/g".into(),
+        scope: Scope::Gateway("a/g".into()),
         state: OnceLock::new(),
     }
 }
