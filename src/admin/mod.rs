@@ -27,6 +27,7 @@ use crate::lifecycle::entrance::HeadLimits;
 use crate::lifecycle::phase::{Phase, State};
 use crate::lifecycle::reload::Live;
 use crate::lifecycle::upgrade::{NotUpgraded, Upgrader};
+use crate::limits::spend::Budgets;
 use crate::logs::store::Store;
 use crate::routing::known::Known;
 use crate::telemetry::metrics::Metrics;
@@ -108,6 +109,8 @@ pub struct Admin {
     pub logs: Option<Store>,
     /// Has them added up.
     pub analytics: analytics::store::Store,
+    /// Has what calls may cost.
+    pub budgets: Arc<Budgets>,
 }
 
 /// What is answered.

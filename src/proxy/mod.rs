@@ -72,6 +72,7 @@ use crate::ledger::Ledger;
 use crate::lifecycle::phase::Phase;
 use crate::lifecycle::reload::Live;
 use crate::limits::concurrency::Registry;
+use crate::limits::spend::Budgets;
 use crate::memory::Memory;
 use crate::routing::known::Known;
 use crate::telemetry::metrics::Metrics;
@@ -90,6 +91,8 @@ pub struct Door {
     known: Arc<Known>,
     metrics: Arc<Metrics>,
     gates: Arc<Registry>,
+    /// What calls may cost.
+    pub budgets: Arc<Budgets>,
 }
 
 impl Door {
@@ -103,6 +106,7 @@ impl Door {
         cache: Arc<Cache>,
         known: Arc<Known>,
         ledger: Arc<Ledger>,
+        budgets: Arc<Budgets>,
     ) -> Self {
         let tokens = TokenCache::new(attempt::token_endpoint(&dns, None));
         let memory = Arc::new(Memory::new(Arc::clone(&metrics)));
@@ -117,6 +121,7 @@ impl Door {
             known,
             metrics,
             gates: live.gates(),
+            budgets,
         }
     }
 }
