@@ -33,8 +33,8 @@ use crate::limits::spend::{self, Budgets};
 use crate::logs::redaction::Redaction;
 use crate::logs::store::Store;
 use crate::probe::Prober;
-use crate::proxy::Door;
 use crate::proxy::cancel::Cancellable;
+use crate::proxy::{self, Door};
 use crate::record::{Logged, RequestRecord};
 use crate::routing::known::Known;
 use crate::spending::Spending;
@@ -250,16 +250,16 @@ impl Shell {
         &self,
         server: &Server,
     ) -> pingora_core::Result<Service<Entrance<Cancellable<pingora_proxy::HttpProxy<Door>>>>> {
-        let door = Door::new(
-            &self.live,
-            self.metrics.clone(),
-            self.phase.clone(),
-            self.dns.clone(),
-            self.cache.clone(),
-            self.known.clone(),
-            self.ledger.clone(),
-            self.budgets.clone(),
-        );
+        let shared = proxy::Shared {
+            metrics: self.metrics.clone(),
+            phase: self.phase.clone(),
+            dns: self.dns.clone(),
+            cache: self.cache.clone(),
+            known: self.known.clone(),
+            ledger: self.ledger.clone(),
+            budgets: self.budgets.clone(),
+        };
+        let door = Door::new(&self.live, shared);
         let mut proxy = pingora_proxy::http_proxy(&server.configuration, door);
         proxy.server_options = Some(leave_connect_to_the_door());
         let proxy = Cancellable::new(proxy);

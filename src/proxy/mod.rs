@@ -95,19 +95,36 @@ pub struct Door {
     pub budgets: Arc<Budgets>,
 }
 
+/// What a [`Door`] shares with the rest of the process.
+pub struct Shared {
+    /// Requests are counted there.
+    pub metrics: Arc<Metrics>,
+    /// Tells when to stop keeping connections.
+    pub phase: Arc<Phase>,
+    /// Finds providers.
+    pub dns: Arc<Dns>,
+    /// Keeps answers.
+    pub cache: Arc<Cache>,
+    /// Knows how providers are.
+    pub known: Arc<Known>,
+    /// Takes requests that are over.
+    pub ledger: Arc<Ledger>,
+    /// What calls may cost.
+    pub budgets: Arc<Budgets>,
+}
+
 impl Door {
-    /// The configuration of `live` is read anew by each request; `phase` tells when to stop keeping
-    /// connections.
-    pub fn new(
-        live: &Live,
-        metrics: Arc<Metrics>,
-        phase: Arc<Phase>,
-        dns: Arc<Dns>,
-        cache: Arc<Cache>,
-        known: Arc<Known>,
-        ledger: Arc<Ledger>,
-        budgets: Arc<Budgets>,
-    ) -> Self {
+    /// The configuration of `live` is read anew by each request.
+    pub fn new(live: &Live, shared: Shared) -> Self {
+        let Shared {
+            metrics,
+            phase,
+            dns,
+            cache,
+            known,
+            ledger,
+            budgets,
+        } = shared;
         let tokens = TokenCache::new(attempt::token_endpoint(&dns, None));
         let memory = Arc::new(Memory::new(Arc::clone(&metrics)));
         Self {
