@@ -124,24 +124,6 @@ pub struct Shared {
     pub budgets: Arc<Budgets>,
 }
 
-/// What a [`Door`] shares with the rest of the process.
-pub struct Shared {
-    /// Requests are counted there.
-    pub metrics: Arc<Metrics>,
-    /// Tells when to stop keeping connections.
-    pub phase: Arc<Phase>,
-    /// Finds providers.
-    pub dns: Arc<Dns>,
-    /// Keeps answers.
-    pub cache: Arc<Cache>,
-    /// Knows how providers are.
-    pub known: Arc<Known>,
-    /// Takes requests that are over.
-    pub ledger: Arc<Ledger>,
-    /// What calls may cost.
-    pub budgets: Arc<Budgets>,
-}
-
 impl Door {
     /// The configuration of `live` is read anew by each request.
     pub fn new(live: &Live, shared: Shared) -> Self {

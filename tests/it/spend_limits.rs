@@ -179,6 +179,20 @@ async fn a_call_is_settled_with_what_it_really_cost() {
         assert!((1..=86_400).contains(&seconds));
     }
     budgeted.gateway.logged("\"denied_by\":\"small\"").await;
+    let path = "/client/v4/accounts/default/ai-gateway/gateways/default/budgets";
+    let left = Request::get(path).send(budgeted.gateway.admin()).await;
+    let left = &left.json()["result"][0];
+    assert_eq!(
+        (&left["id"], &left["spent"]),
+        (&"small".into(), &0.000_018.into())
+    );
+    assert_eq!(
+        (&left["reserved"], &left["gateway"]),
+        (&0.0.into(), &"default/default".into())
+    );
+    let metrics = budgeted.gateway.metrics().await;
+    let spent = metrics.sum("tollgate_budget_spent_usd", &[("rule", "small")]);
+    assert!((spent - 0.000_018).abs() < 1e-12, "{spent}");
     assert_eq!(budgeted.openai.requests().len(), 2);
 }
 

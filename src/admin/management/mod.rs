@@ -2,11 +2,12 @@
 //! paths and in the same envelope (contract of Cloudflare AI Gateway, management API, logs REST
 //! API).
 //!
-//! [`Resource`] is all there is; [`purge`], [`logs`], [`analytics`] and [`keys`] answer for it. What
-//! all gateways have together is at `/-/logs…`, `/-/analytics` and `/-/keys…`, with the same
+//! [`Resource`] is all there is; [`purge`], [`logs`], [`analytics`], [`budgets`] and [`keys`] answer for it.
+//! What all gateways have together is at `/-/logs…`, `/-/analytics`, `/-/budgets` and `/-/keys…`, with the same
 //! parameters.
 
 mod analytics;
+mod budgets;
 mod export;
 mod keys;
 mod logs;
@@ -26,7 +27,7 @@ use crate::logs::reader::Scope;
 /// What the paths begin with that name a gateway.
 const ROOT: &str = "/client/v4/";
 /// What the paths begin with that name none.
-const ALL: [&str; 3] = ["/-/logs", "/-/analytics", "/-/keys"];
+const ALL: [&str; 4] = ["/-/logs", "/-/analytics", "/-/keys", "/-/budgets"];
 
 /// A request to the API.
 pub struct Asked<'a> {
@@ -51,6 +52,8 @@ enum Resource<'a> {
     Logs(Option<Gateway<'a>>, logs::Resource),
     /// The same added up.
     Analytics(Option<Gateway<'a>>),
+    /// What is left of budgets, of a gateway or of all.
+    Budgets(Option<Gateway<'a>>),
     /// API keys of a gateway, of an account, or all.
     Keys(keys::Scope<'a>, keys::Resource<'a>),
 }
@@ -156,6 +159,13 @@ async fn serve(
             only(asked.method, &[Method::GET])?;
             analytics::answer(admin, gateway, asked.query).await
         }
+        Resource::Budgets(gateway) => {
+            let label = gateway
+                .map(|gateway| known(&snapshot, gateway))
+                .transpose()?;
+            only(asked.method, &[Method::GET])?;
+            Ok(budgets::answer(admin, &snapshot, label.as_deref()).await)
+        }
         Resource::Keys(scope, resource) => {
             keys::answer(admin, asked, &snapshot, scope, resource).await
         }
@@ -211,6 +221,7 @@ fn below<'a>(rest: &'a str, gateway: Option<Gateway<'a>>) -> Option<Resource<'a>
     }
     match rest.split_once('/') {
         None if rest == "analytics" => Some(Resource::Analytics(gateway)),
+        None if rest == "budgets" => Some(Resource::Budgets(gateway)),
         None if rest == "logs" => Some(Resource::Logs(gateway, logs::Resource::List)),
         Some(("logs", rest)) => {
             logs::Resource::parse(rest).map(|found| Resource::Logs(gateway, found))
@@ -220,7 +231,7 @@ fn below<'a>(rest: &'a str, gateway: Option<Gateway<'a>>) -> Option<Resource<'a>
 }
 
 fn unknown() -> Refusal {
-    let message = "no such resource; below /client/v4/accounts/{account}/ai-gateway/gateways/{gateway} there are DELETE /cache, GET and DELETE /logs, GET and PATCH /logs/{id}, GET /logs/{id}/request, GET /logs/{id}/response, GET /logs/export, POST /logs/reprice, GET /analytics, GET and POST /keys, GET, PATCH and DELETE /keys/{id} and POST /keys/{id}/rotate; keys of an account are at /client/v4/accounts/{account}/ai-gateway/keys; logs, analytics and keys of all gateways together are below /-";
+    let message = "no such resource; below /client/v4/accounts/{account}/ai-gateway/gateways/{gateway} there are DELETE /cache, GET and DELETE /logs, GET and PATCH /logs/{id}, GET /logs/{id}/request, GET /logs/{id}/response, GET /logs/export, POST /logs/reprice, GET /analytics, GET /budgets, GET and POST /keys, GET, PATCH and DELETE /keys/{id} and POST /keys/{id}/rotate; keys of an account are at /client/v4/accounts/{account}/ai-gateway/keys; logs, analytics, budgets and keys of all gateways together are below /-";
     Refusal::of(StatusCode::NOT_FOUND, message)
 }
 
