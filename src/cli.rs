@@ -1,6 +1,7 @@
 //! The command line.
 
 mod logs;
+mod provider_keys;
 mod reprice;
 
 use std::net::SocketAddr;
@@ -33,6 +34,7 @@ Examples:
   tollgate reload --conf my.yaml             let the running process read my.yaml again
   tollgate upgrade --conf my.yaml            replace the running process by the binary now on disk
   tollgate logs -f --filter success=false    show failed requests as they end
+  tollgate provider-keys set openai          store a key for openai, asked for at a prompt
   tollgate reprice --dry-run                 what stored requests would cost by the prices of now";
 
 /// A self-hosted AI gateway: one well-instrumented door in front of all of a company's model traffic.
@@ -107,6 +109,15 @@ enum Command {
         #[command(flatten)]
         admin: AdminAddress,
     },
+    /// Store provider keys in the running process, encrypted; list and remove them
+    ///
+    /// It needs a master key: secrets.master_key of the configuration, or the credential
+    /// tollgate-master-key of systemd. A change is in force at once.
+    #[command(after_help = provider_keys::EXAMPLES)]
+    ProviderKeys {
+        #[command(subcommand)]
+        wanted: provider_keys::Wanted,
+    },
 }
 
 #[derive(Debug, clap::Args)]
@@ -131,6 +142,9 @@ pub fn run() -> ExitCode {
         Command::Reprice { wanted, admin } => {
             asking(address(&conf, &admin), |at| reprice::run(at, &wanted))
         }
+        Command::ProviderKeys { wanted } => asking(address(&conf, wanted.admin()), |at| {
+            provider_keys::run(at, &wanted)
+        }),
     }
 }
 

@@ -1,4 +1,5 @@
-//! Asking a running process: what `tollgate reload`, `upgrade`, `logs` and `reprice` do.
+//! Asking a running process: what `tollgate reload`, `upgrade`, `logs`, `reprice` and
+//! `provider-keys` do.
 
 use std::io::{self, Read, Write};
 use std::net::{SocketAddr, TcpStream};
@@ -23,7 +24,7 @@ pub struct Answer {
 /// # Errors
 /// Nothing listens there, or what does is not tollgate.
 pub fn post(address: SocketAddr, path: &str) -> io::Result<Answer> {
-    let (status, body) = ask(address, "POST", path)?;
+    let (status, body) = ask(address, "POST", path, b"")?;
     answer(status, &body)
 }
 
@@ -32,7 +33,16 @@ pub fn post(address: SocketAddr, path: &str) -> io::Result<Answer> {
 /// # Errors
 /// Nothing listens there, or what does is not tollgate.
 pub fn get(address: SocketAddr, path: &str) -> io::Result<Answer> {
-    let (status, body) = ask(address, "GET", path)?;
+    let (status, body) = ask(address, "GET", path, b"")?;
+    answer(status, &body)
+}
+
+/// Sends `method path` with a body of JSON. The errors are those of [`post`].
+///
+/// # Errors
+/// Nothing listens there, or what does is not tollgate.
+pub fn send(address: SocketAddr, method: &str, path: &str, body: &Value) -> io::Result<Answer> {
+    let (status, body) = ask(address, method, path, body.to_string().as_bytes())?;
     answer(status, &body)
 }
 
@@ -41,7 +51,7 @@ pub fn get(address: SocketAddr, path: &str) -> io::Result<Answer> {
 /// # Errors
 /// Nothing listens there, or what does is not tollgate.
 pub fn get_bytes(address: SocketAddr, path: &str) -> io::Result<Option<Vec<u8>>> {
-    let (status, body) = ask(address, "GET", path)?;
+    let (status, body) = ask(address, "GET", path, b"")?;
     Ok((status == 200).then_some(body))
 }
 
@@ -57,13 +67,15 @@ fn foreign() -> io::Error {
 }
 
 /// Status and body of an answer.
-fn ask(address: SocketAddr, method: &str, path: &str) -> io::Result<(u16, Vec<u8>)> {
+fn ask(address: SocketAddr, method: &str, path: &str, body: &[u8]) -> io::Result<(u16, Vec<u8>)> {
     let mut stream = TcpStream::connect(address)?;
     stream.set_read_timeout(Some(PATIENCE))?;
     write!(
         stream,
-        "{method} {path} HTTP/1.1\r\nHost: {address}\r\nContent-Length: 0\r\nConnection: close\r\n\r\n"
+        "{method} {path} HTTP/1.1\r\nHost: {address}\r\nContent-Length: {}\r\nConnection: close\r\n\r\n",
+        body.len()
     )?;
+    stream.write_all(body)?;
     let mut answer = Vec::new();
     stream.read_to_end(&mut answer)?;
     parse(&answer).ok_or_else(foreign)

@@ -206,6 +206,7 @@ fn unknown_path() -> Response<Vec<u8>> {
         "GET /: the first page, for a browser",
         "GET /-/logs: finished requests",
         "GET /-/analytics: the same added up",
+        "GET and POST /-/provider_configs: stored provider keys",
     ];
     let list: Vec<_> = endpoints.chain(others.map(str::to_owned)).collect();
     json_response(

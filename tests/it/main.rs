@@ -29,6 +29,7 @@ mod mappings;
 mod observability;
 mod overload;
 mod probes;
+mod provider_keys;
 mod reprice;
 mod retries;
 mod routes;

@@ -2,12 +2,14 @@
 //! paths and in the same envelope (contract of Cloudflare AI Gateway, management API, logs REST
 //! API).
 //!
-//! [`Resource`] is all there is; [`purge`], [`logs`] and [`analytics`] answer for it. What all
-//! gateways have together is at `/-/logs…` and `/-/analytics`, with the same parameters.
+//! [`Resource`] is all there is; [`purge`], [`logs`], [`analytics`] and [`provider_configs`] answer
+//! for it. What all gateways have together is at `/-/logs…`, `/-/analytics` and
+//! `/-/provider_configs…`, with the same parameters.
 
 mod analytics;
 mod export;
 mod logs;
+mod provider_configs;
 mod purge;
 
 use http::{Method, StatusCode};
@@ -23,7 +25,7 @@ use crate::logs::reader::Scope;
 /// What the paths begin with that name a gateway.
 const ROOT: &str = "/client/v4/";
 /// What the paths begin with that name none.
-const ALL: [&str; 2] = ["/-/logs", "/-/analytics"];
+const ALL: [&str; 3] = ["/-/logs", "/-/analytics", "/-/provider_configs"];
 
 /// A request to the API.
 pub struct Asked<'a> {
@@ -46,6 +48,8 @@ enum Resource<'a> {
     Logs(Option<Gateway<'a>>, logs::Resource),
     /// The same added up.
     Analytics(Option<Gateway<'a>>),
+    /// The provider keys of a gateway, or of all.
+    ProviderConfigs(Option<Gateway<'a>>, provider_configs::Resource),
 }
 
 /// Account and gateway, as a path names them.
@@ -127,6 +131,9 @@ async fn serve(
             only(asked.method, &[Method::GET])?;
             analytics::answer(admin, gateway, asked.query).await
         }
+        Resource::ProviderConfigs(gateway, resource) => {
+            provider_configs::answer(admin, asked, gateway, resource).await
+        }
     }
 }
 
@@ -168,16 +175,24 @@ fn resource(path: &str) -> Result<Resource<'_>, Refusal> {
 fn below<'a>(rest: &str, gateway: Option<Gateway<'a>>) -> Option<Resource<'a>> {
     match rest.split_once('/') {
         None if rest == "analytics" => Some(Resource::Analytics(gateway)),
+        None if rest == "provider_configs" => {
+            let list = provider_configs::Resource::List;
+            Some(Resource::ProviderConfigs(gateway, list))
+        }
         None if rest == "logs" => Some(Resource::Logs(gateway, logs::Resource::List)),
         Some(("logs", rest)) => {
             logs::Resource::parse(rest).map(|found| Resource::Logs(gateway, found))
+        }
+        Some(("provider_configs", rest)) => {
+            let found = provider_configs::Resource::parse(rest, gateway.is_some());
+            found.map(|found| Resource::ProviderConfigs(gateway, found))
         }
         _ => None,
     }
 }
 
 fn unknown() -> Refusal {
-    let message = "no such resource; below /client/v4/accounts/{account}/ai-gateway/gateways/{gateway} there are DELETE /cache, GET and DELETE /logs, GET and PATCH /logs/{id}, GET /logs/{id}/request, GET /logs/{id}/response, GET /logs/export, POST /logs/reprice and GET /analytics; logs and analytics of all gateways together are below /-";
+    let message = "no such resource; below /client/v4/accounts/{account}/ai-gateway/gateways/{gateway} there are DELETE /cache, GET and DELETE /logs, GET and PATCH /logs/{id}, GET /logs/{id}/request, GET /logs/{id}/response, GET /logs/export, POST /logs/reprice, GET /analytics, GET, POST and PUT /provider_configs and GET, PUT and DELETE /provider_configs/{id}; logs, analytics and provider keys of all gateways together are below /-";
     Refusal::of(StatusCode::NOT_FOUND, message)
 }
 
@@ -241,9 +256,22 @@ mod tests {
                 "{all}"
             );
         }
+        let configs = of("/provider_configs").unwrap();
+        assert_eq!(configs, r#"ProviderConfigs(Some(("a", "g")), List)"#);
+        let config = of(&format!("/provider_configs/{one}")).unwrap();
+        assert!(config.ends_with(&format!("One({one}))")), "{config}");
+        let all = |path| format!("{:?}", resource(path).ok());
+        assert_eq!(
+            all("/-/provider_configs"),
+            "Some(ProviderConfigs(None, List))"
+        );
+        let reencrypt = all("/-/provider_configs/reencrypt");
+        assert_eq!(reencrypt, "Some(ProviderConfigs(None, Reencrypt))");
         for other in [
             "",
             "/",
+            "/provider_configs/x",
+            "/provider_configs/reencrypt",
             "/cache/",
             "/cache/x",
             "/cachex",

@@ -1,0 +1,457 @@
+//! `…/provider_configs…`: the provider keys that the gateway keeps, stored, shown without their
+//! secrets, changed and removed (contract, 6.4). What all gateways have is at
+//! `/-/provider_configs`, where a new one is the deployment's.
+//!
+//! A change is in force before it is answered. Beside what Cloudflare has, `PUT` on the collection
+//! stores a key whether one of its name is there or not.
+
+use http::{Method, StatusCode};
+use ring::rand::SystemRandom;
+use serde_json::{Map, Value, json};
+use uuid::Uuid;
+
+use super::logs::{blocking, parameters, unavailable};
+use super::{Admin, Answer, Asked, Gateway, Refusal, done, enveloped, known, only};
+use crate::config::resolve::usable;
+use crate::config::secret::Secret;
+use crate::gateway::Snapshot;
+use crate::lifecycle::stored_keys::StoredKeys;
+use crate::logs::times;
+use crate::provider::Provider;
+use crate::provider_keys::Name;
+use crate::provider_keys::master_key::MasterKeys;
+use crate::provider_keys::store::{self, Entropy, Entry, New};
+
+/// What is meant in messages.
+const STORE: &str = "the store of provider keys";
+/// Most characters of an alias.
+const LONGEST_ALIAS: usize = 64;
+/// The largest weight.
+const HEAVIEST: u64 = 1_000_000;
+/// How many are on a page unless the query says otherwise, and at most.
+const PAGE: usize = 100;
+
+/// What is asked for.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Resource {
+    /// All of them.
+    List,
+    /// One of them.
+    One(Uuid),
+    /// All of them, encrypted under the current master key.
+    Reencrypt,
+}
+
+impl Resource {
+    /// What stands behind `/provider_configs/`.
+    pub fn parse(rest: &str, of_gateway: bool) -> Option<Self> {
+        match rest {
+            "reencrypt" if !of_gateway => Some(Self::Reencrypt),
+            _ => super::id(rest).map(Self::One),
+        }
+    }
+}
+
+/// Answers for a resource of a gateway, or of all together.
+pub async fn answer(
+    admin: &Admin,
+    asked: &Asked<'_>,
+    gateway: Option<Gateway<'_>>,
+    resource: Resource,
+) -> Result<Answer, Refusal> {
+    let snapshot = admin.live.snapshot().load_full();
+    let scope = gateway
+        .map(|gateway| known(&snapshot, gateway))
+        .transpose()?;
+    match resource {
+        Resource::List => {
+            only(asked.method, &[Method::GET, Method::POST, Method::PUT])?;
+            if asked.method == Method::GET {
+                return list(admin, scope, asked.query).await;
+            }
+            let wanted = Wanted::parse(asked.body)?;
+            let replace = asked.method == Method::PUT;
+            let scope = scope.unwrap_or_default();
+            add(admin, &snapshot, scope, wanted, replace).await
+        }
+        Resource::One(id) => {
+            only(asked.method, &[Method::GET, Method::PUT, Method::DELETE])?;
+            one(admin, asked, &snapshot, scope, id).await
+        }
+        Resource::Reencrypt => {
+            only(asked.method, &[Method::POST])?;
+            let count = change(admin, |keys, with| keys.store.reencrypt(with)).await?;
+            Ok(done(&json!({ "reencrypted": count })))
+        }
+    }
+}
+
+async fn one(
+    admin: &Admin,
+    asked: &Asked<'_>,
+    snapshot: &Snapshot,
+    scope: Option<Box<str>>,
+    id: Uuid,
+) -> Result<Answer, Refusal> {
+    let keys = admin.live.stored_keys();
+    let masters = keys.masters.clone();
+    let of = scope.clone();
+    let found = blocking(move || {
+        keys.store
+            .get(of.as_deref(), id)
+            .map_err(|why| broken(&why))
+    });
+    let found = found.await?.ok_or_else(|| no_key(id))?;
+    let answered = match *asked.method {
+        Method::PUT => {
+            let wanted = Wanted::parse(asked.body)?;
+            wanted.keeps_its_name(&found.name)?;
+            if let Some(secret) = &wanted.secret {
+                check(provider(snapshot, &found.name.provider)?, secret)?;
+            }
+            let Wanted { secret, weight, .. } = wanted;
+            let update = move |keys: &StoredKeys, with: &Entropy<'_>| {
+                let scope = scope.as_deref();
+                keys.store.update(scope, id, secret.as_ref(), weight, with)
+            };
+            change(admin, update).await?.ok_or_else(|| no_key(id))?
+        }
+        Method::DELETE => {
+            let remove = move |keys: &StoredKeys, with: &Entropy<'_>| {
+                keys.store.remove(scope.as_deref(), id, with)
+            };
+            change(admin, remove).await?.ok_or_else(|| no_key(id))?
+        }
+        _ => found,
+    };
+    Ok(done(&shown(&answered, &masters)))
+}
+
+async fn list(admin: &Admin, scope: Option<Box<str>>, query: &str) -> Result<Answer, Refusal> {
+    let (page, per_page) = paging(query)?;
+    let keys = admin.live.stored_keys();
+    let masters = keys.masters.clone();
+    let list = move || {
+        let found = keys.store.list(scope.as_deref());
+        found.map_err(|why| broken(&why))
+    };
+    let all = blocking(list).await?;
+    let some = all
+        .iter()
+        .skip((page - 1).saturating_mul(per_page))
+        .take(per_page);
+    let some: Vec<_> = some.map(|entry| shown(entry, &masters)).collect();
+    Ok(enveloped(&json!({
+        "result_info": {
+            "count": some.len(),
+            "total_count": all.len(),
+            "page": page,
+            "per_page": per_page,
+        },
+        "result": some,
+    })))
+}
+
+fn paging(query: &str) -> Result<(usize, usize), Refusal> {
+    let (mut page, mut per_page) = (1, PAGE);
+    for (name, value) in parameters(query) {
+        let number = value.parse().ok().filter(|number| *number > 0);
+        let number = number.ok_or_else(|| wrong(&name, "must be a number above 0"));
+        match name.as_str() {
+            "page" => page = number?,
+            "per_page" => per_page = number?.min(PAGE),
+            _ => {
+                return Err(wrong(
+                    &name,
+                    "is no parameter here; known are page and per_page",
+                ));
+            }
+        }
+    }
+    Ok((page, per_page))
+}
+
+/// Stores a new key; with `replace` also in place of the one of its name.
+async fn add(
+    admin: &Admin,
+    snapshot: &Snapshot,
+    scope: Box<str>,
+    wanted: Wanted,
+    replace: bool,
+) -> Result<Answer, Refusal> {
+    let Wanted {
+        provider: slug,
+        alias,
+        secret,
+        weight,
+    } = wanted;
+    let slug = slug.ok_or_else(|| wrong("provider_slug", "is missing"))?;
+    let secret = secret.ok_or_else(|| wrong("secret", "is missing"))?;
+    let provider = provider(snapshot, &slug)?;
+    check(provider, &secret)?;
+    let name = Name {
+        scope,
+        provider: provider.slug.clone(),
+        alias: alias.unwrap_or_else(|| "default".into()),
+    };
+    let add = move |keys: &StoredKeys, with: &Entropy<'_>| {
+        let new = New {
+            id: Uuid::now_v7(),
+            name,
+            weight: weight.unwrap_or(0),
+            secret: &secret,
+        };
+        match replace {
+            true => keys.store.set(&new, weight.is_none(), with),
+            false => keys.store.add(&new, with),
+        }
+    };
+    let added = change(admin, add).await?;
+    Ok(done(&shown(&added, &admin.live.stored_keys().masters)))
+}
+
+/// Changes the store, and has requests follow before it is answered.
+async fn change<T: Send + 'static>(
+    admin: &Admin,
+    work: impl FnOnce(&StoredKeys, &Entropy<'_>) -> Result<T, store::Refusal> + Send + 'static,
+) -> Result<T, Refusal> {
+    let live = admin.live.clone();
+    blocking(move || {
+        let keys = live.stored_keys();
+        let with = Entropy {
+            masters: &keys.masters,
+            random: &SystemRandom::new(),
+            now: times::milliseconds(std::time::SystemTime::now()),
+        };
+        let done = work(&keys, &with).map_err(|why| refused(&why))?;
+        live.follow_keys().map_err(|problems| {
+            let told: Vec<_> = problems.iter().map(ToString::to_string).collect();
+            let told = told.join("; ");
+            Refusal::broken(&format!(
+                "it is stored, but requests go by the keys as they were: {told}"
+            ))
+        })?;
+        Ok(done)
+    })
+    .await
+}
+
+/// A key in the form of Cloudflare's API. Nobody is ever shown its secret.
+fn shown(entry: &Entry, masters: &MasterKeys) -> Value {
+    let Entry {
+        id,
+        name,
+        weight,
+        preview,
+        key_id,
+        created_at,
+        modified_at,
+    } = entry;
+    let gateway = name.scope.split_once('/');
+    json!({
+        "id": id,
+        "account_id": gateway.map(|(account, _)| account),
+        "gateway_id": gateway.map(|(_, gateway)| gateway),
+        "provider_slug": name.provider,
+        "alias": name.alias,
+        "default_config": is_default(&name.alias),
+        "weight": weight,
+        "secret_preview": preview,
+        "available": masters.with_id(key_id).is_some(),
+        "created_at": times::shown(*created_at),
+        "modified_at": times::shown(*modified_at),
+    })
+}
+
+fn is_default(alias: &str) -> bool {
+    alias == "default"
+}
+
+/// The body of a request. It is read by hand: serde's messages would quote what may be a secret.
+#[derive(Debug, Default)]
+struct Wanted {
+    provider: Option<Box<str>>,
+    alias: Option<Box<str>>,
+    secret: Option<Secret>,
+    weight: Option<u32>,
+}
+
+impl Wanted {
+    fn parse(body: &[u8]) -> Result<Self, Refusal> {
+        let object = serde_json::from_slice::<Map<String, Value>>(body);
+        let object = object.map_err(|_| {
+            let message = "the body must be a JSON object {provider_slug, alias, secret, weight}";
+            Refusal::of(StatusCode::BAD_REQUEST, message)
+        })?;
+        let (mut wanted, mut default) = (Self::default(), None);
+        for (field, value) in object.iter().filter(|(_, value)| !value.is_null()) {
+            match field.as_str() {
+                "provider_slug" => wanted.provider = Some(text(field, value)?.into()),
+                "alias" => wanted.alias = Some(alias(text(field, value)?)?),
+                "secret" => wanted.secret = Some(Secret::new(text(field, value)?.trim())),
+                "weight" => wanted.weight = Some(weight(value)?),
+                "default_config" => {
+                    let told = value.as_bool();
+                    default = Some(told.ok_or_else(|| wrong(field, "must be true or false"))?);
+                }
+                _ => return Err(wrong(field, "is no field of a provider config here")),
+            }
+        }
+        wanted.agrees_with(default)?;
+        Ok(wanted)
+    }
+
+    /// Here the default key is the one that is called so.
+    fn agrees_with(&mut self, default: Option<bool>) -> Result<(), Refusal> {
+        let alias = self.alias.as_deref().map(is_default);
+        match (default, alias) {
+            (Some(told), Some(is)) if told != is => Err(wrong(
+                "default_config",
+                "must be true for the alias `default` and for no other: that key pays for requests that name none",
+            )),
+            _ => Ok(()),
+        }
+    }
+
+    /// What a key is for cannot be changed: it is sealed for it.
+    fn keeps_its_name(&self, name: &Name) -> Result<(), Refusal> {
+        let other = |told: &Option<Box<str>>, is: &str| told.as_deref().is_some_and(|it| it != is);
+        let field = match () {
+            () if other(&self.alias, &name.alias) => "alias",
+            () if other(&self.provider, &name.provider) => "provider_slug",
+            () => return Ok(()),
+        };
+        Err(wrong(
+            field,
+            "of a stored key cannot be changed: store another one",
+        ))
+    }
+}
+
+fn text<'a>(field: &str, value: &'a Value) -> Result<&'a str, Refusal> {
+    let text = value.as_str().filter(|text| !text.trim().is_empty());
+    text.ok_or_else(|| wrong(field, "must be text"))
+}
+
+fn alias(text: &str) -> Result<Box<str>, Refusal> {
+    let of_name = |byte: u8| byte.is_ascii_alphanumeric() || b"-_.".contains(&byte);
+    let good = text.len() <= LONGEST_ALIAS && text.bytes().all(of_name);
+    let rule = "must be 1 to 64 letters, digits, `-`, `_` and `.`";
+    good.then(|| text.into())
+        .ok_or_else(|| wrong("alias", rule))
+}
+
+fn weight(value: &Value) -> Result<u32, Refusal> {
+    let number = value.as_u64().filter(|weight| *weight <= HEAVIEST);
+    let number = number.and_then(|weight| u32::try_from(weight).ok());
+    number.ok_or_else(|| wrong("weight", "must be 0 (not in the pool) to 1000000"))
+}
+
+/// A provider by slug or alias. All gateways have the same ones.
+fn provider<'a>(snapshot: &'a Snapshot, slug: &str) -> Result<&'a Provider, Refusal> {
+    let mut gateways = snapshot
+        .accounts
+        .values()
+        .flat_map(|account| account.values());
+    let found = gateways.find_map(|gateway| gateway.providers.get(slug));
+    let found = found.map(|mounted| &*mounted.provider);
+    found.ok_or_else(|| {
+        wrong(
+            "provider_slug",
+            "names no provider; those of your own are custom-<slug>",
+        )
+    })
+}
+
+fn check(provider: &Provider, secret: &Secret) -> Result<(), Refusal> {
+    usable(provider, secret).map_err(|why| wrong("secret", &format!("cannot be used: {why}")))
+}
+
+fn wrong(field: &str, rule: &str) -> Refusal {
+    Refusal {
+        field: Some(field.to_owned()),
+        ..Refusal::of(StatusCode::BAD_REQUEST, format!("{field} {rule}"))
+    }
+}
+
+fn no_key(id: Uuid) -> Refusal {
+    Refusal::of(
+        StatusCode::NOT_FOUND,
+        format!("no provider key {id} is stored here"),
+    )
+}
+
+fn broken(problem: &crate::database::Problem) -> Refusal {
+    unavailable(STORE, &problem.to_string())
+}
+
+fn refused(refusal: &store::Refusal) -> Refusal {
+    match refusal {
+        store::Refusal::File(problem) => broken(problem),
+        store::Refusal::NoRandomness => Refusal::broken(&refusal.to_string()),
+        _ => Refusal::of(StatusCode::CONFLICT, refusal.to_string()),
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_body_is_read_without_quoting_it() {
+        for (body, expected) in [
+            (json!("hunter2"), "the body must be a JSON object"),
+            (json!({ "secret": ["hunter2"] }), "secret must be text"),
+            (json!({ "secret": " " }), "secret must be text"),
+            (json!({ "weight": "hunter2" }), "weight must be 0"),
+            (json!({ "weight": 1_000_001 }), "weight must be 0"),
+            (json!({ "alias": "hunter2 " }), "alias must be 1 to 64"),
+            (json!({ "alias": "a".repeat(65) }), "alias must be 1 to 64"),
+            (json!({ "secret_id": "hunter2" }), "secret_id is no field"),
+            (
+                json!({ "default_config": "hunter2" }),
+                "default_config must be true or false",
+            ),
+            (
+                json!({ "alias": "team", "default_config": true }),
+                "default_config must be true for",
+            ),
+            (
+                json!({ "alias": "default", "default_config": false }),
+                "default_config must be",
+            ),
+        ] {
+            let said = Wanted::parse(body.to_string().as_bytes()).unwrap_err();
+            assert!(said.message.starts_with(expected), "{said:?}");
+            assert!(!format!("{said:?}").contains("hunter2"), "{said:?}");
+        }
+    }
+
+    #[test]
+    fn a_body_in_cloudflares_form_is_understood() {
+        let body = json!({
+            "provider_slug": "openai", "alias": "default", "default_config": true,
+            "secret": "hunter2\n", "weight": 0, "rate_limit": null,
+        });
+        let wanted = Wanted::parse(body.to_string().as_bytes()).unwrap();
+        assert_eq!(wanted.provider.as_deref(), Some("openai"));
+        assert_eq!(wanted.secret.as_ref().unwrap().expose(), "hunter2");
+        assert!(!format!("{wanted:?}").contains("hunter2"));
+        let name = Name {
+            scope: "".into(),
+            provider: "openai".into(),
+            alias: "team".into(),
+        };
+        let said = wanted.keeps_its_name(&name).unwrap_err();
+        assert_eq!(said.field.as_deref(), Some("alias"));
+    }
+
+    #[test]
+    fn pages_are_counted_from_one() {
+        assert_eq!(paging("").unwrap(), (1, PAGE));
+        assert_eq!(paging("page=3&per_page=20").unwrap(), (3, 20));
+        assert_eq!(paging("per_page=9999").unwrap(), (1, PAGE));
+        assert!(paging("page=0").is_err() && paging("order_by=x").is_err());
+    }
+}
