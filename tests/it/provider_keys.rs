@@ -288,6 +288,36 @@ async fn kept_keys_survive_and_without_their_master_key_they_pay_for_nothing() {
 }
 
 #[tokio::test]
+async fn a_pool_is_paid_from_by_the_keys_that_open_and_by_nothing_else() {
+    let upstream = upstream().await;
+    let keys = "keys: [ { value: yaml }, { alias: there, value: pooled, weight: 1 } ]";
+    let process = configured(&upstream, keys).start().await;
+    for path in [ALL, &of_gateway("own")] {
+        let body = json!({
+            "provider_slug": "openai", "alias": "gone", "secret": "kept", "weight": 1_000_000,
+        });
+        assert_eq!(api(&process, "POST", path, &body).await.status, 200);
+    }
+    for gateway in ["plain", "own"] {
+        assert_eq!(
+            pays(&process, &upstream, gateway, &[]).await,
+            Ok("kept".to_owned())
+        );
+    }
+    let lose = |directory: &Path| std::fs::write(directory.join("master"), OTHER).unwrap();
+    let process = process.restarted_after(Signal::SIGTERM, lose).await;
+    for _ in 0..8 {
+        assert_eq!(
+            pays(&process, &upstream, "plain", &[]).await,
+            Ok("pooled".to_owned())
+        );
+    }
+    // Its `default` does not pay for a pool that is gone.
+    let refused = pays(&process, &upstream, "own", &[]).await.unwrap_err();
+    assert!(refused.starts_with("502"), "{refused}");
+}
+
+#[tokio::test]
 async fn without_a_master_key_nothing_can_be_stored_and_it_is_said_what_to_do() {
     let upstream = upstream().await;
     let process = Gateway::start(&(ACCOUNTS.to_owned() + &providers(&upstream, ""))).await;

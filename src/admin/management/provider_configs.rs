@@ -5,9 +5,11 @@
 //! A change is in force before it is answered. Beside what Cloudflare has, `PUT` on the collection
 //! stores a key whether one of its name is there or not.
 
+mod wanted;
+
 use http::{Method, StatusCode};
 use ring::rand::SystemRandom;
-use serde_json::{Map, Value, json};
+use serde_json::{Value, json};
 use uuid::Uuid;
 
 use super::logs::{blocking, parameters, unavailable};
@@ -22,12 +24,10 @@ use crate::provider_keys::Name;
 use crate::provider_keys::master_key::MasterKeys;
 use crate::provider_keys::store::{self, Entropy, Entry, New};
 
+use wanted::Wanted;
+
 /// What is meant in messages.
 const STORE: &str = "the store of provider keys";
-/// Most characters of an alias.
-const LONGEST_ALIAS: usize = 64;
-/// The largest weight.
-const HEAVIEST: u64 = 1_000_000;
 /// How many are on a page unless the query says otherwise, and at most.
 const PAGE: usize = 100;
 
@@ -81,6 +81,7 @@ pub async fn answer(
         Resource::Reencrypt => {
             only(asked.method, &[Method::POST])?;
             let count = change(admin, |keys, with| keys.store.reencrypt(with)).await?;
+            log::info!("an operator had {count} provider keys encrypted anew");
             Ok(done(&json!({ "reencrypted": count })))
         }
     }
@@ -102,29 +103,48 @@ async fn one(
             .map_err(|why| broken(&why))
     });
     let found = found.await?.ok_or_else(|| no_key(id))?;
-    let answered = match *asked.method {
+    let name = found.name.clone();
+    let (answered, what) = match *asked.method {
         Method::PUT => {
             let wanted = Wanted::parse(asked.body)?;
-            wanted.keeps_its_name(&found.name)?;
-            if let Some(secret) = &wanted.secret {
-                check(provider(snapshot, &found.name.provider)?, secret)?;
-            }
-            let Wanted { secret, weight, .. } = wanted;
-            let update = move |keys: &StoredKeys, with: &Entropy<'_>| {
-                let scope = scope.as_deref();
-                keys.store.update(scope, id, secret.as_ref(), weight, with)
-            };
-            change(admin, update).await?.ok_or_else(|| no_key(id))?
+            (
+                update(admin, snapshot, scope, &found, wanted).await?,
+                "changed",
+            )
         }
         Method::DELETE => {
             let remove = move |keys: &StoredKeys, with: &Entropy<'_>| {
                 keys.store.remove(scope.as_deref(), id, with)
             };
-            change(admin, remove).await?.ok_or_else(|| no_key(id))?
+            (change(admin, remove).await?, "removed")
         }
-        _ => found,
+        _ => return Ok(done(&shown(&found, &masters))),
     };
+    let answered = answered.ok_or_else(|| no_key(id))?;
+    log::info!("an operator {what} the provider key {name}");
     Ok(done(&shown(&answered, &masters)))
+}
+
+async fn update(
+    admin: &Admin,
+    snapshot: &Snapshot,
+    scope: Option<Box<str>>,
+    found: &Entry,
+    wanted: Wanted,
+) -> Result<Option<Entry>, Refusal> {
+    wanted.keeps_its_name(&found.name)?;
+    if let Some(secret) = &wanted.secret {
+        check(provider(snapshot, &found.name.provider)?, secret)?;
+    }
+    let Some(id) = super::id(&found.id) else {
+        return Ok(None);
+    };
+    let Wanted { secret, weight, .. } = wanted;
+    let update = move |keys: &StoredKeys, with: &Entropy<'_>| {
+        let scope = scope.as_deref();
+        keys.store.update(scope, id, secret.as_ref(), weight, with)
+    };
+    change(admin, update).await
 }
 
 async fn list(admin: &Admin, scope: Option<Box<str>>, query: &str) -> Result<Answer, Refusal> {
@@ -207,6 +227,7 @@ async fn add(
         }
     };
     let added = change(admin, add).await?;
+    log::info!("an operator stored the provider key {}", added.name);
     Ok(done(&shown(&added, &admin.live.stored_keys().masters)))
 }
 
@@ -267,86 +288,6 @@ fn is_default(alias: &str) -> bool {
     alias == "default"
 }
 
-/// The body of a request. It is read by hand: serde's messages would quote what may be a secret.
-#[derive(Debug, Default)]
-struct Wanted {
-    provider: Option<Box<str>>,
-    alias: Option<Box<str>>,
-    secret: Option<Secret>,
-    weight: Option<u32>,
-}
-
-impl Wanted {
-    fn parse(body: &[u8]) -> Result<Self, Refusal> {
-        let object = serde_json::from_slice::<Map<String, Value>>(body);
-        let object = object.map_err(|_| {
-            let message = "the body must be a JSON object {provider_slug, alias, secret, weight}";
-            Refusal::of(StatusCode::BAD_REQUEST, message)
-        })?;
-        let (mut wanted, mut default) = (Self::default(), None);
-        for (field, value) in object.iter().filter(|(_, value)| !value.is_null()) {
-            match field.as_str() {
-                "provider_slug" => wanted.provider = Some(text(field, value)?.into()),
-                "alias" => wanted.alias = Some(alias(text(field, value)?)?),
-                "secret" => wanted.secret = Some(Secret::new(text(field, value)?.trim())),
-                "weight" => wanted.weight = Some(weight(value)?),
-                "default_config" => {
-                    let told = value.as_bool();
-                    default = Some(told.ok_or_else(|| wrong(field, "must be true or false"))?);
-                }
-                _ => return Err(wrong(field, "is no field of a provider config here")),
-            }
-        }
-        wanted.agrees_with(default)?;
-        Ok(wanted)
-    }
-
-    /// Here the default key is the one that is called so.
-    fn agrees_with(&mut self, default: Option<bool>) -> Result<(), Refusal> {
-        let alias = self.alias.as_deref().map(is_default);
-        match (default, alias) {
-            (Some(told), Some(is)) if told != is => Err(wrong(
-                "default_config",
-                "must be true for the alias `default` and for no other: that key pays for requests that name none",
-            )),
-            _ => Ok(()),
-        }
-    }
-
-    /// What a key is for cannot be changed: it is sealed for it.
-    fn keeps_its_name(&self, name: &Name) -> Result<(), Refusal> {
-        let other = |told: &Option<Box<str>>, is: &str| told.as_deref().is_some_and(|it| it != is);
-        let field = match () {
-            () if other(&self.alias, &name.alias) => "alias",
-            () if other(&self.provider, &name.provider) => "provider_slug",
-            () => return Ok(()),
-        };
-        Err(wrong(
-            field,
-            "of a stored key cannot be changed: store another one",
-        ))
-    }
-}
-
-fn text<'a>(field: &str, value: &'a Value) -> Result<&'a str, Refusal> {
-    let text = value.as_str().filter(|text| !text.trim().is_empty());
-    text.ok_or_else(|| wrong(field, "must be text"))
-}
-
-fn alias(text: &str) -> Result<Box<str>, Refusal> {
-    let of_name = |byte: u8| byte.is_ascii_alphanumeric() || b"-_.".contains(&byte);
-    let good = text.len() <= LONGEST_ALIAS && text.bytes().all(of_name);
-    let rule = "must be 1 to 64 letters, digits, `-`, `_` and `.`";
-    good.then(|| text.into())
-        .ok_or_else(|| wrong("alias", rule))
-}
-
-fn weight(value: &Value) -> Result<u32, Refusal> {
-    let number = value.as_u64().filter(|weight| *weight <= HEAVIEST);
-    let number = number.and_then(|weight| u32::try_from(weight).ok());
-    number.ok_or_else(|| wrong("weight", "must be 0 (not in the pool) to 1000000"))
-}
-
 /// A provider by slug or alias. All gateways have the same ones.
 fn provider<'a>(snapshot: &'a Snapshot, slug: &str) -> Result<&'a Provider, Refusal> {
     let mut gateways = snapshot
@@ -397,55 +338,6 @@ fn refused(refusal: &store::Refusal) -> Refusal {
 #[allow(clippy::unwrap_used)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn a_body_is_read_without_quoting_it() {
-        for (body, expected) in [
-            (json!("hunter2"), "the body must be a JSON object"),
-            (json!({ "secret": ["hunter2"] }), "secret must be text"),
-            (json!({ "secret": " " }), "secret must be text"),
-            (json!({ "weight": "hunter2" }), "weight must be 0"),
-            (json!({ "weight": 1_000_001 }), "weight must be 0"),
-            (json!({ "alias": "hunter2 " }), "alias must be 1 to 64"),
-            (json!({ "alias": "a".repeat(65) }), "alias must be 1 to 64"),
-            (json!({ "secret_id": "hunter2" }), "secret_id is no field"),
-            (
-                json!({ "default_config": "hunter2" }),
-                "default_config must be true or false",
-            ),
-            (
-                json!({ "alias": "team", "default_config": true }),
-                "default_config must be true for",
-            ),
-            (
-                json!({ "alias": "default", "default_config": false }),
-                "default_config must be",
-            ),
-        ] {
-            let said = Wanted::parse(body.to_string().as_bytes()).unwrap_err();
-            assert!(said.message.starts_with(expected), "{said:?}");
-            assert!(!format!("{said:?}").contains("hunter2"), "{said:?}");
-        }
-    }
-
-    #[test]
-    fn a_body_in_cloudflares_form_is_understood() {
-        let body = json!({
-            "provider_slug": "openai", "alias": "default", "default_config": true,
-            "secret": "hunter2\n", "weight": 0, "rate_limit": null,
-        });
-        let wanted = Wanted::parse(body.to_string().as_bytes()).unwrap();
-        assert_eq!(wanted.provider.as_deref(), Some("openai"));
-        assert_eq!(wanted.secret.as_ref().unwrap().expose(), "hunter2");
-        assert!(!format!("{wanted:?}").contains("hunter2"));
-        let name = Name {
-            scope: "".into(),
-            provider: "openai".into(),
-            alias: "team".into(),
-        };
-        let said = wanted.keeps_its_name(&name).unwrap_err();
-        assert_eq!(said.field.as_deref(), Some("alias"));
-    }
 
     #[test]
     fn pages_are_counted_from_one() {

@@ -93,7 +93,10 @@ fn what_is_stored_is_found_again_and_lies_there_encrypted() {
     let listed = place.store.list(None).unwrap();
     assert_eq!(listed[0].preview, "");
     assert_eq!(listed[1], added);
-    assert_eq!(place.store.list(Some("a/g")).unwrap(), [added.clone()]);
+    assert_eq!(
+        place.store.list(Some("a/g")).unwrap(),
+        std::slice::from_ref(&added)
+    );
     assert_eq!(
         place.store.get(Some("a/g"), id(&added)).unwrap(),
         Some(added.clone())
