@@ -12,7 +12,7 @@ use serde_json::{Map, Value};
 const CRATE: &str = "genai-prices";
 /// What is read of a provider, and of a model.
 const OF_PROVIDER: [&str; 3] = ["id", "fallback_model_providers", "models"];
-const OF_MODEL: [&str; 4] = ["id", "match", "prices", "price_variants"];
+const OF_MODEL: [&str; 5] = ["id", "match", "prices", "price_variants", "context_window"];
 
 fn main() {
     println!("cargo::rerun-if-changed=build.rs");

@@ -295,6 +295,29 @@ fn unescape(text: &[u8]) -> Option<Box<str>> {
         .map(Into::into)
 }
 
+/// Kind of model, by the path that is asked: the contract's `model_type`, which has no closed list.
+pub fn kind(path: &str) -> &'static str {
+    const KINDS: [(&str, &str); 6] = [
+        ("embed", "embeddings"),
+        ("/images/", "image"),
+        ("/audio/", "audio"),
+        ("rerank", "rerank"),
+        ("moderations", "moderation"),
+        ("/models", "models"),
+    ];
+    let of_model = [
+        ":generateContent",
+        ":streamGenerateContent",
+        "/converse",
+        "/invoke",
+    ];
+    if of_model.iter().any(|verb| path.contains(verb)) {
+        return "chat";
+    }
+    let found = KINDS.iter().find(|(part, _)| path.contains(part));
+    found.map_or("chat", |(_, kind)| kind)
+}
+
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]
 mod tests {

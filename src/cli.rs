@@ -1,27 +1,25 @@
 //! The command line.
 
+mod keys;
 mod logs;
+mod operator;
 mod provider_keys;
 mod reprice;
 
-use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 use serde_json::Value;
 
-use crate::admin::client;
-use crate::config::load::parse;
+use crate::admin::client::Place;
 use crate::config::{Problem, schema};
 use crate::lifecycle::own_mock::NOWHERE;
 use crate::lifecycle::{reload, start};
+use operator::Operator;
 
 /// The configuration of a checkout: `cargo run` serves the demo.
 const LOCAL: &str = "conf/tollgate.yaml";
-
-/// Where operators connect unless the configuration says otherwise.
-const DEFAULT_ADMIN_LISTEN: &str = "127.0.0.1:8788";
 
 /// The configuration of an installation.
 const SYSTEM: &str = "/etc/tollgate/tollgate.yaml";
@@ -34,8 +32,9 @@ Examples:
   tollgate reload --conf my.yaml             let the running process read my.yaml again
   tollgate upgrade --conf my.yaml            replace the running process by the binary now on disk
   tollgate logs -f --filter success=false    show failed requests as they end
-  tollgate provider-keys set openai          store a key for openai, asked for at a prompt
-  tollgate reprice --dry-run                 what stored requests would cost by the prices of now";
+  tollgate reprice --dry-run                 what stored requests would cost by the prices of now
+  tollgate keys create --name app            make an API key that passes the gateways of `default`
+  tollgate provider-keys set openai          store a key for openai, asked for at a prompt";
 
 /// A self-hosted AI gateway: one well-instrumented door in front of all of a company's model traffic.
 #[derive(Debug, Parser)]
@@ -74,7 +73,7 @@ enum Command {
     #[command(after_help = "Example:\n  tollgate reload --conf /etc/tollgate/tollgate.yaml")]
     Reload {
         #[command(flatten)]
-        admin: AdminAddress,
+        admin: Operator,
     },
     /// Replace the running process by the binary that is on disk now
     ///
@@ -85,7 +84,7 @@ enum Command {
     )]
     Upgrade {
         #[command(flatten)]
-        admin: AdminAddress,
+        admin: Operator,
     },
     /// Show finished requests of the running process: the newest, those of a filter, or one
     ///
@@ -95,7 +94,7 @@ enum Command {
         #[command(flatten)]
         wanted: logs::Wanted,
         #[command(flatten)]
-        admin: AdminAddress,
+        admin: Operator,
     },
     /// Price stored requests again, by the prices of the running process's configuration
     ///
@@ -107,24 +106,32 @@ enum Command {
         #[command(flatten)]
         wanted: reprice::Wanted,
         #[command(flatten)]
-        admin: AdminAddress,
+        admin: Operator,
+    },
+    /// Make, list, change and revoke API keys of the running process
+    ///
+    /// A key lets requests pass gateways, and spend stored keys of providers, as a token of the
+    /// configuration does. The running process wants a token for this: one of admin.tokens, or, where
+    /// there are none, the one in data_dir/setup-token, which is found by itself.
+    #[command(after_help = keys::EXAMPLES)]
+    Keys {
+        #[command(subcommand)]
+        wanted: keys::Wanted,
+        #[command(flatten)]
+        admin: Operator,
     },
     /// Store provider keys in the running process, encrypted; list and remove them
     ///
     /// It needs a master key: secrets.master_key of the configuration, or the credential
-    /// tollgate-master-key of systemd. A change is in force at once.
+    /// tollgate-master-key of systemd. A change is in force at once. The running process wants a
+    /// token for this, as for `tollgate keys`.
     #[command(after_help = provider_keys::EXAMPLES)]
     ProviderKeys {
         #[command(subcommand)]
         wanted: provider_keys::Wanted,
+        #[command(flatten)]
+        admin: Operator,
     },
-}
-
-#[derive(Debug, clap::Args)]
-struct AdminAddress {
-    /// Where the running process listens for operators [default: admin.listen of the configuration]
-    #[arg(long, value_name = "ADDRESS:PORT")]
-    admin: Option<SocketAddr>,
 }
 
 /// Does what the command line says.
@@ -136,20 +143,18 @@ pub fn run() -> ExitCode {
         Command::Check => check(&conf),
         Command::Reload { admin } => ask(&conf, &admin, "/-/reload"),
         Command::Upgrade { admin } => ask(&conf, &admin, "/-/upgrade"),
-        Command::Logs { wanted, admin } => {
-            asking(address(&conf, &admin), |at| logs::show(at, &wanted))
+        Command::Logs { wanted, admin } => asking(&conf, &admin, |at| logs::show(at, &wanted)),
+        Command::Reprice { wanted, admin } => asking(&conf, &admin, |at| reprice::run(at, &wanted)),
+        Command::Keys { wanted, admin } => asking(&conf, &admin, |at| keys::run(at, &wanted)),
+        Command::ProviderKeys { wanted, admin } => {
+            asking(&conf, &admin, |at| provider_keys::run(at, &wanted))
         }
-        Command::Reprice { wanted, admin } => {
-            asking(address(&conf, &admin), |at| reprice::run(at, &wanted))
-        }
-        Command::ProviderKeys { wanted } => asking(address(&conf, wanted.admin()), |at| {
-            provider_keys::run(at, &wanted)
-        }),
     }
 }
 
-fn asking(address: Option<SocketAddr>, ask: impl FnOnce(SocketAddr) -> ExitCode) -> ExitCode {
-    address.map_or(ExitCode::FAILURE, ask)
+fn asking(conf: &Path, admin: &Operator, ask: impl FnOnce(&Place) -> ExitCode) -> ExitCode {
+    let place = admin.place(conf);
+    place.map_or(ExitCode::FAILURE, |place| ask(&place))
 }
 
 fn default_conf() -> PathBuf {
@@ -193,11 +198,8 @@ fn summary(config: &schema::Config) -> String {
 }
 
 /// Asks the running process and prints its answer.
-fn ask(conf: &Path, admin: &AdminAddress, path: &str) -> ExitCode {
-    let Some(address) = address(conf, admin) else {
-        return ExitCode::FAILURE;
-    };
-    match client::post(address, path) {
+fn ask(conf: &Path, admin: &Operator, path: &str) -> ExitCode {
+    asking(conf, admin, |place| match place.post(path) {
         Ok(answer) if answer.done => {
             print!("{}", describe(&answer.body));
             ExitCode::SUCCESS
@@ -206,58 +208,38 @@ fn ask(conf: &Path, admin: &AdminAddress, path: &str) -> ExitCode {
             eprint!("tollgate: {}", describe(&answer.body));
             ExitCode::FAILURE
         }
-        Err(error) => nobody_answers(address, &error),
+        Err(error) => nobody_answers(place, &error),
+    })
+}
+
+/// Why the running process did not do it, in its words.
+fn refusal(body: &Value) -> String {
+    let errors = body["errors"].as_array().map_or(&[][..], Vec::as_slice);
+    let told: Vec<_> = errors
+        .iter()
+        .filter_map(|e| e["message"].as_str())
+        .collect();
+    match (told.is_empty(), body["error"].as_str()) {
+        (false, _) => told.join("\n  "),
+        (true, Some(error)) => error.to_owned(),
+        (true, None) => "the running process refused".to_owned(),
     }
 }
 
-fn nobody_answers(address: SocketAddr, error: &std::io::Error) -> ExitCode {
+fn nobody_answers(place: &Place, error: &std::io::Error) -> ExitCode {
+    let address = place.address;
     eprintln!(
         "tollgate: no running process answers at {address} (admin.listen, or --admin): {error}"
     );
     ExitCode::FAILURE
 }
 
-/// Where the running process is asked; a mistake is told.
-fn address(conf: &Path, admin: &AdminAddress) -> Option<SocketAddr> {
-    let address = admin.admin.map_or_else(|| configured_admin(conf), Ok);
-    address
-        .inspect_err(|problems| {
-            eprintln!(
-                "tollgate: nothing was done: {} has mistakes",
-                conf.display()
-            );
-            problems.iter().for_each(|problem| eprintln!("  {problem}"));
-        })
-        .ok()
-}
-
-/// `admin.listen` of the file. Secrets are not needed for it: who asks need not have the
-/// environment of the process that is asked.
-fn configured_admin(conf: &Path) -> Result<SocketAddr, Vec<Problem>> {
-    let text = std::fs::read_to_string(conf).map_err(|error| {
-        vec![Problem::new(
-            "",
-            format!("cannot read `{}`: {error}", conf.display()),
-        )]
-    })?;
-    let config = parse(&text, &|name| {
-        std::env::var(name)
-            .ok()
-            .or_else(|| Some("unknown".to_owned()))
-    })?;
-    let listen = config
-        .admin
-        .listen
-        .as_deref()
-        .unwrap_or(DEFAULT_ADMIN_LISTEN);
-    listen
-        .parse()
-        .map_err(|error| vec![Problem::new("admin.listen", format!("`{listen}`: {error}"))])
-}
-
 /// The running process's answer, for people.
 fn describe(answer: &Value) -> String {
     let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
+    if answer["result"].is_null() {
+        return refusal(answer) + "\n";
+    }
     let mut lines = vec![text(&answer["result"])];
     if let Some(pid) = answer["pid"].as_u64() {
         lines[0] += &format!(": process {pid} serves now");

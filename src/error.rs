@@ -22,6 +22,12 @@ pub enum Kind {
     UnknownRoute,
     /// The request brings no token of its gateway, which wants one.
     Unauthorized,
+    /// More came in a time than a rule lets pass.
+    RateLimited,
+    /// It could cost more than is left of a budget.
+    SpendLimited,
+    /// What it asks for is not allowed to whom it is from.
+    Denied,
     /// A call to `compat` whose model does not say who is asked.
     ModelWithoutProvider,
     /// The path is none that tollgate serves, or not of the provider's shape.
@@ -74,11 +80,14 @@ struct Row {
 
 impl Kind {
     #[cfg(test)]
-    const ALL: [Self; 24] = [
+    const ALL: [Self; 27] = [
         Self::UnknownGateway,
         Self::UnknownProvider,
         Self::UnknownRoute,
         Self::Unauthorized,
+        Self::RateLimited,
+        Self::SpendLimited,
+        Self::Denied,
         Self::ModelWithoutProvider,
         Self::BadPath,
         Self::BadRequest,
@@ -113,6 +122,9 @@ impl Kind {
             Self::UnknownProvider => row("unknown_provider", 400, 2008, "No such provider"),
             Self::UnknownRoute => row("unknown_route", 400, 8012, "No such route"),
             Self::Unauthorized => row("unauthorized", 401, 2009, "Unauthorized"),
+            Self::RateLimited => row("rate_limited", 429, 2003, "Rate limited"),
+            Self::SpendLimited => row("spend_limited", 429, 2045, "Spend limit exceeded"),
+            Self::Denied => row("denied", 403, 8014, "Access denied by policy"),
             Self::ModelWithoutProvider => row("model_without_provider", 400, 2019, "The model must be of the form {provider}/{model}"),
             Self::BadPath => row("bad_path", 404, 8001, "Nothing is served at this path"),
             Self::BadRequest => row("bad_request", 400, 8002, "Bad request"),
@@ -163,6 +175,9 @@ impl Kind {
             | Self::UnknownProvider
             | Self::UnknownRoute
             | Self::Unauthorized
+            | Self::RateLimited
+            | Self::SpendLimited
+            | Self::Denied
             | Self::ModelWithoutProvider
             | Self::BadPath
             | Self::BadRequest
@@ -216,6 +231,8 @@ pub struct Failure {
     pub public: Cow<'static, str>,
     /// What only the log reads.
     pub detail: Option<Box<str>>,
+    /// The rule of ours that refused the request: a denial, and no failure.
+    pub denied_by: Option<Box<str>>,
     /// When the client may come back, in seconds, where that is known of this failure.
     patience: Option<u32>,
 }
@@ -227,6 +244,7 @@ impl Failure {
             kind,
             public: Cow::Borrowed(kind.message()),
             detail: None,
+            denied_by: None,
             patience: None,
         }
     }
@@ -237,6 +255,7 @@ impl Failure {
             kind,
             public: public.into(),
             detail: None,
+            denied_by: None,
             patience: None,
         }
     }
@@ -244,6 +263,12 @@ impl Failure {
     /// Adds what only the log may read.
     pub fn with_detail(mut self, detail: impl Into<Box<str>>) -> Self {
         self.detail = Some(detail.into());
+        self
+    }
+
+    /// Says which rule of ours refused the request.
+    pub fn denied_by(mut self, rule: impl Into<Box<str>>) -> Self {
+        self.denied_by = Some(rule.into());
         self
     }
 

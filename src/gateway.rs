@@ -11,6 +11,7 @@ use ahash::AHashMap;
 
 use crate::auth::Authentication;
 use crate::cache::policy::Policy;
+use crate::limits::bounds::Bounds;
 use crate::limits::concurrency::{Gate, Scope, Settings};
 use crate::logs::policy;
 use crate::metadata;
@@ -42,6 +43,8 @@ pub struct Snapshot {
     pub prices: Arc<Prices>,
     /// Most bytes of each body that the log store is to have; `None` where there is no store.
     pub logged_body: Option<usize>,
+    /// Who may use the listener for operators; empty: who reaches it.
+    pub operators: Authentication,
     /// Gateways by account, then by id.
     pub accounts: AHashMap<Box<str>, AHashMap<Box<str>, Arc<Gateway>>>,
 }
@@ -90,6 +93,8 @@ pub struct Gateway {
     pub health: health::Settings,
     /// How many of its calls may be at providers at once.
     pub in_flight: Option<Settings>,
+    /// Within what its requests may pass.
+    pub bounds: Bounds,
     /// How it reads what clients say of their calls.
     pub metadata: metadata::Settings,
     /// What of its requests is kept in the log store.

@@ -9,12 +9,14 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::thread;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use crate::analytics;
 use crate::background;
 use crate::config::schema::AccessLog;
 use crate::export::{self, Exports};
+use crate::limits::spend::Reservation;
+use crate::limits::taken;
 use crate::logs;
 use crate::logs::redaction::Redaction;
 use crate::logs::store::Store;
@@ -49,6 +51,8 @@ pub struct Entry {
     pub prices: Arc<Prices>,
     /// What the log store is to have of it.
     pub logged: Logged,
+    /// What was set aside for it.
+    pub reserved: Option<Reservation>,
 }
 
 /// Takes the records of finished requests.
@@ -194,9 +198,15 @@ impl Books {
             spending,
             prices,
             logged,
+            reserved,
         } = &mut *entry;
         let spending = std::mem::replace(spending, Spending::Nothing);
         record.spent = spending::spent(record, spending, prices);
+        let now = SystemTime::now();
+        if let Some(reserved) = reserved.take() {
+            reserved.settle(spending::charged(record, prices), now);
+        }
+        taken::count(record, now);
         self.metrics.publish(record);
         access::write(self.access_log, record);
         self.analytics.observe(record);

@@ -7,7 +7,7 @@
 //! 3. [`endpoint`]: the path to a gateway, a provider and the provider's path;
 //! 4. [`directives`], [`universal`] and [`call`]: what the client asks of the gateway and of
 //!    providers;
-//! 5. [`auth`]: whose token it brings; [`provider`]: where the request goes; [`dns`]: at which address;
+//! 5. [`auth`], [`keys`]: whose token or key it brings; [`provider`]: where the request goes; [`dns`]: at which address;
 //! 6. [`credential`]: how it pays; [`provider_keys`]: with which key the gateway keeps itself;
 //! 7. [`cache`]: whether it was answered before, or is being answered right now;
 //! 8. [`limits`]: whether there is a place for it at the provider, and how long it waits for one;
@@ -38,6 +38,7 @@ pub mod endpoint;
 pub mod error;
 pub mod export;
 pub mod gateway;
+pub mod keys;
 pub mod ledger;
 pub mod lifecycle;
 pub mod limits;
@@ -45,6 +46,7 @@ pub mod logs;
 pub mod memory;
 pub mod metadata;
 pub mod mock;
+pub mod pattern;
 pub mod pricing;
 pub mod probe;
 pub mod provider;

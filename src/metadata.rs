@@ -146,6 +146,29 @@ impl<'de> Visitor<'de> for Entries {
     }
 }
 
+/// Puts these entries before the others and in place of those with the same keys.
+pub fn put(metadata: &mut Metadata, others: &Metadata) {
+    if others.is_empty() {
+        return;
+    }
+    metadata.retain(|(key, _)| others.iter().all(|(other, _)| other != key));
+    metadata.splice(0..0, others.iter().cloned());
+}
+
+/// An entry that is not a client's word.
+///
+/// # Errors
+/// What is wrong with it, to be said behind its key.
+pub fn entry(key: &str, value: serde_json::Value) -> Result<(Box<str>, Value), String> {
+    if key.is_empty() || key.len() > MAX_KEY || key.starts_with(RESERVED) {
+        return Err(format!(
+            "must have 1 to {MAX_KEY} bytes and not begin with `{RESERVED}`"
+        ));
+    }
+    let value = value_of(value).ok_or_else(|| "is no text, number or boolean".to_owned())?;
+    Ok((key.into(), value))
+}
+
 fn value_of(json: serde_json::Value) -> Option<Value> {
     match json {
         serde_json::Value::Bool(flag) => Some(Value::Flag(flag)),
@@ -204,6 +227,14 @@ mod tests {
             assert!(failure.public.contains("cf-aig-metadata"), "{failure}");
             assert!(failure.public.contains(rule), "{json}: {}", failure.public);
         }
+    }
+
+    #[test]
+    fn entries_of_a_key_go_before_a_clients() {
+        let entry = |key: &str, value: &str| entry(key, value.into()).unwrap();
+        let mut metadata = vec![entry("a", "1"), entry("b", "2")];
+        put(&mut metadata, &vec![entry("b", "3"), entry("c", "4")]);
+        assert_eq!(to_json(&metadata), r#"{"b":"3","c":"4","a":"1"}"#);
     }
 
     #[test]

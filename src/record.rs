@@ -219,6 +219,8 @@ pub struct RequestRecord {
     pub event_id: Option<Box<str>>,
     /// The client's `cf-aig-metadata`.
     pub metadata: Metadata,
+    /// Why a budget that it counts for could not be sure of it, in words that follow "because".
+    pub unbounded: Option<&'static str>,
     /// What the client says that it costs (`cf-aig-custom-cost`).
     pub custom_cost: Option<Box<CustomCost>>,
     /// Status that the client received; 0 when it received none.
@@ -321,6 +323,7 @@ impl RequestRecord {
             otel: Given::default(),
             event_id: None,
             metadata: Metadata::new(),
+            unbounded: None,
             custom_cost: None,
             status: kind.status(),
             streamed: false,
@@ -415,6 +418,11 @@ impl RequestRecord {
         self.failure
             .as_ref()
             .or_else(|| stood_in_for.and_then(Fault::failure))
+    }
+
+    /// The rule of ours that refused it.
+    pub fn denied_by(&self) -> Option<&str> {
+        self.failure.as_ref()?.denied_by.as_deref()
     }
 
     /// The provider's status that a stored answer stood in for.

@@ -11,7 +11,7 @@ use uuid::Uuid;
 
 use crate::config::schema::Format;
 use crate::gateway::Mounted;
-use crate::pricing::{CustomCost, Prices, Sale};
+use crate::pricing::{Cost, CostSource, CustomCost, Prices, Sale};
 use crate::record::{RequestRecord, Spent};
 use crate::usage::{Observed, Observer, ServiceTier, Told, estimate};
 
@@ -180,6 +180,19 @@ pub fn spent(record: &RequestRecord, spending: Spending, prices: &Prices) -> Spe
         (None, Spending::Nothing) => Spent::default(),
     })
     .unwrap_or_default()
+}
+
+/// What a request is charged to budgets: what it cost, and no less than by the lists, whatever its
+/// client says that it costs.
+pub fn charged(record: &RequestRecord, prices: &Prices) -> Cost {
+    let spent = &record.spent;
+    let own = spent.cost.unwrap_or(Cost::ZERO);
+    let (Some(CostSource::Custom), Some(usage)) = (spent.source, &spent.usage) else {
+        return own;
+    };
+    let terms = Terms::of(record, prices);
+    let listed = prices.bought(terms.sale(spent.tier, spent.model.as_deref()), usage, None);
+    listed.cost.map_or(own, |cost| own.max(cost))
 }
 
 /// A mistake in reading one answer must not cost its record, nor its client the answer.

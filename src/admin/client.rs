@@ -1,4 +1,4 @@
-//! Asking a running process: what `tollgate reload`, `upgrade`, `logs`, `reprice` and
+//! Asking a running process: what `tollgate reload`, `upgrade`, `logs`, `reprice`, `keys` and
 //! `provider-keys` do.
 
 use std::io::{self, Read, Write};
@@ -7,8 +7,19 @@ use std::time::Duration;
 
 use serde_json::Value;
 
+use crate::config::secret::Secret;
+
 /// An upgrade may take this long, and a reload surely does not.
 const PATIENCE: Duration = Duration::from_secs(120);
+
+/// Where the running process listens for operators, and the token that it may want.
+#[derive(Debug, Clone)]
+pub struct Place {
+    /// Where it listens.
+    pub address: SocketAddr,
+    /// What is brought.
+    pub token: Option<Secret>,
+}
 
 /// What the running process answered.
 #[derive(Debug)]
@@ -19,40 +30,59 @@ pub struct Answer {
     pub body: Value,
 }
 
-/// Sends `POST path` to the process that listens for operators on `address`.
-///
-/// # Errors
-/// Nothing listens there, or what does is not tollgate.
-pub fn post(address: SocketAddr, path: &str) -> io::Result<Answer> {
-    let (status, body) = ask(address, "POST", path, b"")?;
-    answer(status, &body)
-}
+impl Place {
+    /// Sends `POST path`.
+    ///
+    /// # Errors
+    /// Nothing listens there, or what does is not tollgate.
+    pub fn post(&self, path: &str) -> io::Result<Answer> {
+        self.send("POST", path, None)
+    }
 
-/// Sends `GET path`. The errors are those of [`post`].
-///
-/// # Errors
-/// Nothing listens there, or what does is not tollgate.
-pub fn get(address: SocketAddr, path: &str) -> io::Result<Answer> {
-    let (status, body) = ask(address, "GET", path, b"")?;
-    answer(status, &body)
-}
+    /// Sends `GET path`. The errors are those of [`Self::post`].
+    ///
+    /// # Errors
+    /// Nothing listens there, or what does is not tollgate.
+    pub fn get(&self, path: &str) -> io::Result<Answer> {
+        self.send("GET", path, None)
+    }
 
-/// Sends `method path` with a body of JSON. The errors are those of [`post`].
-///
-/// # Errors
-/// Nothing listens there, or what does is not tollgate.
-pub fn send(address: SocketAddr, method: &str, path: &str, body: &Value) -> io::Result<Answer> {
-    let (status, body) = ask(address, method, path, body.to_string().as_bytes())?;
-    answer(status, &body)
-}
+    /// Sends a request with a body of JSON, if there is one.
+    ///
+    /// # Errors
+    /// Nothing listens there, or what does is not tollgate.
+    pub fn send(&self, method: &str, path: &str, body: Option<&Value>) -> io::Result<Answer> {
+        let (status, body) = self.ask(method, path, body)?;
+        answer(status, &body)
+    }
 
-/// Sends `GET path` for something that need not be JSON: `None` when there is none.
-///
-/// # Errors
-/// Nothing listens there, or what does is not tollgate.
-pub fn get_bytes(address: SocketAddr, path: &str) -> io::Result<Option<Vec<u8>>> {
-    let (status, body) = ask(address, "GET", path, b"")?;
-    Ok((status == 200).then_some(body))
+    /// Sends `GET path` for something that need not be JSON: `None` when there is none.
+    ///
+    /// # Errors
+    /// Nothing listens there, or what does is not tollgate.
+    pub fn get_bytes(&self, path: &str) -> io::Result<Option<Vec<u8>>> {
+        let (status, body) = self.ask("GET", path, None)?;
+        Ok((status == 200).then_some(body))
+    }
+
+    /// Status and body of an answer.
+    fn ask(&self, method: &str, path: &str, body: Option<&Value>) -> io::Result<(u16, Vec<u8>)> {
+        let address = self.address;
+        let mut stream = TcpStream::connect(address)?;
+        stream.set_read_timeout(Some(PATIENCE))?;
+        let body = body.map(Value::to_string).unwrap_or_default();
+        let length = body.len();
+        let token = self.token.as_ref().map_or_else(String::new, |token| {
+            format!("Authorization: Bearer {}\r\n", token.expose())
+        });
+        write!(
+            stream,
+            "{method} {path} HTTP/1.1\r\nHost: {address}\r\n{token}Content-Length: {length}\r\nConnection: close\r\n\r\n{body}"
+        )?;
+        let mut answer = Vec::new();
+        stream.read_to_end(&mut answer)?;
+        parse(&answer).ok_or_else(foreign)
+    }
 }
 
 fn answer(status: u16, body: &[u8]) -> io::Result<Answer> {
@@ -64,21 +94,6 @@ fn answer(status: u16, body: &[u8]) -> io::Result<Answer> {
 
 fn foreign() -> io::Error {
     io::Error::new(io::ErrorKind::InvalidData, "that is no answer of tollgate")
-}
-
-/// Status and body of an answer.
-fn ask(address: SocketAddr, method: &str, path: &str, body: &[u8]) -> io::Result<(u16, Vec<u8>)> {
-    let mut stream = TcpStream::connect(address)?;
-    stream.set_read_timeout(Some(PATIENCE))?;
-    write!(
-        stream,
-        "{method} {path} HTTP/1.1\r\nHost: {address}\r\nContent-Length: {}\r\nConnection: close\r\n\r\n",
-        body.len()
-    )?;
-    stream.write_all(body)?;
-    let mut answer = Vec::new();
-    stream.read_to_end(&mut answer)?;
-    parse(&answer).ok_or_else(foreign)
 }
 
 fn parse(answer: &[u8]) -> Option<(u16, Vec<u8>)> {

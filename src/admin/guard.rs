@@ -1,4 +1,5 @@
-//! Whether a request may be for the listener for operators: its own `Host` and `Origin` only.
+//! Whether a request may be for the listener for operators: its own `Host` and `Origin` only. Who
+//! brings a token may call it by any name: no browser sends one to a name that it was not told.
 
 use std::net::SocketAddr;
 
@@ -19,14 +20,35 @@ pub fn check(address: SocketAddr, headers: &HeaderMap) -> Result<(), String> {
     if !host_is_own {
         return Err(format!("the Host must be one of {}", own.join(", ")));
     }
+    origin(headers, |scheme, authority| {
+        scheme == "http" && is_own(&own, authority)
+    })
+}
+
+/// The same for a request that brought a token: only other web pages are refused, which a browser
+/// may let ride on what its user once typed.
+///
+/// # Errors
+/// What the client should know.
+pub fn check_origin(headers: &HeaderMap) -> Result<(), String> {
+    let mut hosts = headers.get_all(HOST).iter();
+    let host = hosts.next().filter(|_| hosts.next().is_none());
+    // Behind a proxy with TLS the page is not from where it is asked for.
+    origin(headers, |_, authority| {
+        host.is_some_and(|host| host.as_bytes().eq_ignore_ascii_case(authority))
+    })
+}
+
+/// Every origin that is said must be an own one: by its scheme and what stands behind it.
+fn origin(headers: &HeaderMap, is_own: impl Fn(&str, &[u8]) -> bool) -> Result<(), String> {
     let foreign = |origin: &http::HeaderValue| {
-        let authority = origin.as_bytes().strip_prefix(b"http://");
-        !authority.is_some_and(|authority| is_own(&own, authority))
+        let parts = origin.to_str().ok().and_then(|text| text.split_once("://"));
+        !parts.is_some_and(|(scheme, authority)| is_own(scheme, authority.as_bytes()))
     };
-    if headers.get_all(ORIGIN).iter().any(foreign) {
-        return Err("requests of other web pages are not answered".to_owned());
+    match headers.get_all(ORIGIN).iter().any(foreign) {
+        true => Err("requests of other web pages are not answered".to_owned()),
+        false => Ok(()),
     }
-    Ok(())
 }
 
 fn is_own(own: &[String], authority: &[u8]) -> bool {
@@ -109,6 +131,22 @@ mod tests {
                 !allowed(&[("host", "localhost:8788"), ("origin", origin)]),
                 "{origin}"
             );
+        }
+    }
+
+    #[test]
+    fn who_brings_a_token_may_use_any_name_but_not_from_another_page() {
+        for (host, origin, good) in [
+            ("gate.example", None, true),
+            ("gate.example", Some("https://gate.example"), true),
+            ("10.0.0.5:8788", Some("http://10.0.0.5:8788"), true),
+            ("gate.example", Some("https://evil.example"), false),
+            ("gate.example", Some("null"), false),
+        ] {
+            let mut headers = HeaderMap::new();
+            headers.insert("host", host.parse().unwrap());
+            origin.map(|origin| headers.insert("origin", origin.parse().unwrap()));
+            assert_eq!(check_origin(&headers).is_ok(), good, "{host} {origin:?}");
         }
     }
 }

@@ -1,16 +1,21 @@
 //! The listener for operators: health, metrics, reload, upgrade, and finished requests.
 //!
-//! There are no admin tokens yet, so it listens on loopback only and answers only requests
-//! that name it as their `Host`, and as their `Origin` if they have one: a web page that a
-//! browser on this machine shows cannot reach it, not even by rebinding a DNS name.
+//! With `admin.tokens` it answers who brings one ([`operators`]). Without, it listens on loopback
+//! only and answers only requests that name it as their `Host`, and as their `Origin` if they have
+//! one: a web page that a browser on this machine shows cannot reach it, not even by rebinding a DNS
+//! name. What concerns API keys or provider keys wants a token in any case,
+//! at first that of [`setup`].
 
 pub mod client;
 mod guard;
 mod management;
+mod operators;
 mod page;
 mod serve;
+pub mod setup;
 
 use std::net::SocketAddr;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -22,6 +27,7 @@ use tokio::sync::mpsc::Receiver;
 use crate::analytics;
 use crate::cache::store::Cache;
 use crate::config::Problem;
+use crate::keys::Keys;
 use crate::ledger::Ledger;
 use crate::lifecycle::entrance::HeadLimits;
 use crate::lifecycle::phase::{Phase, State};
@@ -90,6 +96,8 @@ pub fn head_limits() -> HeadLimits {
 pub struct Admin {
     /// Where it answers.
     pub address: SocketAddr,
+    /// Where the set-up token lies.
+    pub data_dir: PathBuf,
     /// Tells whether the process takes new requests.
     pub phase: Arc<Phase>,
     /// Is reloaded.
@@ -108,6 +116,8 @@ pub struct Admin {
     pub logs: Option<Store>,
     /// Has them added up.
     pub analytics: analytics::store::Store,
+    /// Are made, shown and revoked.
+    pub keys: Arc<Keys>,
 }
 
 /// What is answered.
@@ -206,6 +216,7 @@ fn unknown_path() -> Response<Vec<u8>> {
         "GET /: the first page, for a browser",
         "GET /-/logs: finished requests",
         "GET /-/analytics: the same added up",
+        "GET and POST /-/keys: API keys",
         "GET and POST /-/provider_configs: stored provider keys",
     ];
     let list: Vec<_> = endpoints.chain(others.map(str::to_owned)).collect();

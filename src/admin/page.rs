@@ -43,6 +43,11 @@ const FILES: [(&str, &str, &str); 16] = [
 /// Nothing but its own parts and figures; no frame around it.
 const POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; img-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'";
 
+/// Whether a path may be one of the page and its parts.
+pub fn has(path: &str) -> bool {
+    path == ROOT || path.starts_with(PARTS)
+}
+
 /// The page, or a part of it; `None` for any other path.
 pub fn answer(method: &Method, path: &str) -> Option<Response<Vec<u8>>> {
     let (kind, content) = match path {

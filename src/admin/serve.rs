@@ -6,16 +6,16 @@ use std::time::Duration;
 use async_trait::async_trait;
 use bytes::{Bytes, BytesMut};
 use http::header::{CACHE_CONTROL, CONTENT_LENGTH, HeaderValue, TRANSFER_ENCODING};
-use http::{Response, StatusCode, Version};
+use http::{HeaderMap, Response, StatusCode, Version};
 use pingora_core::apps::{HttpPersistentSettings, HttpServerApp, ReusedHttpStream};
 use pingora_core::protocols::http::ServerSession;
 use pingora_core::server::ShutdownWatch;
-use pingora_http::ResponseHeader;
+use pingora_http::{RequestHeader, ResponseHeader};
 use serde_json::json;
 use tokio::sync::mpsc::Receiver;
 
 use super::management::Asked;
-use super::{Admin, Answer, guard, json_response};
+use super::{Admin, Answer, guard, json_response, operators, setup};
 use crate::lifecycle::phase::State;
 
 /// Few endpoints read a body; this is as long as one may be.
@@ -56,14 +56,14 @@ impl HttpServerApp for Admin {
 
 impl Admin {
     async fn respond(&self, session: &mut ServerSession) -> Answer {
+        let operator = match self.admit(session.req_header()) {
+            Ok(operator) => operator,
+            Err(refusal) => {
+                session.set_keepalive(None);
+                return Answer::Whole(*refusal);
+            }
+        };
         let request = session.req_header();
-        if let Err(reason) = guard::check(self.address, &request.headers) {
-            session.set_keepalive(None);
-            return Answer::Whole(json_response(
-                StatusCode::FORBIDDEN,
-                &json!({ "error": reason }),
-            ));
-        }
         let (method, path) = (request.method.clone(), request.uri.path().to_owned());
         let query = request.uri.query().unwrap_or("").to_owned();
         let body = match read_body(session).await {
@@ -78,6 +78,7 @@ impl Admin {
             path: &path,
             query: &query,
             body: &body,
+            operator: operator.as_deref(),
         };
         let mut answer = self.answer(&asked).await;
         if self.phase.state() >= State::HandingOver {
@@ -88,6 +89,47 @@ impl Admin {
         head.headers_mut().entry(CACHE_CONTROL).or_insert(never);
         answer
     }
+}
+
+impl Admin {
+    /// Who asks, where that is known, or why nobody is answered.
+    fn admit(&self, request: &RequestHeader) -> Result<Option<Box<str>>, Box<Response<Vec<u8>>>> {
+        let (headers, path) = (&request.headers, request.uri.path());
+        let forbidden = |why: String| {
+            Box::new(json_response(
+                StatusCode::FORBIDDEN,
+                &json!({ "error": why }),
+            ))
+        };
+        let snapshot = self.live.snapshot().load_full();
+        if snapshot.operators.is_empty() {
+            guard::check(self.address, headers).map_err(forbidden)?;
+            // They were taken out of the configuration while it ran.
+            if !self.address.ip().is_loopback() && !is_probe(path) {
+                let why = "this listener is open to other machines and admin.tokens is empty: restart tollgate to apply admin.listen";
+                return Err(forbidden(why.to_owned()));
+            }
+            return Ok(self.by_setup_token(headers));
+        }
+        if is_probe(path) {
+            return Ok(None);
+        }
+        let operator = operators::whose(&snapshot.operators, headers)
+            .ok_or_else(|| Box::new(operators::refusal(&request.method, path)))?;
+        guard::check_origin(headers).map_err(forbidden)?;
+        Ok(Some(operator.name.clone()))
+    }
+
+    fn by_setup_token(&self, headers: &HeaderMap) -> Option<Box<str>> {
+        let mut brought = operators::brought(headers);
+        let is_it = brought.any(|token| setup::is_it(&self.data_dir, &token));
+        is_it.then(|| "who has the set-up token".into())
+    }
+}
+
+/// Answered to everybody: it tells nothing but that the process lives.
+fn is_probe(path: &str) -> bool {
+    matches!(path, "/healthz" | "/readyz")
 }
 
 async fn read_body(session: &mut ServerSession) -> Result<Bytes, Response<Vec<u8>>> {

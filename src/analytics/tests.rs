@@ -105,8 +105,10 @@ impl Maker {
             consumer: chance
                 .pick(&[None, Some(None), Some(Some("team-a")), Some(Some("team-b"))])
                 .map(|owner| {
-                    let (name, owner) = ("ci".into(), owner.map(Into::into));
-                    Arc::new(Consumer { name, owner })
+                    Arc::new(Consumer {
+                        owner: owner.map(Into::into),
+                        ..Consumer::named("ci")
+                    })
                 }),
             key_alias: chance
                 .one_in(2)

@@ -2,15 +2,14 @@
 
 use std::collections::HashSet;
 use std::io::{self, IsTerminal, Write};
-use std::net::SocketAddr;
 use std::process::ExitCode;
 use std::time::Duration;
 
 use serde_json::{Value, json};
 use uuid::Uuid;
 
-use super::nobody_answers;
-use crate::admin::client;
+use super::{nobody_answers, refusal};
+use crate::admin::client::Place;
 
 pub const EXAMPLES: &str = "\
 Examples:
@@ -72,14 +71,14 @@ pub(super) fn condition(text: &str) -> Result<Value, String> {
 }
 
 /// Shows it.
-pub fn show(address: SocketAddr, wanted: &Wanted) -> ExitCode {
+pub fn show(place: &Place, wanted: &Wanted) -> ExitCode {
     let shown = match wanted.id {
-        Some(id) => one(address, id, wanted.json),
-        None => newest(address, wanted),
+        Some(id) => one(place, id, wanted.json),
+        None => newest(place, wanted),
     };
     match shown {
         Ok(()) => ExitCode::SUCCESS,
-        Err(Problem::Nobody(error)) => nobody_answers(address, &error),
+        Err(Problem::Nobody(error)) => nobody_answers(place, &error),
         Err(Problem::Refused(why)) => {
             eprintln!("tollgate: {why}");
             ExitCode::FAILURE
@@ -98,24 +97,21 @@ enum Problem {
     Output,
 }
 
-fn get(address: SocketAddr, path: &str) -> Result<Value, Problem> {
-    let answer = client::get(address, path).map_err(Problem::Nobody)?;
+fn get(place: &Place, path: &str) -> Result<Value, Problem> {
+    let answer = place.get(path).map_err(Problem::Nobody)?;
     if answer.done {
         return Ok(answer.body);
     }
-    let why = answer.body["errors"][0]["message"].as_str();
-    Err(Problem::Refused(
-        why.unwrap_or("the running process refused").to_owned(),
-    ))
+    Err(Problem::Refused(refusal(&answer.body)))
 }
 
-fn newest(address: SocketAddr, wanted: &Wanted) -> Result<(), Problem> {
+fn newest(place: &Place, wanted: &Wanted) -> Result<(), Problem> {
     let filters = Value::Array(wanted.filter.clone()).to_string();
     let filters: String = form_urlencoded::byte_serialize(filters.as_bytes()).collect();
     let mut seen = HashSet::new();
     let mut most = usize::from(wanted.count);
     loop {
-        let mut entries = unseen(address, &filters, &seen, most)?;
+        let mut entries = unseen(place, &filters, &seen, most)?;
         seen.extend(entries.iter().map(id));
         entries.reverse();
         for entry in &entries {
@@ -132,19 +128,19 @@ fn newest(address: SocketAddr, wanted: &Wanted) -> Result<(), Problem> {
         most = usize::MAX;
         // What has been seen stays among the newest for a while only.
         if seen.len() > 100_000 {
-            seen = newest_ids(address, &filters)?;
+            seen = newest_ids(place, &filters)?;
         }
     }
 }
 
-fn newest_ids(address: SocketAddr, filters: &str) -> Result<HashSet<String>, Problem> {
-    let newest = unseen(address, filters, &HashSet::new(), 10_000)?;
+fn newest_ids(place: &Place, filters: &str) -> Result<HashSet<String>, Problem> {
+    let newest = unseen(place, filters, &HashSet::new(), 10_000)?;
     Ok(newest.iter().map(id).collect())
 }
 
 /// The newest entries up to the first page that brings nothing new, at most so many.
 fn unseen(
-    address: SocketAddr,
+    place: &Place,
     filters: &str,
     seen: &HashSet<String>,
     most: usize,
@@ -154,7 +150,7 @@ fn unseen(
     while entries.len() < most {
         let size = PAGE.min(most - entries.len());
         let path = format!("/-/logs?per_page={size}&filters={filters}{cursor}");
-        let page = get(address, &path)?;
+        let page = get(place, &path)?;
         let found = page["result"].as_array().cloned().unwrap_or_default();
         let count = found.len();
         let fresh = found.into_iter().filter(|entry| !seen.contains(&id(entry)));
@@ -181,7 +177,7 @@ fn print(text: &str) -> Result<(), Problem> {
 }
 
 /// What strangers wrote must not steer a terminal.
-fn harmless(text: &str) -> String {
+pub(super) fn harmless(text: &str) -> String {
     text.chars()
         .map(|c| if c.is_control() { '\u{fffd}' } else { c })
         .collect()
@@ -223,8 +219,8 @@ fn line(entry: &Value) -> String {
 }
 
 /// All of one entry, and its bodies.
-fn one(address: SocketAddr, id: Uuid, as_json: bool) -> Result<(), Problem> {
-    let answer = get(address, &format!("/-/logs/{id}"))?;
+fn one(place: &Place, id: Uuid, as_json: bool) -> Result<(), Problem> {
+    let answer = get(place, &format!("/-/logs/{id}"))?;
     let mut entry = answer["result"].clone();
     // Whole bodies follow; their beginnings would be here twice.
     for part in [
@@ -237,7 +233,7 @@ fn one(address: SocketAddr, id: Uuid, as_json: bool) -> Result<(), Problem> {
     }
     let bodies = ["request", "response"].map(|which| {
         let path = format!("/-/logs/{id}/{which}");
-        client::get_bytes(address, &path).map_err(Problem::Nobody)
+        place.get_bytes(&path).map_err(Problem::Nobody)
     });
     let [request, response] = bodies;
     let (request, response) = (request?, response?);

@@ -4,14 +4,13 @@
 //! process on the machine could read.
 
 use std::io::{self, IsTerminal, Read};
-use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use serde_json::{Value, json};
 
-use super::{AdminAddress, nobody_answers};
-use crate::admin::client::{self, Answer};
+use super::{nobody_answers, refusal};
+use crate::admin::client::Place;
 use crate::config::secret::Secret;
 
 pub const EXAMPLES: &str = "\
@@ -42,29 +41,20 @@ pub enum Wanted {
         /// A file that holds the key, or - for standard input [default: a prompt]
         #[arg(long, value_name = "FILE")]
         from: Option<PathBuf>,
-        #[command(flatten)]
-        admin: AdminAddress,
     },
     /// List the keys, without their secrets
     List {
         /// One JSON object a line instead of words
         #[arg(long)]
         json: bool,
-        #[command(flatten)]
-        admin: AdminAddress,
     },
     /// Remove a key; requests that want it are refused from now on
     Remove {
         #[command(flatten)]
         key: Named,
-        #[command(flatten)]
-        admin: AdminAddress,
     },
     /// Encrypt all keys under secrets.master_key that are encrypted under secrets.previous_master_key
-    Reencrypt {
-        #[command(flatten)]
-        admin: AdminAddress,
-    },
+    Reencrypt,
 }
 
 /// The name of a key.
@@ -99,18 +89,6 @@ fn gateway(text: &str) -> Result<Gateway, String> {
     }
 }
 
-impl Wanted {
-    /// Where the running process is asked.
-    pub(super) const fn admin(&self) -> &AdminAddress {
-        match self {
-            Self::Set { admin, .. }
-            | Self::List { admin, .. }
-            | Self::Remove { admin, .. }
-            | Self::Reencrypt { admin } => admin,
-        }
-    }
-}
-
 impl Named {
     /// Where the keys are among which it is.
     fn collection(&self) -> String {
@@ -140,21 +118,19 @@ enum Problem {
 }
 
 /// Does it.
-pub fn run(address: SocketAddr, wanted: &Wanted) -> ExitCode {
+pub fn run(place: &Place, wanted: &Wanted) -> ExitCode {
     let done = match wanted {
-        Wanted::Set {
-            key, weight, from, ..
-        } => set(address, key, *weight, from.as_deref()),
-        Wanted::List { json, .. } => list(address, *json),
-        Wanted::Remove { key, .. } => remove(address, key),
-        Wanted::Reencrypt { .. } => reencrypt(address),
+        Wanted::Set { key, weight, from } => set(place, key, *weight, from.as_deref()),
+        Wanted::List { json } => list(place, *json),
+        Wanted::Remove { key } => remove(place, key),
+        Wanted::Reencrypt => reencrypt(place),
     };
     match done {
         Ok(said) => {
             println!("{said}");
             ExitCode::SUCCESS
         }
-        Err(Problem::Nobody(error)) => nobody_answers(address, &error),
+        Err(Problem::Nobody(error)) => nobody_answers(place, &error),
         Err(Problem::Refused(why)) => {
             eprintln!("tollgate: {why}");
             ExitCode::FAILURE
@@ -163,7 +139,7 @@ pub fn run(address: SocketAddr, wanted: &Wanted) -> ExitCode {
 }
 
 fn set(
-    address: SocketAddr,
+    place: &Place,
     key: &Named,
     weight: Option<u32>,
     from: Option<&Path>,
@@ -175,12 +151,12 @@ fn set(
         "weight": weight,
         "secret": secret.expose(),
     });
-    let answer = ask(client::send(address, "PUT", &key.collection(), &body))?;
+    let answer = ask(place, "PUT", &key.collection(), Some(&body))?;
     Ok(format!("stored: {}", line(&answer["result"])))
 }
 
-fn remove(address: SocketAddr, key: &Named) -> Result<String, Problem> {
-    let entries = entries(address)?;
+fn remove(place: &Place, key: &Named) -> Result<String, Problem> {
+    let entries = entries(place)?;
     let found = entries.iter().find(|entry| key.is(entry));
     let found = found
         .and_then(|entry| entry["id"].as_str())
@@ -190,12 +166,12 @@ fn remove(address: SocketAddr, key: &Named) -> Result<String, Problem> {
             Problem::Refused(message.to_owned())
         })?;
     let path = format!("{ALL}/{found}");
-    let answer = ask(client::send(address, "DELETE", &path, &Value::Null))?;
+    let answer = ask(place, "DELETE", &path, None)?;
     Ok(format!("removed: {}", line(&answer["result"])))
 }
 
-fn list(address: SocketAddr, json: bool) -> Result<String, Problem> {
-    let entries = entries(address)?;
+fn list(place: &Place, json: bool) -> Result<String, Problem> {
+    let entries = entries(place)?;
     let lines: Vec<_> = entries
         .iter()
         .map(|entry| match json {
@@ -209,9 +185,9 @@ fn list(address: SocketAddr, json: bool) -> Result<String, Problem> {
     }
 }
 
-fn reencrypt(address: SocketAddr) -> Result<String, Problem> {
+fn reencrypt(place: &Place) -> Result<String, Problem> {
     let path = format!("{ALL}/reencrypt");
-    let answer = ask(client::send(address, "POST", &path, &Value::Null))?;
+    let answer = ask(place, "POST", &path, None)?;
     let count = &answer["result"]["reencrypted"];
     Ok(format!(
         "encrypted anew: {count}; secrets.previous_master_key is needed no more"
@@ -219,10 +195,10 @@ fn reencrypt(address: SocketAddr) -> Result<String, Problem> {
 }
 
 /// All that are stored, page by page.
-fn entries(address: SocketAddr) -> Result<Vec<Value>, Problem> {
+fn entries(place: &Place) -> Result<Vec<Value>, Problem> {
     let mut entries = Vec::new();
     for page in 1.. {
-        let answer = ask(client::get(address, &format!("{ALL}?page={page}")))?;
+        let answer = ask(place, "GET", &format!("{ALL}?page={page}"), None)?;
         let found = answer["result"].as_array().cloned().unwrap_or_default();
         if found.is_empty() {
             break;
@@ -232,16 +208,12 @@ fn entries(address: SocketAddr) -> Result<Vec<Value>, Problem> {
     Ok(entries)
 }
 
-fn ask(answer: io::Result<Answer>) -> Result<Value, Problem> {
-    let answer = answer.map_err(Problem::Nobody)?;
-    if answer.done {
-        return Ok(answer.body);
+fn ask(place: &Place, method: &str, path: &str, body: Option<&Value>) -> Result<Value, Problem> {
+    let answer = place.send(method, path, body).map_err(Problem::Nobody)?;
+    match answer.done {
+        true => Ok(answer.body),
+        false => Err(Problem::Refused(refusal(&answer.body))),
     }
-    let why = answer.body["errors"][0]["message"].as_str();
-    let why = why.or(answer.body["error"].as_str());
-    Err(Problem::Refused(
-        why.unwrap_or("the running process refused").to_owned(),
-    ))
 }
 
 /// A key in words.

@@ -2,15 +2,14 @@
 //! works in steps, one call after the other: whoever interrupts it interrupts between two of them.
 
 use std::io::{self, IsTerminal, Write};
-use std::net::SocketAddr;
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 
 use super::logs::condition;
-use super::nobody_answers;
-use crate::admin::client;
+use super::{nobody_answers, refusal};
+use crate::admin::client::Place;
 use crate::logs::reprice::{Step, Sums};
 use crate::logs::times;
 
@@ -55,15 +54,15 @@ fn time(text: &str) -> Result<String, String> {
 }
 
 /// Prices it again, and tells what became of it.
-pub fn run(address: SocketAddr, wanted: &Wanted) -> ExitCode {
+pub fn run(place: &Place, wanted: &Wanted) -> ExitCode {
     let mut progress = Progress::default();
     let mut step = Step::default();
     loop {
-        let answer = client::post(address, &path(wanted, step.cursor.as_deref()));
+        let answer = place.post(&path(wanted, step.cursor.as_deref()));
         let next = match answer {
             Ok(answer) if answer.done => read(answer.body),
             Ok(answer) => Err(refusal(&answer.body)),
-            Err(error) if step.reached.is_none() => return nobody_answers(address, &error),
+            Err(error) if step.reached.is_none() => return nobody_answers(place, &error),
             Err(error) => Err(error.to_string()),
         };
         match next {
@@ -102,11 +101,6 @@ fn path(wanted: &Wanted, cursor: Option<&str>) -> String {
 fn read(mut body: Value) -> Result<Step, String> {
     serde_json::from_value(body["result"].take())
         .map_err(|error| format!("the running process is of another version: {error}"))
-}
-
-fn refusal(body: &Value) -> String {
-    let why = body["errors"][0]["message"].as_str();
-    why.unwrap_or("the running process refused").to_owned()
 }
 
 fn stopped(step: &Step, progress: &Progress, why: &str) -> ExitCode {

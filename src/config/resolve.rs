@@ -3,15 +3,18 @@
 //! [`resolve`] takes the whole schema apart, field by field and exhaustively: a field added
 //! to the schema does not compile until it is used here.
 
+pub mod bounds;
 mod cache;
 mod exports;
 mod in_flight;
 mod keys;
 mod prices;
 mod providers;
+mod rates;
 mod records;
 mod routes;
 mod routing;
+mod spend;
 mod tokens;
 
 pub use exports::Exports;
@@ -31,10 +34,14 @@ use super::Problem;
 use super::schema::{self, AccessLog, ServerTls};
 use super::units::ByteSize;
 use crate::gateway::{Gateway, Limits, Mounted, Snapshot};
+use crate::limits::spend::Scope;
 use crate::logs;
 use crate::provider::Provider;
 use crate::provider_keys::Kept;
 use crate::routing::retry::Retry;
+
+/// Where what must survive a restart lies, unless the configuration says otherwise.
+pub const DATA_DIR: &str = "/var/lib/tollgate";
 
 /// What a running process is set up with. Requests read [`Snapshot`] instead.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -47,7 +54,7 @@ pub struct Settings {
     pub threads: usize,
     /// How long a client may take to send a request head.
     pub header_timeout: Duration,
-    /// Where operators connect; loopback.
+    /// Where operators connect; loopback, where they have no tokens.
     pub admin_listen: SocketAddr,
     /// What must survive a restart lies here.
     pub data_dir: PathBuf,
@@ -187,6 +194,7 @@ pub fn resolve_with(
     settings.logs = records::store(logs, &mut problems);
     settings.redact = records::rules(&logs.redact);
     settings.exports = exports::resolve(otel, sinks, &mut problems);
+    let operators = tokens::operators(&admin.tokens, &mut problems);
     let providers = providers::resolve(providers, mock, kept, &mut problems);
     let prices = Arc::new(prices::resolve(prices, &providers, &mut problems));
     let offered = Offered {
@@ -215,6 +223,7 @@ pub fn resolve_with(
         in_flight,
         prices,
         logged_body: logged_body(&settings),
+        operators,
         accounts,
     };
     Ok(Resolved { settings, snapshot })
@@ -246,6 +255,7 @@ fn settings(
 ) -> Settings {
     let schema::Admin {
         listen: admin_listen,
+        tokens,
     } = admin;
     let schema::Log { access, level } = log;
     let schema::Dns { servers } = dns;
@@ -273,7 +283,7 @@ fn settings(
         header_timeout: server
             .header_timeout
             .map_or(Duration::from_secs(30), |d| d.0),
-        admin_listen: admin_address(admin_listen.as_deref(), problems),
+        admin_listen: admin_address(admin_listen.as_deref(), tokens.is_empty(), problems),
         data_dir: self::data_dir(data_dir),
         upgrade_socket: server
             .upgrade_socket
@@ -293,7 +303,7 @@ fn settings(
 /// Where what must survive a restart lies.
 pub fn data_dir(configured: Option<&PathBuf>) -> PathBuf {
     let configured = configured.cloned();
-    configured.unwrap_or_else(|| "/var/lib/tollgate".into())
+    configured.unwrap_or_else(|| DATA_DIR.into())
 }
 
 fn addresses(path: &str, texts: &[String], problems: &mut Problems) -> Vec<SocketAddr> {
@@ -315,13 +325,14 @@ fn addresses(path: &str, texts: &[String], problems: &mut Problems) -> Vec<Socke
     addresses
 }
 
-fn admin_address(text: Option<&str>, problems: &mut Problems) -> SocketAddr {
+/// Where there are no tokens, whoever reaches the listener may use it.
+fn admin_address(text: Option<&str>, is_open: bool, problems: &mut Problems) -> SocketAddr {
     let default = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 8788);
     let Some(text) = text else { return default };
     match text.parse::<SocketAddr>() {
-        Ok(address) if address.ip().is_loopback() => address,
+        Ok(address) if address.ip().is_loopback() || !is_open => address,
         Ok(_) => {
-            problems.add("admin.listen", format!("`{text}` is not a loopback address; without admin tokens the admin listener must stay on 127.0.0.1 or [::1]"));
+            problems.add("admin.listen", format!("`{text}` is not a loopback address; without admin.tokens the admin listener must stay on 127.0.0.1 or [::1]"));
             default
         }
         Err(_) => {
@@ -455,6 +466,7 @@ fn resolve_gateway(
     problems: &mut Problems,
 ) -> Gateway {
     let schema::Gateway {
+        access,
         authentication,
         byok_only,
         providers: own_keys,
@@ -466,7 +478,9 @@ fn resolve_gateway(
         in_flight,
         logs,
         metadata,
+        rate_limits,
         routes,
+        spend_limits,
     } = gateway;
     let at = |key| format!("accounts.{account}.gateways.{id}.{key}");
     let anyone_may_spend_stored_keys = authentication.anyone_may_spend_stored_keys;
@@ -483,6 +497,14 @@ fn resolve_gateway(
     let in_flight = in_flight::cap(&at("in_flight"), *in_flight, problems);
     let metadata = records::metadata(&at("metadata"), metadata, problems);
     let label: Box<str> = format!("{account}/{id}").into();
+    let bounds = bounds::Written {
+        scope: &Scope::Gateway(label.clone()),
+        path: &at(""),
+        access,
+        rate_limits,
+        spend_limits,
+    };
+    let bounds = bounds::resolve(&bounds, problems);
     let owner = keys::Owner {
         path: &at("providers"),
         label: &label,
@@ -492,7 +514,6 @@ fn resolve_gateway(
     let terms = routes::Terms {
         path: &at("routes"),
         retry,
-        spends: anyone_may_spend_stored_keys || !authentication.is_empty(),
         may_be_kept: offered.kept.in_use,
         providers: &providers,
     };
@@ -510,6 +531,7 @@ fn resolve_gateway(
         health,
         in_flight,
         metadata,
+        bounds,
         logs: records::policy(*logs),
         routes,
         providers,

@@ -10,6 +10,7 @@ mod keys;
 mod limits;
 mod logs;
 mod prices;
+mod provider_keys;
 mod routes;
 
 use std::collections::BTreeMap;
@@ -17,15 +18,16 @@ use std::path::PathBuf;
 
 use serde::Deserialize;
 
-pub use self::authentication::{Authentication, GatewayToken};
+pub use self::authentication::{AdminToken, Authentication, GatewayToken};
 pub use self::exports::{Collector, Sink};
-pub use self::keys::{GatewayProvider, Key, Secrets};
+pub use self::keys::VirtualKey;
 pub use self::limits::{
     Access, Calendar, Counted, List, RateLimit, Selection, SelectionMode, SpendAction, SpendLimit,
     SpendWindow, Technique, Unpriced,
 };
 pub use self::logs::{GatewayLogs, Logs, Redact};
 pub use self::prices::{Above, PriceOverride, Prices, Rates};
+pub use self::provider_keys::{GatewayProvider, Key, Secrets};
 pub use self::routes::{Affinity, Health, Hedge, Route, RouteMatch, RouteTarget};
 use super::secret::Secret;
 use super::units::{ByteSize, Duration};
@@ -132,9 +134,13 @@ pub struct ServerTls {
 #[derive(Debug, Clone, Default, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Admin {
-    /// Address to listen on. Default `127.0.0.1:8788`. Loopback only, because there
-    /// are no admin tokens yet. Restart required.
+    /// Address to listen on. Default `127.0.0.1:8788`. Without `tokens` loopback only. Restart
+    /// required.
     pub listen: Option<String>,
+    /// Who may use it: all but `/healthz` and `/readyz` then wants `Authorization: Bearer <token>`.
+    /// Without any, who reaches it may use it, but for the APIs of API keys and of provider keys,
+    /// which want the set-up token in `data_dir/setup-token`.
+    pub tokens: Vec<AdminToken>,
 }
 
 /// Where answers are kept that gateways cache: one store for all of them.
@@ -446,6 +452,11 @@ pub struct Gateway {
     pub health: Health,
     /// Calls of this gateway at providers at once. Without it no cap.
     pub in_flight: Option<InFlight>,
+    /// What its requests may ask for; 403 beyond.
+    pub access: Access,
+    /// At most so many requests, tokens or calls at once; 429 with `Retry-After` beyond. At most 20
+    /// rules.
+    pub rate_limits: Vec<RateLimit>,
     /// What of its requests is kept in the log store.
     pub logs: GatewayLogs,
     /// How `cf-aig-metadata` is read.
@@ -453,6 +464,9 @@ pub struct Gateway {
     /// Routes by name: several targets for the same calls, the next one where one fails. A call
     /// takes a route by its `match`, or by asking for the model `dynamic/<name>`.
     pub routes: BTreeMap<String, Route>,
+    /// What its calls may cost in a time, at most 20 rules: all that are about a call must have room
+    /// for it.
+    pub spend_limits: Vec<SpendLimit>,
 }
 
 /// How `cf-aig-metadata` is read: what clients say of their calls.

@@ -17,6 +17,7 @@ use tokio::sync::Mutex;
 use super::certificate::{self, Certificate};
 use super::own_mock::{self, OwnMock};
 use super::stored_keys::StoredKeys;
+use crate::admin::setup;
 use crate::config::load::parse;
 use crate::config::resolve::{MOCK, Resolved, Settings, resolve_with};
 use crate::config::{Problem, schema};
@@ -297,7 +298,9 @@ impl Live {
         resolved.snapshot.look_up(&self.known);
         // Requests of the new snapshot look up what it caps.
         self.gates.apply(resolved.snapshot.caps());
+        let is_open = resolved.snapshot.operators.is_empty();
         self.snapshot.store(Arc::new(resolved.snapshot));
+        setup::keep(&self.started_with.data_dir, is_open);
         self.settings.store(Arc::new(resolved.settings));
         let keys = keys.without_secrets();
         self.made_of.store(Arc::new(MadeOf { config, keys }));

@@ -21,19 +21,20 @@ use super::services::{Binder, Control, Listening, SharedPredecessor};
 use super::stored_keys;
 use super::successor::Predecessor;
 use super::upgrade::Upgrader;
-use crate::admin::Admin;
+use crate::admin::{Admin, setup};
 use crate::analytics;
 use crate::cache::store::{self, Cache};
 use crate::config::Problem;
 use crate::config::resolve::Settings;
 use crate::dns::Dns;
 use crate::export::Exports;
+use crate::keys::Keys;
 use crate::ledger::{Books, Entry, Ledger};
 use crate::logs::redaction::Redaction;
 use crate::logs::store::Store;
 use crate::probe::Prober;
-use crate::proxy::Door;
 use crate::proxy::cancel::Cancellable;
+use crate::proxy::{self, Door};
 use crate::record::{Logged, RequestRecord};
 use crate::routing::known::Known;
 use crate::spending::Spending;
@@ -93,6 +94,7 @@ struct Shell {
     ledger: Arc<Ledger>,
     logs: Option<Store>,
     analytics: analytics::store::Store,
+    keys: Arc<Keys>,
     upgrader: Arc<Upgrader>,
     settings: Settings,
     greeting: String,
@@ -116,6 +118,9 @@ impl Shell {
         let (logs, analytics) = (books.store.clone(), books.analytics.clone());
         let ledger = Ledger::new(books)
             .map_err(|error| Problem::new("", format!("cannot start a thread: {error}")))?;
+        let keys = keys(&settings, &metrics)?;
+        let is_open = loaded.resolved.snapshot.operators.is_empty();
+        setup::keep(&settings.data_dir, is_open);
         let dns = Dns::new(&settings.dns_servers).map_err(|error| Problem::new("dns", error))?;
         // Whoever asked for an upgrade knows already where tollgate listens.
         let greeting = if takeover {
@@ -149,6 +154,7 @@ impl Shell {
             ledger: Arc::new(ledger),
             logs,
             analytics,
+            keys,
             upgrader,
             settings,
             greeting,
@@ -235,15 +241,17 @@ impl Shell {
         &self,
         server: &Server,
     ) -> pingora_core::Result<Service<Entrance<Cancellable<pingora_proxy::HttpProxy<Door>>>>> {
-        let door = Door::new(
-            &self.live,
-            self.metrics.clone(),
-            self.phase.clone(),
-            self.dns.clone(),
-            self.cache.clone(),
-            self.known.clone(),
-            self.ledger.clone(),
-        );
+        let shared = proxy::Shared {
+            metrics: self.metrics.clone(),
+            phase: self.phase.clone(),
+            dns: self.dns.clone(),
+            cache: self.cache.clone(),
+            known: self.known.clone(),
+            ledger: self.ledger.clone(),
+            keys: self.keys.clone(),
+            budgets: Arc::new(crate::limits::spend::Budgets::in_memory()),
+        };
+        let door = Door::new(&self.live, shared);
         let mut proxy = pingora_proxy::http_proxy(&server.configuration, door);
         proxy.server_options = Some(leave_connect_to_the_door());
         let proxy = Cancellable::new(proxy);
@@ -263,6 +271,7 @@ impl Shell {
                 record: RequestRecord::refused(kind),
                 spending: Spending::Nothing,
                 logged: Logged::Facts,
+                reserved: None,
                 prices: Arc::clone(&snapshot.load().prices),
             }));
         });
@@ -285,6 +294,7 @@ impl Shell {
         let address = self.settings.admin_listen;
         let admin = Admin {
             address,
+            data_dir: self.settings.data_dir.clone(),
             phase: self.phase.clone(),
             live: self.live.clone(),
             upgrader: self.upgrader.clone(),
@@ -294,6 +304,7 @@ impl Shell {
             ledger: self.ledger.clone(),
             logs: self.logs.clone(),
             analytics: self.analytics.clone(),
+            keys: self.keys.clone(),
         };
         let entrance = Entrance::new(
             admin,
@@ -356,6 +367,18 @@ fn log_store(settings: &Settings, metrics: &Metrics) -> Result<Option<Store>, Pr
         .follow_logs(store.clone())
         .map_err(|error| Problem::new("", format!("metrics: {error}")))?;
     Ok(Some(store))
+}
+
+/// Opens the store of API keys. One that cannot be opened is told and tried again: traffic goes on
+/// without keys.
+fn keys(settings: &Settings, metrics: &Metrics) -> Result<Arc<Keys>, Problem> {
+    let keys = Keys::open(settings.data_dir.join("keys"))
+        .map_err(|error| Problem::new("", format!("cannot start a thread: {error}")))?;
+    let keys = Arc::new(keys);
+    metrics
+        .follow_keys(keys.clone())
+        .map_err(|error| Problem::new("", format!("metrics: {error}")))?;
+    Ok(keys)
 }
 
 /// The engine would refuse `CONNECT` with a bare 405; the door refuses it as it does the rest.

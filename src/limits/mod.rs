@@ -1,3 +1,9 @@
 //! What keeps one caller or one provider from using up what all share.
 
+pub mod access;
+pub mod bounds;
 pub mod concurrency;
+pub mod rate;
+pub mod spend;
+pub mod taken;
+pub mod worst;

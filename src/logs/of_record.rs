@@ -6,6 +6,7 @@ use bytes::Bytes;
 
 use super::entry::{Attempt, Entry, Payload, Text, Timings, Tokens};
 use super::metadata::{Metadata, MetadataValue};
+use crate::call;
 use crate::endpoint;
 use crate::error::Kind;
 use crate::metadata::Value;
@@ -48,7 +49,7 @@ fn facts(record: &RequestRecord) -> Entry {
         answer_model: answered
             .filter(|answered| Some(*answered) != model)
             .map(owned),
-        model_type: word(model_type(&record.path)),
+        model_type: word(call::kind(&record.path)),
         path: owned(&record.path),
         method: owned(record.method.as_str()),
         request_type: request_type(record).and_then(word),
@@ -61,7 +62,7 @@ fn facts(record: &RequestRecord) -> Entry {
         authentication: consumer.is_some(),
         consumer: consumer.map(|consumer| owned(&consumer.name)),
         owner: consumer.and_then(|consumer| consumer.owner.as_deref().map(owned)),
-        denied_by: denied_by(record).and_then(word),
+        denied_by: record.denied_by().map(owned),
         byok: record.key_alias.is_some(),
         key_alias: record.key_alias.as_deref().map(owned),
         route: record.route.as_deref().map(owned),
@@ -90,12 +91,6 @@ fn facts(record: &RequestRecord) -> Entry {
         traceparent: record.traceparent.as_deref().map(owned),
         ..Entry::default()
     }
-}
-
-/// The part of the configuration that refused it.
-fn denied_by(record: &RequestRecord) -> Option<&'static str> {
-    let kind = record.failure.as_ref().map(|failure| failure.kind);
-    (kind == Some(Kind::Unauthorized)).then_some("authentication")
 }
 
 fn money(record: &RequestRecord, entry: &mut Entry) {
@@ -191,29 +186,6 @@ fn metadata(metadata: &crate::metadata::Metadata) -> Metadata {
     Metadata(entries.collect())
 }
 
-/// Kind of model, by what is asked of it: the contract's `model_type` has no closed list.
-fn model_type(path: &str) -> &'static str {
-    const KINDS: [(&str, &str); 6] = [
-        ("embed", "embeddings"),
-        ("/images/", "image"),
-        ("/audio/", "audio"),
-        ("rerank", "rerank"),
-        ("moderations", "moderation"),
-        ("/models", "models"),
-    ];
-    let of_model = [
-        ":generateContent",
-        ":streamGenerateContent",
-        "/converse",
-        "/invoke",
-    ];
-    if of_model.iter().any(|verb| path.contains(verb)) {
-        return "chat";
-    }
-    let found = KINDS.iter().find(|(part, _)| path.contains(part));
-    found.map_or("chat", |(_, kind)| kind)
-}
-
 /// The contract's words; a plain call has none.
 fn request_type(record: &RequestRecord) -> Option<&'static str> {
     let universal = record.gateway.is_some() && endpoint::is_universal(record.path.as_bytes());
@@ -287,7 +259,7 @@ mod tests {
             ("/v1/a/g/openai/audio/speech", "audio"),
             ("/v1/a/g/openai/models", "models"),
         ] {
-            assert_eq!(model_type(path), kind, "{path}");
+            assert_eq!(call::kind(path), kind, "{path}");
         }
     }
 

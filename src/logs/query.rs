@@ -251,7 +251,7 @@ fn order_by(value: &str, orders: &[(&str, OrderBy)]) -> Result<OrderBy, FieldErr
     })
 }
 
-fn whole(name: &str, value: &str, most: u32) -> Result<u32, FieldError> {
+pub(crate) fn whole(name: &str, value: &str, most: u32) -> Result<u32, FieldError> {
     let number = value
         .parse()
         .ok()

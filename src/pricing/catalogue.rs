@@ -102,6 +102,11 @@ impl Catalogue {
         Some(self.find(provider, model)?.model.id.clone())
     }
 
+    /// Tokens that fit into a model's context; `None` if it is not known.
+    pub fn context(&self, provider: &str, model: &str) -> Option<u64> {
+        self.find(provider, model)?.model.context
+    }
+
     fn find(&self, provider: &str, model: &str) -> Option<Found> {
         if model.len() > LONGEST_NAME {
             return None;
@@ -133,6 +138,21 @@ impl Catalogue {
 }
 
 #[cfg(test)]
+impl Catalogue {
+    /// All models: the provider's id and the model's.
+    pub fn all(&self) -> Vec<(String, String)> {
+        let providers = self.providers.iter();
+        let listed = providers.filter_map(|(id, listed)| Some((id, listed.provider()?)));
+        listed
+            .flat_map(|(id, provider)| {
+                let models = provider.models.iter();
+                models.map(move |model| (id.clone(), model.id.clone()))
+            })
+            .collect()
+    }
+}
+
+#[cfg(test)]
 mod tests {
     use super::*;
 
@@ -143,5 +163,12 @@ mod tests {
         for (id, listed) in &catalogue.providers {
             assert!(listed.provider().is_some(), "{id}");
         }
+    }
+
+    #[test]
+    fn contexts_are_known() {
+        let context = |model| Catalogue::bundled().context("openai", model);
+        assert_eq!(context("gpt-4o-mini"), Some(128_000));
+        assert_eq!(context("gpt-17"), None);
     }
 }

@@ -91,6 +91,23 @@ impl CustomCost {
         })
     }
 
+    /// The most that a call costs which reads and writes at most so many tokens.
+    pub fn most(&self, input: u64, output: u64) -> Cost {
+        let (read, write, cache) = match *self {
+            Self::Whole(cost) => return cost,
+            Self::PerToken {
+                input,
+                output,
+                cache,
+            } => (input, output, cache),
+        };
+        let cached = cache.map_or(read, |cache| cache.read.max(cache.write));
+        let mut total = Total::default();
+        total.add(input, read.max(cached));
+        total.add(output, write);
+        total.cost()
+    }
+
     /// What a call with this usage costs.
     pub fn cost(&self, usage: &Usage) -> Cost {
         let (input, output, cache) = match *self {
@@ -189,6 +206,25 @@ mod tests {
         let json = r#"{"per_token_in":1,"per_cache_read_token":0.5}"#;
         let cost = CustomCost::parse(json).unwrap().cost(&usage);
         assert_eq!(cost.to_string(), "5");
+    }
+
+    #[test]
+    fn no_call_costs_more_than_the_most() {
+        for json in [
+            r#"{"per_token_in":0.5,"per_token_out":0.25}"#,
+            r#"{"per_token_in":0.5,"per_cache_write_token":2}"#,
+            r#"{"per_token_in":0.5,"per_cache_read_token":3,"per_cache_write_token":2}"#,
+            r#"{"total_cost":7}"#,
+        ] {
+            let custom = CustomCost::parse(json).unwrap();
+            assert!(custom.most(1000, 50) >= custom.cost(&usage()), "{json}");
+            assert_eq!(
+                custom.most(1000, 50),
+                custom.most(1000, 50).max(custom.most(999, 49))
+            );
+        }
+        let all_written = CustomCost::parse(r#"{"per_token_in":1,"per_cache_write_token":2}"#);
+        assert_eq!(all_written.unwrap().most(10, 0).to_string(), "20");
     }
 
     #[test]

@@ -84,19 +84,56 @@ impl Prices {
         tier: ServiceTier,
         at: SystemTime,
     ) -> Option<(Cost, CostSource)> {
-        let Seller {
-            provider,
-            id,
-            models,
-        } = seller;
-        let covers = |own: &&Override| models.iter().any(|model| own.covers(provider, model));
-        if let Some(own) = self.overrides.iter().find(covers) {
+        if let Some(own) = self.own(seller) {
             return Some((own.card.cost(usage)?, CostSource::Override));
         }
-        let catalogue = Catalogue::bundled();
-        let card = |model: &&str| catalogue.card(id?, model, tier, at);
-        let card = models.iter().find_map(card)?;
+        let card = seller.card(tier, at)?;
         Some((card.cost(usage)?, CostSource::Catalogue))
+    }
+
+    /// The most that a call can cost which reads at most `input` tokens and writes at most `output`,
+    /// of whatever kinds and in whatever class of service it is answered; `None` if nobody knows its
+    /// price. Searches that the provider makes come on top, and so does another price of a model
+    /// that answers under another name.
+    pub fn most(
+        &self,
+        seller: Seller<'_>,
+        input: u64,
+        output: u64,
+        at: SystemTime,
+    ) -> Option<Cost> {
+        if let Some(own) = self.own(seller) {
+            return own.card.most(input, output);
+        }
+        let tiers = ServiceTier::ALL.into_iter();
+        let cards = tiers.filter_map(|tier| seller.card(tier, at));
+        cards.filter_map(|card| card.most(input, output)).max()
+    }
+
+    /// The most tokens that a model can write, as far as the catalogue knows: as many as fit into
+    /// its context.
+    pub fn most_output(&self, seller: Seller<'_>) -> Option<u64> {
+        let catalogue = Catalogue::bundled();
+        let context = |model: &&str| catalogue.context(seller.id?, model);
+        seller.models.iter().find_map(context)
+    }
+
+    /// What the configuration says of the model.
+    fn own(&self, seller: Seller<'_>) -> Option<&Override> {
+        let Seller {
+            provider, models, ..
+        } = seller;
+        let covers = |own: &&Override| models.iter().any(|model| own.covers(provider, model));
+        self.overrides.iter().find(covers)
+    }
+}
+
+impl Seller<'_> {
+    /// The catalogue's prices of the first model that it knows.
+    fn card(&self, tier: ServiceTier, at: SystemTime) -> Option<Card> {
+        let catalogue = Catalogue::bundled();
+        let card = |model: &&str| catalogue.card(self.id?, model, tier, at);
+        self.models.iter().find_map(card)
     }
 }
 

@@ -40,6 +40,21 @@ pub enum Kind {
 }
 
 impl Kind {
+    fn group(self) -> Group {
+        match self {
+            Self::Input
+            | Self::CachedInput
+            | Self::CacheWrite
+            | Self::CacheWrite1h
+            | Self::InputAudio
+            | Self::CachedAudio
+            | Self::InputImage => Group::Input,
+            Self::Output | Self::Reasoning | Self::OutputAudio | Self::OutputImage => Group::Output,
+            Self::WebSearch => Group::Search,
+            Self::Request => Group::Call,
+        }
+    }
+
     /// The kinds whose rates count where this one has none, in that order.
     fn wholes(self) -> &'static [Self] {
         match self {
@@ -52,6 +67,16 @@ impl Kind {
             Self::Input | Self::Output | Self::WebSearch | Self::Request => &[],
         }
     }
+}
+
+/// What a kind is a part of.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Group {
+    Input,
+    Output,
+    Search,
+    /// The request itself.
+    Call,
 }
 
 /// The price of one kind: the usual one, and those of long contexts.
@@ -71,6 +96,15 @@ impl Price {
         let above = self.above.iter().rev();
         let step = above.into_iter().find(|(threshold, _)| input > *threshold);
         step.map(|(_, rate)| *rate).or(self.base)
+    }
+
+    /// The highest rate of calls that read at most `input` tokens.
+    fn dearest(&self, input: u64) -> Option<Rate> {
+        let above = self
+            .above
+            .iter()
+            .filter(|(threshold, _)| input > *threshold);
+        above.map(|(_, rate)| *rate).chain(self.base).max()
     }
 }
 
@@ -129,6 +163,26 @@ impl Card {
             }
         }
         priced.then(|| total.cost())
+    }
+
+    /// The most that a call costs which reads and writes at most so many tokens, in whatever kinds,
+    /// and makes no search; `None` if nothing of it has a price and the model is sold by something
+    /// else.
+    pub fn most(&self, input: u64, output: u64) -> Option<Cost> {
+        if self.other_units && self.prices.is_empty() {
+            return None;
+        }
+        let mut total = Total::default();
+        for (group, count) in [
+            (Group::Input, input),
+            (Group::Output, output),
+            (Group::Call, 1),
+        ] {
+            let rates = self.prices.iter().filter(|(kind, _)| kind.group() == group);
+            let dearest = rates.filter_map(|(_, price)| price.dearest(input)).max();
+            total.add(count, dearest.unwrap_or_default());
+        }
+        Some(total.cost())
     }
 
     fn rate(&self, kind: Kind, input: u64) -> Option<Rate> {

@@ -48,6 +48,8 @@ pub struct Provider {
 pub struct Model {
     /// Its name in the catalogue.
     pub id: String,
+    /// Tokens that it reads and writes together at most, where that is known.
+    pub context: Option<u64>,
     names: Names,
     /// Later ones win over earlier ones; the first holds when no other does.
     prices: Vec<Dated>,
@@ -229,6 +231,8 @@ struct WrittenProvider<'a> {
 #[derive(Deserialize)]
 struct WrittenModel<'a> {
     id: String,
+    #[serde(default)]
+    context_window: Option<u64>,
     #[serde(rename = "match")]
     names: Names,
     /// One set of prices, or a list of dated ones.
@@ -301,6 +305,7 @@ impl WrittenModel<'_> {
         };
         Ok(Model {
             id: self.id,
+            context: self.context_window,
             names: self.names.into_lower_case(),
             prices: read_prices(self.prices.get())?,
             variants: self

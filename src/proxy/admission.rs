@@ -17,14 +17,15 @@ use crate::error::{Failure, Kind};
 use crate::gateway::Gateway;
 use crate::lifecycle::phase::{Phase, State};
 use crate::lifecycle::threshold;
+use crate::metadata;
 use crate::provider::{Ask, Keyring, Provider, StoredKey};
 use crate::wire;
 
 use super::context::{Context, Route, Spend};
 use super::planning::{COMPAT, Choice};
 use super::{
-    Door, attempt, authentication, body, caching, copied, hedge, planning, steps, subrequest,
-    timed, told,
+    Door, attempt, authentication, body, caching, copied, hedge, limiting, planning, steps,
+    subrequest, timed, told,
 };
 
 /// What happens after admission.
@@ -68,11 +69,15 @@ pub async fn admit(door: &Door, session: &mut Session, ctx: &mut Context) -> Res
     if ctx.step.is_none() {
         ctx.path = target.split('?').next().unwrap_or("").into();
     }
+    ctx.address = ctx.address.or_else(|| limiting::client(session));
     let endpoint = Endpoint::parse(target.as_bytes()).map_err(unserved)?;
     let gateway = gateway(ctx, &endpoint)?;
     ctx.gateway = Some(Arc::clone(&gateway));
     copied::by_policy(ctx);
-    let without_token = authentication::pass(session, ctx, &gateway, endpoint.provider, &target)?;
+    let keys = door.keys.table();
+    let named = endpoint.provider;
+    let without_token = authentication::pass(session, ctx, &gateway, &keys, named, &target)?;
+    drop(keys);
     let endpoint = match &without_token {
         Some(target) => Endpoint::parse(target.as_bytes()).map_err(unserved)?,
         None => endpoint,
@@ -85,10 +90,14 @@ pub async fn admit(door: &Door, session: &mut Session, ctx: &mut Context) -> Res
     if let Some(given) = ctx.directives.metadata.take() {
         ctx.metadata = gateway.metadata.read(&given)?;
     }
+    if let Some(consumer) = &ctx.consumer {
+        metadata::put(&mut ctx.metadata, &consumer.metadata);
+    }
     copied::begin(door, session, ctx);
     if endpoint.provider != COMPAT {
         native(session, ctx, &gateway, &endpoint)?;
     }
+    limiting::head(door, ctx)?;
     let terms = caching::terms(session, ctx);
     match ctx.step {
         Some(_) => body::adopt(ctx),
@@ -98,6 +107,7 @@ pub async fn admit(door: &Door, session: &mut Session, ctx: &mut Context) -> Res
         Choice::AsNamed => terms,
         Choice::Chosen => caching::terms(session, ctx),
     };
+    limiting::target(door, session, ctx)?;
     // What only some requests do lies on the heap: it would make the state of all of them large.
     if terms != Terms::Off
         && let caching::Next::Answered = Box::pin(caching::meet(door, session, ctx, terms)).await?
@@ -400,7 +410,7 @@ fn has_subprotocol_key(session: &Session, provider: &Provider, tokens: &Authenti
     let offered = session.req_header().headers.get_all(attempt::SUBPROTOCOL);
     attempt::subprotocol_key(provider).is_some_and(|name| {
         attempt::subprotocols(offered).any(|offer| {
-            attempt::credential_in(offer, name).is_some() && tokens.in_offer(offer).is_none()
+            attempt::credential_in(offer, name).is_some() && !tokens.is_in_offer(offer)
         })
     })
 }

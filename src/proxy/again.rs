@@ -19,7 +19,7 @@ use crate::routing::verdict::{Cause, Verdict};
 
 use super::cancel::{self, Socket};
 use super::context::{Body, Context};
-use super::{Door, blame, caching, failure, keys, overload, planning, reset, serve};
+use super::{Door, blame, caching, failure, keys, limiting, overload, planning, reset, serve};
 
 /// The longest that a target is waited for while another one could be asked.
 const LONGEST_BEFORE_ANOTHER: Duration = Duration::from_secs(5);
@@ -136,16 +136,17 @@ pub fn again() -> Box<Error> {
     error
 }
 
-/// What comes before an attempt: its wait, a place for it, and its turn at a target that was left
+/// What comes before an attempt: its wait, a place for it, what rates leave it, and its turn at a target that was left
 /// alone. A turn that is taken must be used, so the place comes first.
 pub async fn ready(door: &Door, session: &mut Session, ctx: &mut Context) -> Result<(), Failure> {
     pause(session, ctx).await?;
     planning::put_well_first(door, session, ctx);
-    overload::enter(door, session, ctx).await?;
-    while planning::passes_over(door, session, ctx) {
+    loop {
         overload::enter(door, session, ctx).await?;
+        if !limiting::leads_on(door, session, ctx)? && !planning::passes_over(door, session, ctx) {
+            return Ok(());
+        }
     }
-    Ok(())
 }
 
 /// Waits for as long as was decided before the next attempt. The client may leave meanwhile.

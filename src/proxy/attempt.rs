@@ -360,7 +360,7 @@ fn keys_from_subprotocols(
     let mut kept = Vec::new();
     let mut key = None;
     for offer in subprotocols(request.headers.get_all(SUBPROTOCOL)) {
-        if tokens.is_some_and(|tokens| tokens.in_offer(offer).is_some()) {
+        if tokens.is_some_and(|tokens| tokens.is_in_offer(offer)) {
             continue;
         }
         if let Some(found) = key_name.and_then(|name| credential_in(offer, name)) {

@@ -1,7 +1,7 @@
-//! Whether a request may pass its gateway: finds the token that it brings, says whose it is, and
-//! takes off what no provider must see.
+//! Whether a request may pass its gateway: finds the token or the key of ours that it brings, says
+//! whose it is, and takes off what no provider must see.
 //!
-//! The token stands in `cf-aig-authorization`, for browsers' WebSockets in a subprotocol, and
+//! It stands in `cf-aig-authorization`, for browsers' WebSockets in a subprotocol, and
 //! without either where a key for the provider does (contract, 2.1 and 6.3).
 
 use std::sync::Arc;
@@ -10,9 +10,12 @@ use pingora_proxy::Session;
 
 use super::attempt::{self, GATEWAY_TOKEN, SUBPROTOCOL};
 use super::context::Context;
-use crate::auth::{Authentication, Consumer};
+use crate::auth::{Brought, Consumer, Known, Slots, may_hold_a_key};
 use crate::error::{Failure, Kind};
 use crate::gateway::Gateway;
+use crate::keys::Table;
+use crate::keys::table::Gate;
+use crate::logs::times;
 
 const NO_TOKEN: &str =
     "Unauthorized: this gateway wants one of its tokens, as `cf-aig-authorization: Bearer <token>`";
@@ -27,41 +30,66 @@ enum Said<'a> {
     Several,
 }
 
-/// Lets a request pass, or refuses it. `target`: its path and query, returned without the token
-/// where one stands in it; `provider`: whom its path names.
+/// Lets a request pass, or refuses it. `keys`: those of now; `target`: its path and query, returned
+/// without the token where one stands in it; `provider`: whom its path names.
 pub fn pass(
     session: &mut Session,
     ctx: &mut Context,
     gateway: &Gateway,
+    keys: &Table,
     provider: &str,
     target: &str,
 ) -> Result<Option<String>, Failure> {
     let tokens = &gateway.authentication;
-    if tokens.is_empty() && !tokens.required {
+    let headers = &session.req_header().headers;
+    let query = target.split_once('?').map(|(_, query)| query);
+    if tokens.is_empty() && !tokens.required && !may_hold_a_key(headers, query) {
         return Ok(None);
     }
+    let gate = Gate {
+        account: &gateway.account,
+        gateway: &gateway.id,
+        now: times::milliseconds(ctx.started),
+    };
+    let known = Known { tokens, keys, gate };
     let named = gateway.providers.get(provider);
     let places = named.map(|mounted| &mounted.provider.keyring.places);
-    let query = target.split_once('?').map(|(_, query)| query);
-    let slots = tokens.in_key_slots(places, &session.req_header().headers, query);
-    let consumer = match said(session) {
-        Said::Nothing => {
-            let offered = || in_a_key_offer(session, tokens);
-            slots.consumer.or_else(offered).ok_or(NO_TOKEN)
-        }
-        Said::Token(token) => tokens.consumer(token).cloned().ok_or(NOT_ITS_TOKEN),
-        Said::Several => Err(SEVERAL),
-    };
+    let mut slots = known.in_key_slots(places, headers, query);
+    let consumer = who(session, &known, &mut slots)?;
     for header in &slots.headers {
         session.req_header_mut().remove_header(header.as_str());
     }
-    admit(tokens, ctx, consumer)?;
-    Ok(slots.in_query.then(|| tokens.without_tokens(target)))
+    admit(tokens.required, ctx, consumer)?;
+    Ok(slots.in_query.then(|| known.without_tokens(target)))
+}
+
+/// Who calls, or why nobody whom the gateway knows. A key that is no good is refused wherever it
+/// stands, also where nobody needs one: who brings it does not mean to be nobody.
+fn who(
+    session: &Session,
+    known: &Known<'_>,
+    slots: &mut Slots,
+) -> Result<Result<Arc<Consumer>, &'static str>, Failure> {
+    let said = said(session);
+    let nothing_said = matches!(said, Said::Nothing);
+    let (brought, otherwise) = match said {
+        Said::Nothing => (in_a_key_offer(session, known), NO_TOKEN),
+        Said::Token(token) => (known.whose_of_ours(token), NOT_ITS_TOKEN),
+        Said::Several => (None, SEVERAL),
+    };
+    let in_slot = slots.consumer.take().filter(|_| nothing_said);
+    match (brought, slots.refused) {
+        (Some(Err(why)), _) | (_, Some(why)) => {
+            Err(Failure::because(Kind::Unauthorized, why.words()).denied_by("authentication"))
+        }
+        (Some(Ok(consumer)), None) => Ok(Ok(in_slot.unwrap_or(consumer))),
+        (None, None) => Ok(in_slot.ok_or(otherwise)),
+    }
 }
 
 /// A step of a request that has passed needs no token of its own.
 fn admit(
-    tokens: &Authentication,
+    required: bool,
     ctx: &mut Context,
     consumer: Result<Arc<Consumer>, &'static str>,
 ) -> Result<(), Failure> {
@@ -69,8 +97,8 @@ fn admit(
         Ok(consumer) => {
             ctx.consumer.get_or_insert(consumer);
         }
-        Err(why) if tokens.required && ctx.consumer.is_none() => {
-            return Err(Failure::because(Kind::Unauthorized, why));
+        Err(why) if required && ctx.consumer.is_none() => {
+            return Err(Failure::because(Kind::Unauthorized, why).denied_by("authentication"));
         }
         Err(_) => {}
     }
@@ -93,11 +121,11 @@ fn said(session: &Session) -> Said<'_> {
 }
 
 /// The token in a subprotocol that carries a key for the provider: `xi-api-key.<token>`.
-fn in_a_key_offer(session: &Session, tokens: &Authentication) -> Option<Arc<Consumer>> {
+fn in_a_key_offer(session: &Session, known: &Known<'_>) -> Option<Brought> {
     let websocket = attempt::is_websocket(session);
     let offered = session.req_header().headers.get_all(SUBPROTOCOL);
     let mut offers = attempt::subprotocols(offered).filter(|_| websocket);
-    offers.find_map(|offer| tokens.in_offer(offer).cloned())
+    offers.find_map(|offer| known.in_offer(offer))
 }
 
 /// Whether a stored key may pay for the request.

@@ -17,7 +17,8 @@ use super::context::Context;
 /// An attempt has failed. `asked`: for how long the provider wants to be left alone.
 pub fn failed(door: &Door, ctx: &Context, cause: Cause, asked: Option<Duration>) {
     // Who was not asked has neither failed nor answered.
-    let Some(call) = Call::of(door, ctx).filter(|_| cause != Cause::Full) else {
+    let asked_nobody = matches!(cause, Cause::Full | Cause::Limited);
+    let Some(call) = Call::of(door, ctx).filter(|_| !asked_nobody) else {
         return;
     };
     let blame = cause.blame();

@@ -19,7 +19,7 @@ use crate::memory::Reservation;
 use super::admission::content_length;
 use super::context::{Body, Context, Spend};
 use super::kept::{self, Kept};
-use super::{Door, again, copied, planning};
+use super::{Door, again, copied, limiting, permitting, planning};
 
 /// Pingora replays a body it has read out of a buffer of this size, in bytes. The last read
 /// must happen with that buffer on, and a read returns at most as much.
@@ -38,8 +38,9 @@ pub async fn admit(
     let content_type = content_type.map(HeaderValue::as_bytes);
     let json = content_type.is_some_and(call::is_json);
     let may_be_json = call::may_be_json(content_type);
-    let held = for_cache || must_be_held(ctx, json);
-    let limit = Limit::of(&limits, json || held);
+    let limited = may_be_json && limiting::reads_body(ctx);
+    let held = for_cache || limited || must_be_held(ctx, json);
+    let limit = Limit::of(&limits, json || held).within(permitting::max_body(ctx));
     let declared = content_length(session);
     if declared.is_some_and(|length| length > limit.bytes) {
         return Err(limit.exceeded());
@@ -68,7 +69,7 @@ pub async fn admit(
         return Ok(());
     }
     let began = Instant::now();
-    let (bytes, memory) = Box::pin(hold(door, session, declared, &limits)).await?;
+    let (bytes, memory) = Box::pin(hold(door, session, declared, limit, &limits)).await?;
     ctx.received = Some(bytes.len() as u64);
     ctx.reading = began.elapsed();
     ctx.body = Body::Held {
@@ -112,6 +113,17 @@ impl Limit {
                 bytes: limits.max_upload,
                 key: "server.max_upload",
             }
+        }
+    }
+
+    /// No more than a rule permits.
+    fn within(self, permitted: Option<u64>) -> Self {
+        match permitted {
+            Some(bytes) if bytes < self.bytes => Self {
+                bytes,
+                key: "access.max_body",
+            },
+            _ => self,
         }
     }
 
@@ -159,6 +171,7 @@ async fn hold(
     door: &Door,
     session: &mut Session,
     declared: Option<u64>,
+    limit: Limit,
     limits: &Limits,
 ) -> Result<(Bytes, Reservation), Failure> {
     let mut memory = door.memory.reserve_nothing();
@@ -182,13 +195,14 @@ async fn hold(
             return Ok((body.freeze(), memory));
         };
         let length = (body.len() + piece.len()) as u64;
-        if length > limits.max_body {
-            return Err(too_large(limits.max_body, "server.max_body"));
+        if length > limit.bytes {
+            return Err(limit.exceeded());
         }
         if length > reserved {
             // Grows as the buffer does, by doubling.
             let target = (reserved * 2)
-                .clamp(REPLAY_BUFFER, limits.max_body)
+                .max(REPLAY_BUFFER)
+                .min(limits.max_body)
                 .max(length);
             reserve(target - reserved)?;
             body.reserve(
@@ -255,7 +269,7 @@ pub fn pass(
             *passed += piece.len() as u64;
             if *passed > *limit {
                 let message = format!(
-                    "The request body is larger than the {limit} bytes that server.max_body (JSON) or server.max_upload allows"
+                    "The request body is larger than the {limit} bytes that server.max_body (JSON), server.max_upload or access.max_body allows"
                 );
                 return Err(Failure::because(Kind::BodyTooLarge, message));
             }

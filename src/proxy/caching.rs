@@ -451,6 +451,8 @@ pub fn failed(ctx: &mut Context, failure: &Failure) {
     match failure.kind {
         // Its own fault, or its client's: dropped, the place is free for the next.
         Kind::ClientGone | Kind::ClientTimeout | Kind::Overloaded | Kind::Internal => drop(lead),
+        // Others may have more left.
+        Kind::RateLimited | Kind::SpendLimited | Kind::Denied => drop(lead),
         kind if kind.source() == Source::Provider => {
             let delay = policy::delay(lead.turn(), None, chance()).unwrap_or_default();
             lead.stand_down(delay, failure);

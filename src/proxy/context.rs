@@ -2,6 +2,7 @@
 
 mod answer;
 
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
@@ -33,6 +34,7 @@ use super::cancel::Switch;
 use super::copied::Copied;
 use super::hedge::{self, Racer};
 use super::kept::Kept;
+use super::limiting::Limited;
 use super::overload::Places;
 use super::planning::Planned;
 use super::settle::Unsettled;
@@ -72,8 +74,12 @@ pub struct Context {
     pub hedged: Option<Hedged>,
     /// Its body.
     pub body: Body,
+    /// Where its client is.
+    pub address: Option<IpAddr>,
     /// Its places among the calls in flight.
     pub places: Places,
+    /// What rates have to do with it.
+    pub limited: Limited,
     /// The current try.
     pub attempt: Attempt,
     /// Attempts that failed; Pingora allows sixteen.
@@ -271,7 +277,9 @@ impl Context {
             racer: None,
             hedged: None,
             body: Body::Unread,
+            address: None,
             places: Places::default(),
+            limited: Limited::default(),
             attempt: Attempt::default(),
             tried: Vec::new(),
             asked_before: Vec::new(),
@@ -305,6 +313,7 @@ impl Context {
         again.path = self.path.clone();
         again.gateway = self.gateway.clone();
         again.consumer = self.consumer.clone();
+        again.address = self.address;
         again.provider = self.provider.clone();
         again.directives = self.directives.clone();
         // Nobody is there to be told.
@@ -335,6 +344,8 @@ impl Context {
         twin.path = self.path.clone();
         twin.gateway = self.gateway.clone();
         twin.consumer = self.consumer.clone();
+        twin.address = self.address;
+        twin.limited = self.limited.for_next_step();
         twin.provider = self.provider.clone();
         twin.directives = self.directives.clone();
         twin.metadata = self.metadata.clone();
@@ -406,12 +417,14 @@ impl Context {
         next.path = std::mem::take(&mut self.path);
         next.gateway = self.gateway.clone();
         next.consumer = self.consumer.clone();
+        next.address = self.address;
         next.body = std::mem::replace(&mut self.body, Body::Unread);
         next.tried = std::mem::take(&mut self.tried);
         next.asked_before = std::mem::take(&mut self.asked_before);
         next.reading = self.reading;
         next.received = self.received;
         next.places = self.places.for_next_step();
+        next.limited = self.limited.for_next_step();
         next.client_version = self.client_version;
         next.attempt.count = self.attempt.count;
         next.attempt.earlier = self.attempt.count;
@@ -475,6 +488,7 @@ impl Drop for Context {
     fn drop(&mut self) {
         // Before the next step asks for one.
         self.places.leave();
+        self.limited.leave();
         if self.unsettled.is_none()
             || steps::hand_back_cancelled(self)
             || !hedge::is_last(self, true)

@@ -136,6 +136,7 @@ pub async fn give_up(
         return nothing;
     }
     ctx.places.leave();
+    ctx.limited.leave();
     // What is queued goes out first: perhaps the head of an answer is among it.
     if session.has_pending_downstream_tasks()
         && let Err(error) = session.write_downstream_proxy_tasks().await

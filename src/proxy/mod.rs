@@ -13,6 +13,9 @@
 //! | `timed` | the clock on HTTP/2 bodies |
 //! | `subrequest` | re-entry with a held body |
 //! | `carry` | the answer of a subrequest on its way out |
+//! | `limiting` | `request_filter`, `upstream_peer`: how much may pass in a time |
+//! | `budgeting` | `upstream_peer`: what may be spent |
+//! | `permitting` | `request_filter`, `upstream_peer`: what may be asked for |
 //! | `overload` | `upstream_peer`: a place for the call |
 //! | `attempt` | `upstream_peer`, `upstream_request_filter`, `connected_to_upstream` |
 //! | `response` | `upstream_response_filter`, body filters, `response_filter` |
@@ -28,6 +31,7 @@ mod attempt;
 mod authentication;
 mod blame;
 mod body;
+mod budgeting;
 mod caching;
 pub mod cancel;
 mod carry;
@@ -38,8 +42,10 @@ mod fill;
 mod hedge;
 mod kept;
 mod keys;
+mod limiting;
 mod outlet;
 mod overload;
+mod permitting;
 mod planning;
 mod reset;
 mod response;
@@ -68,10 +74,13 @@ use crate::cache::store::Cache;
 use crate::credential::TokenCache;
 use crate::dns::Dns;
 use crate::gateway::Snapshot;
+use crate::keys::Keys;
 use crate::ledger::Ledger;
 use crate::lifecycle::phase::Phase;
 use crate::lifecycle::reload::Live;
 use crate::limits::concurrency::Registry;
+use crate::limits::rate;
+use crate::limits::spend::Budgets;
 use crate::memory::Memory;
 use crate::routing::known::Known;
 use crate::telemetry::metrics::Metrics;
@@ -90,20 +99,44 @@ pub struct Door {
     known: Arc<Known>,
     metrics: Arc<Metrics>,
     gates: Arc<Registry>,
+    rates: rate::Registry,
+    keys: Arc<Keys>,
+    budgets: Arc<Budgets>,
+}
+
+/// What the door shares with the rest of the process.
+pub struct Shared {
+    /// Counts requests.
+    pub metrics: Arc<Metrics>,
+    /// Tells when to stop keeping connections.
+    pub phase: Arc<Phase>,
+    /// Finds providers.
+    pub dns: Arc<Dns>,
+    /// Has answers.
+    pub cache: Arc<Cache>,
+    /// What is known of providers.
+    pub known: Arc<Known>,
+    /// Takes the records of requests.
+    pub ledger: Arc<Ledger>,
+    /// Who may pass beside the tokens of the configuration.
+    pub keys: Arc<Keys>,
+    /// What may be spent.
+    pub budgets: Arc<Budgets>,
 }
 
 impl Door {
-    /// The configuration of `live` is read anew by each request; `phase` tells when to stop keeping
-    /// connections.
-    pub fn new(
-        live: &Live,
-        metrics: Arc<Metrics>,
-        phase: Arc<Phase>,
-        dns: Arc<Dns>,
-        cache: Arc<Cache>,
-        known: Arc<Known>,
-        ledger: Arc<Ledger>,
-    ) -> Self {
+    /// The configuration of `live` is read anew by each request.
+    pub fn new(live: &Live, shared: Shared) -> Self {
+        let Shared {
+            metrics,
+            phase,
+            dns,
+            cache,
+            known,
+            ledger,
+            keys,
+            budgets,
+        } = shared;
         let tokens = TokenCache::new(attempt::token_endpoint(&dns, None));
         let memory = Arc::new(Memory::new(Arc::clone(&metrics)));
         Self {
@@ -117,6 +150,9 @@ impl Door {
             known,
             metrics,
             gates: live.gates(),
+            rates: rate::Registry::default(),
+            keys,
+            budgets,
         }
     }
 }
@@ -343,6 +379,7 @@ impl ProxyHttp for Door {
     async fn logging(&self, session: &mut Session, error: Option<&Error>, ctx: &mut Self::CTX) {
         again::ended(ctx);
         ctx.places.leave();
+        ctx.limited.leave();
         settle::publish(self, session, error, ctx);
     }
 }

@@ -25,7 +25,7 @@ use super::{Door, keys};
 pub use asking::withhold;
 use asking::{Asked, ask_for, route_to};
 use choice::check_compat_path;
-pub use choice::{COMPAT, Choice, choose, reads_body};
+pub use choice::{COMPAT, Choice, choose, look_for_model, reads_body};
 pub use turns::{enter, is_left_alone, passes_over, put_well_first};
 
 /// A request that a route serves.

@@ -22,7 +22,7 @@ use crate::wire::{Framing, Watch};
 
 use super::context::Context;
 use super::told::{self, Telling};
-use super::{Door, again, attempt, blame, caching, hedge};
+use super::{Door, again, attempt, blame, caching, hedge, limiting};
 
 /// Who made an error, for every answer that is one.
 pub const ERROR_SOURCE: HeaderName = HeaderName::from_static("tollgate-error-source");
@@ -281,6 +281,7 @@ pub fn own_headers(response: &mut ResponseHeader, ctx: &Context) -> pingora_core
         response.insert_header(PROVIDER, mounted.provider.name.clone())?;
     }
     cache_headers(response, ctx)?;
+    limiting::tell(response, ctx)?;
     if ctx.directives.trace {
         response.insert_header(TRACE, trace(ctx))?;
     }

@@ -122,6 +122,7 @@ fn entry(asked: Asked, sent: Sent, ctx: &mut Context) -> Box<Entry> {
     Box::new(Entry {
         spending: told::spending(&request, ctx),
         logged: ctx.copied.take(request),
+        reserved: ctx.limited.reserved(),
         record: record(asked, sent, ctx),
         prices: Arc::clone(&ctx.snapshot.prices),
     })
@@ -150,6 +151,7 @@ fn record(asked: Asked, sent: Sent, ctx: &mut Context) -> RequestRecord {
         otel: asked.otel,
         event_id: event_id(ctx),
         metadata: std::mem::take(&mut ctx.metadata),
+        unbounded: ctx.limited.unbounded(),
         custom_cost: ctx.directives.custom_cost.take(),
         status: sent.status,
         streamed: ctx.answer.streamed,

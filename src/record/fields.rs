@@ -29,6 +29,7 @@ impl RequestRecord {
             otel: Given { trace_id, parent },
             event_id,
             metadata,
+            unbounded,
             custom_cost: _, // the cost itself is written, and its source
             status,
             streamed,
@@ -71,6 +72,8 @@ impl RequestRecord {
             .inspect(|model| write("model", text(model)));
         consumer.as_ref().inspect(|consumer| {
             write("consumer", text(&consumer.name));
+            let id = consumer.id.as_deref();
+            id.inspect(|id| write("consumer_id", text(id)));
             consumer
                 .owner
                 .as_deref()
@@ -89,6 +92,8 @@ impl RequestRecord {
             write("error_source", text(source.name()));
             write("error", text(kind));
         });
+        self.denied_by()
+            .inspect(|rule| write("denied_by", text(rule)));
         self.provider_status()
             .inspect(|status| write("provider_status", Value::Number((*status).into())));
         self.failure()
@@ -122,6 +127,7 @@ impl RequestRecord {
         cache_key.inspect(|key| write("cache_key", Value::Text(key.hex().into())));
         cache_source.inspect(|id| write("cache_source", Value::Text(id.to_string().into())));
         spent.fields(&mut write);
+        unbounded.inspect(|why| write("budget_unbounded", Value::Text((*why).into())));
         differs_at
             .as_deref()
             .inspect(|pointer| write("cache_differs_at", text(pointer)));

@@ -23,6 +23,8 @@ pub enum Cause {
     Credential,
     /// It did not come to a try: the provider has as many calls in flight as it may.
     Full,
+    /// It did not come to a try: a rule of ours for this provider or model had nothing left.
+    Limited,
     /// The answer's status, of a good answer too.
     Status(u16),
 }
@@ -66,6 +68,7 @@ impl Cause {
             Self::Invalid => "invalid",
             Self::Credential => "credential",
             Self::Full => "full",
+            Self::Limited => "limited",
             Self::Status(status) => name_of(status),
         }
     }
@@ -81,8 +84,9 @@ impl Cause {
             Self::Tls | Self::Invalid => Verdict::Next,
             // It is wrong, or who gives tokens is away.
             Self::Credential => Verdict::Next,
-            // It has been waited for as long as the configuration says.
-            Self::Full => Verdict::Next,
+            // It has been waited for as long as the configuration says; what a rule leaves is not
+            // waited for.
+            Self::Full | Self::Limited => Verdict::Next,
             Self::Status(status) => verdict_of(status),
         }
     }
@@ -93,7 +97,7 @@ impl Cause {
             Self::Connect | Self::Tls | Self::Invalid => Blame::Provider,
             Self::Reset | Self::Timeout => Blame::Target,
             Self::Credential => Blame::Key,
-            Self::Full => Blame::Nobody,
+            Self::Full | Self::Limited => Blame::Nobody,
             Self::Status(status) => match status {
                 401 | 402 => Blame::Key,
                 // A key may be without the right to one model, or be refused for what one
@@ -167,6 +171,7 @@ mod tests {
             (Cause::Invalid, "invalid", Next),
             (Cause::Credential, "credential", Next),
             (Cause::Full, "full", Next),
+            (Cause::Limited, "limited", Next),
         ];
         for (cause, name, verdict) in table {
             assert_eq!((cause.name(), cause.verdict()), (name, verdict));
@@ -235,6 +240,7 @@ mod tests {
             Cause::Invalid,
             Cause::Credential,
             Cause::Full,
+            Cause::Limited,
         ];
         let mut used = vec![0_u32; rows.len()];
         for cause in statuses.chain(others) {

@@ -150,6 +150,7 @@ pub(crate) mod tests {
             otel: crate::export::trace_context::Given::default(),
             event_id: None,
             metadata: Vec::new(),
+            unbounded: None,
             custom_cost: None,
             status: 200,
             streamed: false,

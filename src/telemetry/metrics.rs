@@ -2,7 +2,7 @@
 //!
 //! Label sets are bounded: `gateway`, `provider`, `route`, a target's `model` and a stored key's
 //! alias are configured names (or empty), `status` is an HTTP status, `scope` and `name` say
-//! which cap of the configuration it is, `kind`, `source`, `cause`, `reason`, `result` and a
+//! which cap of the configuration it is, `rule` which rule, `kind`, `source`, `cause`, `reason`, `result` and a
 //! configuration's `key` come from closed vocabularies. Nothing that a client chooses freely
 //! becomes a label.
 
@@ -11,6 +11,7 @@ mod cache;
 mod exports;
 mod followed;
 mod gates;
+mod keys;
 mod logs;
 mod process;
 mod register;

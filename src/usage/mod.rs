@@ -175,6 +175,9 @@ pub enum ServiceTier {
 }
 
 impl ServiceTier {
+    /// All of them.
+    pub const ALL: [Self; 4] = [Self::Standard, Self::Batch, Self::Flex, Self::Priority];
+
     /// Its name, as most providers write it.
     pub const fn name(self) -> &'static str {
         match self {

@@ -11,7 +11,7 @@ use crate::support::{Answer, Connection, Gateway, Reply, Request, Response, Upst
 
 const TOKEN: &str = "tg-ci-0123456789abcdef";
 const OTHER: &str = "tg-app-0123456789abcdef";
-const NONE_OF_THEM: &str = "tg-no-0123456789abcdef";
+const NONE_OF_THEM: &str = "no-token-0123456789abcdef";
 const QUESTION: &str = r#"{"model":"gpt-5-mini","messages":[{"role":"user","content":"hi"}]}"#;
 
 /// A gateway whose `authentication` says this beside its two tokens.

@@ -1,6 +1,7 @@
 //! Integration tests: the real binary between real sockets, asserted on both ends.
 #![allow(clippy::unwrap_used, missing_docs)]
 
+mod access;
 mod analytics;
 mod authentication;
 mod bodies;
@@ -18,6 +19,7 @@ mod headers;
 mod health;
 mod hedges;
 mod held_of_unknown_length;
+mod keys;
 mod lifecycle;
 mod lifecycle_connections;
 mod lifecycle_reload;
@@ -30,6 +32,7 @@ mod observability;
 mod overload;
 mod probes;
 mod provider_keys;
+mod rate_limits;
 mod reprice;
 mod retries;
 mod routes;
@@ -37,6 +40,7 @@ mod routing;
 mod safety;
 mod smuggling;
 mod smuggling_h2;
+mod spend_limits;
 mod stalled_bodies;
 mod steps;
 mod storm;

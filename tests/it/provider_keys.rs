@@ -70,9 +70,38 @@ async fn pays(
     Ok(sent.trim_start_matches("Bearer ").to_owned())
 }
 
+/// The token that is wanted where none is configured.
+fn set_up_token(process: &Gateway) -> String {
+    let file = process.directory().join("data/setup-token");
+    std::fs::read_to_string(file).unwrap().trim().to_owned()
+}
+
+/// Asks as who has the set-up token.
 async fn api(process: &Gateway, method: &str, path: &str, body: &Value) -> Response {
-    let request = Request::new(method, path).body(body.to_string());
+    let bearer = format!("Bearer {}", set_up_token(process));
+    let request = Request::new(method, path)
+        .header("authorization", &bearer)
+        .body(body.to_string());
     process.ask(request).await
+}
+
+async fn get(process: &Gateway, path: &str) -> Response {
+    api(process, "GET", path, &Value::Null).await
+}
+
+/// Runs `tollgate provider-keys …` against the process; whether it went well, and what it said.
+async fn command(process: &Gateway, arguments: &[&str]) -> (bool, String) {
+    let conf = process.conf();
+    let all = [
+        &["provider-keys"],
+        arguments,
+        &["--conf", conf.to_str().unwrap()],
+    ]
+    .concat();
+    let output = run(&all).await;
+    let said = [output.stdout, output.stderr].concat();
+    let said = String::from_utf8_lossy(&said).into_owned();
+    (output.status.success(), said)
 }
 
 /// Stores a key of openai and returns its id.
@@ -266,7 +295,7 @@ async fn kept_keys_survive_and_without_their_master_key_they_pay_for_nothing() {
     let answer = api(&process, "POST", ALL, &body).await;
     assert_eq!(answer.status, 409);
     assert!(answer.text().contains("encrypted under another master key"));
-    let listed = process.ask(Request::get(ALL)).await.json();
+    let listed = get(&process, ALL).await.json();
     assert_eq!(listed["result"][0]["available"], false);
     let checked = check_file(&process.conf(), &[]);
     let said = String::from_utf8_lossy(&checked.stdout).into_owned();
@@ -332,10 +361,7 @@ async fn without_a_master_key_nothing_can_be_stored_and_it_is_said_what_to_do() 
         said.contains("set secrets.master_key") && !said.contains("hunter2"),
         "{said}"
     );
-    assert_eq!(
-        process.ask(Request::get(ALL)).await.json()["result"],
-        json!([])
-    );
+    assert_eq!(get(&process, ALL).await.json()["result"], json!([]));
 }
 
 #[tokio::test]
@@ -358,10 +384,8 @@ async fn a_master_key_is_exchanged_without_a_request_refused() {
     assert_eq!(reload().await, 200);
     let kept = Ok("kept".to_owned());
     assert_eq!(pays(&process, &upstream, "plain", &[]).await, kept);
-    let admin = process.admin().to_string();
-    let output = run(&["provider-keys", "reencrypt", "--admin", &admin]).await;
-    let said = String::from_utf8_lossy(&output.stdout).into_owned();
-    assert!(said.starts_with("encrypted anew: 1;"), "{said}");
+    let (done, said) = command(&process, &["reencrypt"]).await;
+    assert!(done && said.starts_with("encrypted anew: 1;"), "{said}");
     rewrite(&format!("secrets: {{ master_key: '{OTHER}' }}"));
     assert_eq!(reload().await, 200);
     assert_eq!(pays(&process, &upstream, "plain", &[]).await, kept);
@@ -406,24 +430,18 @@ async fn the_api_is_cloudflares() {
     );
     assert!(result["modified_at"].as_str().unwrap().ends_with('Z'));
     let one = format!("{path}/{}", result["id"].as_str().unwrap());
-    assert_eq!(
-        process.ask(Request::get(&one)).await.json()["result"],
-        *result
-    );
-    let listed = process.ask(Request::get(&path)).await.json();
+    assert_eq!(get(&process, &one).await.json()["result"], *result);
+    let listed = get(&process, &path).await.json();
     assert_eq!(listed["result"], json!([result]));
     assert_eq!(listed["result_info"]["total_count"], 1);
     // Not of another gateway, but of all together.
     let foreign = one.replace("/plain/", "/own/");
-    assert_eq!(process.ask(Request::get(&foreign)).await.status, 404);
+    assert_eq!(get(&process, &foreign).await.status, 404);
     assert_eq!(
-        process.ask(Request::get(&of_gateway("own"))).await.json()["result"],
+        get(&process, &of_gateway("own")).await.json()["result"],
         json!([])
     );
-    assert_eq!(
-        process.ask(Request::get(ALL)).await.json()["result"],
-        json!([result])
-    );
+    assert_eq!(get(&process, ALL).await.json()["result"], json!([result]));
 
     for (method, path, body, status, said) in [
         ("POST", &*path, &body, 409, "is stored already"),
@@ -486,7 +504,7 @@ async fn the_api_is_cloudflares() {
         api(&process, "DELETE", &one, &Value::Null).await.status,
         200
     );
-    assert_eq!(process.ask(Request::get(&one)).await.status, 404);
+    assert_eq!(get(&process, &one).await.status, 404);
 }
 
 #[tokio::test]
@@ -496,16 +514,7 @@ async fn the_command_line_stores_lists_and_removes() {
         .file("key", "sk-of-the-file-0123\n")
         .start()
         .await;
-    let admin = process.admin().to_string();
-    let tollgate = async |arguments: &[&str]| {
-        let all = [&["provider-keys"], arguments, &["--admin", &admin]].concat();
-        let output = run(&all).await;
-        let said = [output.stdout, output.stderr].concat();
-        (
-            output.status.success(),
-            String::from_utf8_lossy(&said).into_owned(),
-        )
-    };
+    let tollgate = async |arguments: &[&str]| command(&process, arguments).await;
     let file = process.directory().join("key").display().to_string();
     let set = ["set", "openai", "--gateway", "a/plain", "--from", &*file];
     let (done, said) = tollgate(&set).await;
@@ -518,6 +527,7 @@ async fn the_command_line_stores_lists_and_removes() {
     assert_eq!(key, Ok("sk-of-the-file-0123".to_owned()));
 
     // Again, out of a pipe, in place of the first.
+    let admin = process.admin().to_string();
     let arguments = [
         "provider-keys",
         "set",
@@ -529,6 +539,7 @@ async fn the_command_line_stores_lists_and_removes() {
     ];
     let mut child = Command::new(env!("CARGO_BIN_EXE_tollgate"))
         .args(arguments)
+        .env("TOLLGATE_ADMIN_TOKEN", set_up_token(&process))
         .stdin(Stdio::piped())
         .stdout(Stdio::null())
         .spawn()
@@ -560,6 +571,54 @@ async fn the_command_line_stores_lists_and_removes() {
     assert_eq!(said, "no provider keys are stored\n");
     let (done, said) = tollgate(&["set", "openai", "--from", "-"]).await;
     assert!(!done && said.contains("the key is empty"), "{said}");
+}
+
+/// Also where no token is configured: then it is the set-up token.
+#[tokio::test]
+async fn who_brings_no_token_neither_sees_nor_changes_a_key() {
+    const OPERATOR: &str = "ops-0123456789abcdef";
+    let upstream = upstream().await;
+    let open = configured(&upstream, "").start().await;
+    let tokens = format!("tokens: [{{ name: ops, value: {OPERATOR} }}]");
+    let closed = configured(&upstream, "").admin(&tokens).start().await;
+    for (process, token) in [(&open, set_up_token(&open)), (&closed, OPERATOR.to_owned())] {
+        let bearer = format!("Bearer {token}");
+        let body = json!({ "provider_slug": "openai", "secret": "kept" }).to_string();
+        let stored = Request::post(ALL, &body).header("authorization", &bearer);
+        let stored = process.ask(stored).await;
+        assert_eq!(stored.status, 200, "{}", stored.text());
+        let one = format!("{ALL}/{}", stored.json()["result"]["id"].as_str().unwrap());
+        let of_gateway = of_gateway("plain");
+        for (method, path) in [
+            ("GET", ALL),
+            ("POST", ALL),
+            ("PUT", ALL),
+            ("GET", &one),
+            ("PUT", &one),
+            ("DELETE", &one),
+            ("POST", &format!("{ALL}/reencrypt")),
+            ("GET", &of_gateway),
+            ("POST", &of_gateway),
+        ] {
+            for wrong in ["", "Bearer x", &bearer[..bearer.len() - 1]] {
+                let request = Request::new(method, path).header("authorization", wrong);
+                let answer = process.ask(request.body(&*body)).await;
+                assert_eq!(answer.status, 401, "{method} {path} {wrong}");
+                assert!(!answer.text().contains("kept"), "{}", answer.text());
+            }
+        }
+        let list = Request::get(ALL).header("authorization", &bearer);
+        let list = process.ask(list).await.json();
+        assert_eq!(list["result"], json!([stored.json()["result"]]));
+    }
+    // The command brings what the configuration says unless it is told another.
+    let (done, said) = command(&closed, &["remove", "openai", "--token", "wrong"]).await;
+    assert!(!done && said.contains("admin.tokens"), "{said}");
+    let (done, said) = command(&closed, &["remove", "openai"]).await;
+    assert!(done, "{said}");
+    closed
+        .logged("ops removed the provider key openai `default`")
+        .await;
 }
 
 /// Of what is stored, and of what it is encrypted under.

@@ -2,22 +2,27 @@
 //! paths and in the same envelope (contract of Cloudflare AI Gateway, management API, logs REST
 //! API).
 //!
-//! [`Resource`] is all there is; [`purge`], [`logs`], [`analytics`] and [`provider_configs`] answer
-//! for it. What all gateways have together is at `/-/logs…`, `/-/analytics` and
-//! `/-/provider_configs…`, with the same parameters.
+//! [`Resource`] is all there is; [`purge`], [`logs`], [`analytics`], [`keys`] and
+//! [`provider_configs`] answer for it. What all gateways have together is at `/-/logs…`,
+//! `/-/analytics`, `/-/keys…` and `/-/provider_configs…`, with the same parameters.
+//!
+//! Keys of either kind are for who is known by a token, also where none is configured
+//! ([`identified`]): their modules want to be told who that is.
 
 mod analytics;
 mod export;
+mod keys;
 mod logs;
 mod provider_configs;
 mod purge;
 
-use http::{Method, StatusCode};
+use http::{Method, Response, StatusCode};
 use serde::Serialize;
 use serde_json::{Value, json};
 use uuid::Uuid;
 
-use super::{Admin, Answer, json_response};
+use super::{Admin, Answer, json_response, setup};
+use crate::config::Problem;
 use crate::gateway::Snapshot;
 use crate::logs::filter::FieldError;
 use crate::logs::reader::Scope;
@@ -25,7 +30,7 @@ use crate::logs::reader::Scope;
 /// What the paths begin with that name a gateway.
 const ROOT: &str = "/client/v4/";
 /// What the paths begin with that name none.
-const ALL: [&str; 3] = ["/-/logs", "/-/analytics", "/-/provider_configs"];
+const ALL: [&str; 4] = ["/-/logs", "/-/analytics", "/-/keys", "/-/provider_configs"];
 
 /// A request to the API.
 pub struct Asked<'a> {
@@ -37,6 +42,8 @@ pub struct Asked<'a> {
     pub query: &'a str,
     /// Its body.
     pub body: &'a [u8],
+    /// Who asks, where a token said so.
+    pub operator: Option<&'a str>,
 }
 
 /// What a path names.
@@ -48,6 +55,8 @@ enum Resource<'a> {
     Logs(Option<Gateway<'a>>, logs::Resource),
     /// The same added up.
     Analytics(Option<Gateway<'a>>),
+    /// API keys of a gateway, of an account, or all.
+    Keys(keys::Scope<'a>, keys::Resource<'a>),
     /// The provider keys of a gateway, or of all.
     ProviderConfigs(Option<Gateway<'a>>, provider_configs::Resource),
 }
@@ -63,6 +72,8 @@ pub(super) struct Refusal {
     message: String,
     /// The parameter that is to blame.
     field: Option<String>,
+    /// Other mistakes beside it: parameters and what is wrong with them.
+    others: Vec<Problem>,
 }
 
 impl Refusal {
@@ -72,6 +83,26 @@ impl Refusal {
             code: 7000 + u32::from(status.as_u16()),
             message: message.into(),
             field: None,
+            others: Vec::new(),
+        }
+    }
+
+    fn mistake(mistake: Problem) -> Self {
+        Self {
+            code: 7400,
+            field: (!mistake.path.is_empty()).then_some(mistake.path.clone()),
+            ..Self::of(StatusCode::BAD_REQUEST, mistake.to_string())
+        }
+    }
+
+    /// All that is wrong at once.
+    fn mistakes(mut mistakes: Vec<Problem>) -> Self {
+        let others = mistakes.split_off(mistakes.len().min(1));
+        let first = mistakes.pop();
+        let first = first.unwrap_or_else(|| Problem::new("", "the request has mistakes"));
+        Self {
+            others,
+            ..Self::mistake(first)
         }
     }
 
@@ -131,8 +162,13 @@ async fn serve(
             only(asked.method, &[Method::GET])?;
             analytics::answer(admin, gateway, asked.query).await
         }
+        Resource::Keys(scope, resource) => {
+            let operator = identified(admin, asked)?;
+            keys::answer(admin, asked, operator, &snapshot, scope, resource).await
+        }
         Resource::ProviderConfigs(gateway, resource) => {
-            provider_configs::answer(admin, asked, gateway, resource).await
+            let operator = identified(admin, asked)?;
+            provider_configs::answer(admin, asked, operator, &snapshot, gateway, resource).await
         }
     }
 }
@@ -160,10 +196,15 @@ fn resource(path: &str) -> Result<Resource<'_>, Refusal> {
         return below(rest, None).ok_or_else(unknown);
     }
     let rest = path.strip_prefix(ROOT).unwrap_or("");
-    let parts: Vec<_> = rest.splitn(6, '/').collect();
-    let ["accounts", account, "ai-gateway", "gateways", gateway, rest] = parts[..] else {
+    let parts: Vec<_> = rest.splitn(4, '/').collect();
+    let ["accounts", account, "ai-gateway", rest] = parts[..] else {
         return Err(unknown());
     };
+    let Some(rest) = rest.strip_prefix("gateways/") else {
+        let keys = keys::Resource::parse(rest).ok_or_else(unknown)?;
+        return Ok(Resource::Keys(keys::Scope::Account(account), keys));
+    };
+    let (gateway, rest) = rest.split_once('/').ok_or_else(unknown)?;
     let gateway = (account, gateway);
     match rest {
         "cache" => Ok(Resource::Cache(gateway)),
@@ -172,7 +213,13 @@ fn resource(path: &str) -> Result<Resource<'_>, Refusal> {
 }
 
 /// What there is of one gateway and of all together.
-fn below<'a>(rest: &str, gateway: Option<Gateway<'a>>) -> Option<Resource<'a>> {
+fn below<'a>(rest: &'a str, gateway: Option<Gateway<'a>>) -> Option<Resource<'a>> {
+    if let Some(keys) = keys::Resource::parse(rest) {
+        let scope = gateway.map_or(keys::Scope::All, |(account, gateway)| {
+            keys::Scope::Gateway(account, gateway)
+        });
+        return Some(Resource::Keys(scope, keys));
+    }
     match rest.split_once('/') {
         None if rest == "analytics" => Some(Resource::Analytics(gateway)),
         None if rest == "provider_configs" => {
@@ -192,17 +239,57 @@ fn below<'a>(rest: &str, gateway: Option<Gateway<'a>>) -> Option<Resource<'a>> {
 }
 
 fn unknown() -> Refusal {
-    let message = "no such resource; below /client/v4/accounts/{account}/ai-gateway/gateways/{gateway} there are DELETE /cache, GET and DELETE /logs, GET and PATCH /logs/{id}, GET /logs/{id}/request, GET /logs/{id}/response, GET /logs/export, POST /logs/reprice, GET /analytics, GET, POST and PUT /provider_configs and GET, PUT and DELETE /provider_configs/{id}; logs, analytics and provider keys of all gateways together are below /-";
+    let message = "no such resource; below /client/v4/accounts/{account}/ai-gateway/gateways/{gateway} there are DELETE /cache, GET and DELETE /logs, GET and PATCH /logs/{id}, GET /logs/{id}/request, GET /logs/{id}/response, GET /logs/export, POST /logs/reprice, GET /analytics, GET and POST /keys, GET, PATCH and DELETE /keys/{id}, POST /keys/{id}/rotate, GET, POST and PUT /provider_configs and GET, PUT and DELETE /provider_configs/{id}; keys of an account are at /client/v4/accounts/{account}/ai-gateway/keys; logs, analytics, keys and provider keys of all gateways together are below /-";
     Refusal::of(StatusCode::NOT_FOUND, message)
 }
 
 fn refused(refusal: &Refusal) -> Answer {
-    let mut error = json!({ "code": refusal.code, "message": refusal.message });
-    if let Some(field) = &refusal.field {
-        error["path"] = json!([field]);
+    Answer::Whole(refused_whole(refusal))
+}
+
+fn refused_whole(refusal: &Refusal) -> Response<Vec<u8>> {
+    let error = |message: &str, field: Option<&str>| {
+        let mut error = json!({ "code": refusal.code, "message": message });
+        if let Some(field) = field {
+            error["path"] = json!([field]);
+        }
+        error
+    };
+    let mut errors = vec![error(&refusal.message, refusal.field.as_deref())];
+    for other in &refusal.others {
+        let field = (!other.path.is_empty()).then_some(&*other.path);
+        errors.push(error(&other.to_string(), field));
     }
-    let body = json!({ "success": false, "result": null, "errors": [error], "messages": [] });
-    Answer::Whole(json_response(refusal.status, &body))
+    let body = json!({ "success": false, "result": null, "errors": errors, "messages": [] });
+    json_response(refusal.status, &body)
+}
+
+/// Whether a path is one of Cloudflare's.
+pub fn is_cloudflares(path: &str) -> bool {
+    path.starts_with(ROOT)
+}
+
+/// The answer to who brings no token of an operator.
+pub fn unauthorized(message: &str) -> Response<Vec<u8>> {
+    refused_whole(&no_operator(message))
+}
+
+/// Who asks, which what holds or makes secrets must know.
+fn identified<'a>(admin: &Admin, asked: &Asked<'a>) -> Result<&'a str, Refusal> {
+    asked.operator.ok_or_else(|| {
+        no_operator(&format!(
+            "Authentication error: API keys and provider keys want the set-up token in {}, as `Authorization: Bearer <token>`, or admin.tokens in the configuration",
+            setup::path(&admin.data_dir).display()
+        ))
+    })
+}
+
+/// Cloudflare's code for it.
+fn no_operator(message: &str) -> Refusal {
+    Refusal {
+        code: 10_000,
+        ..Refusal::of(StatusCode::UNAUTHORIZED, message)
+    }
 }
 
 fn done(result: &Value) -> Answer {
@@ -256,6 +343,22 @@ mod tests {
                 "{all}"
             );
         }
+        for (path, end) in [
+            ("keys", "List"),
+            ("keys/0123456789ab", r#"One("0123456789ab")"#),
+            ("keys/0123456789ab/rotate", r#"Rotate("0123456789ab")"#),
+        ] {
+            let account = "/client/v4/accounts/a/ai-gateway";
+            for (root, scope) in [
+                (gateway, r#"Gateway("a", "g")"#),
+                (account, r#"Account("a")"#),
+                ("/-", "All"),
+            ] {
+                let path = format!("{root}/{path}");
+                let found = resource(&path).unwrap();
+                assert_eq!(format!("{found:?}"), format!("Keys({scope}, {end})"));
+            }
+        }
         let configs = of("/provider_configs").unwrap();
         assert_eq!(configs, r#"ProviderConfigs(Some(("a", "g")), List)"#);
         let config = of(&format!("/provider_configs/{one}")).unwrap();
@@ -280,6 +383,10 @@ mod tests {
             "/logs/reprice/x",
             "/log",
             "/logs/",
+            "/keys/",
+            "/keys/x",
+            "/keys/0123456789ab/rotate/x",
+            "/keys/0123456789ab/x",
             "/analytics/",
             "/analytics/x",
         ] {

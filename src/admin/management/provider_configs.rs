@@ -52,124 +52,170 @@ impl Resource {
     }
 }
 
-/// Answers for a resource of a gateway, or of all together.
+/// Answers `operator` for a resource of a gateway, or of all together.
 pub async fn answer(
     admin: &Admin,
     asked: &Asked<'_>,
+    operator: &str,
+    snapshot: &Snapshot,
     gateway: Option<Gateway<'_>>,
     resource: Resource,
 ) -> Result<Answer, Refusal> {
-    let snapshot = admin.live.snapshot().load_full();
-    let scope = gateway
-        .map(|gateway| known(&snapshot, gateway))
-        .transpose()?;
+    let scope = gateway.map(|gateway| known(snapshot, gateway));
+    let work = Work {
+        admin,
+        snapshot,
+        operator,
+        scope: scope.transpose()?,
+    };
     match resource {
         Resource::List => {
             only(asked.method, &[Method::GET, Method::POST, Method::PUT])?;
             if asked.method == Method::GET {
-                return list(admin, scope, asked.query).await;
+                return work.list(asked.query).await;
             }
-            let wanted = Wanted::parse(asked.body)?;
             let replace = asked.method == Method::PUT;
-            let scope = scope.unwrap_or_default();
-            add(admin, &snapshot, scope, wanted, replace).await
+            work.add(Wanted::parse(asked.body)?, replace).await
         }
         Resource::One(id) => {
             only(asked.method, &[Method::GET, Method::PUT, Method::DELETE])?;
-            one(admin, asked, &snapshot, scope, id).await
+            work.one(asked, id).await
         }
         Resource::Reencrypt => {
             only(asked.method, &[Method::POST])?;
-            let count = change(admin, |keys, with| keys.store.reencrypt(with)).await?;
-            log::info!("an operator had {count} provider keys encrypted anew");
-            Ok(done(&json!({ "reencrypted": count })))
+            work.reencrypt().await
         }
     }
 }
 
-async fn one(
-    admin: &Admin,
-    asked: &Asked<'_>,
-    snapshot: &Snapshot,
+/// What a request works with.
+struct Work<'a> {
+    admin: &'a Admin,
+    snapshot: &'a Snapshot,
+    operator: &'a str,
+    /// The label of the gateway whose keys the path speaks of; without one it speaks of all.
     scope: Option<Box<str>>,
-    id: Uuid,
-) -> Result<Answer, Refusal> {
-    let keys = admin.live.stored_keys();
-    let masters = keys.masters.clone();
-    let of = scope.clone();
-    let found = blocking(move || {
-        keys.store
-            .get(of.as_deref(), id)
-            .map_err(|why| broken(&why))
-    });
-    let found = found.await?.ok_or_else(|| no_key(id))?;
-    let name = found.name.clone();
-    let (answered, what) = match *asked.method {
-        Method::PUT => {
-            let wanted = Wanted::parse(asked.body)?;
-            (
-                update(admin, snapshot, scope, &found, wanted).await?,
-                "changed",
-            )
+}
+
+impl Work<'_> {
+    async fn one(&self, asked: &Asked<'_>, id: Uuid) -> Result<Answer, Refusal> {
+        let found = self.find(id).await?.ok_or_else(|| no_key(id))?;
+        let (answered, what) = match *asked.method {
+            Method::PUT => {
+                let wanted = Wanted::parse(asked.body)?;
+                (self.update(id, &found, wanted).await?, "changed")
+            }
+            Method::DELETE => (self.remove(id).await?, "removed"),
+            _ => return Ok(self.shown(&found)),
+        };
+        let answered = answered.ok_or_else(|| no_key(id))?;
+        self.tell(what, &found.name);
+        Ok(self.shown(&answered))
+    }
+
+    async fn find(&self, id: Uuid) -> Result<Option<Entry>, Refusal> {
+        let (keys, scope) = (self.admin.live.stored_keys(), self.scope.clone());
+        let find = move || keys.store.get(scope.as_deref(), id);
+        blocking(move || find().map_err(|why| broken(&why))).await
+    }
+
+    async fn update(
+        &self,
+        id: Uuid,
+        found: &Entry,
+        wanted: Wanted,
+    ) -> Result<Option<Entry>, Refusal> {
+        wanted.keeps_its_name(&found.name)?;
+        if let Some(secret) = &wanted.secret {
+            check(provider(self.snapshot, &found.name.provider)?, secret)?;
         }
-        Method::DELETE => {
-            let remove = move |keys: &StoredKeys, with: &Entropy<'_>| {
-                keys.store.remove(scope.as_deref(), id, with)
+        let Wanted { secret, weight, .. } = wanted;
+        let scope = self.scope.clone();
+        let update = move |keys: &StoredKeys, with: &Entropy<'_>| {
+            let scope = scope.as_deref();
+            keys.store.update(scope, id, secret.as_ref(), weight, with)
+        };
+        change(self.admin, update).await
+    }
+
+    async fn remove(&self, id: Uuid) -> Result<Option<Entry>, Refusal> {
+        let scope = self.scope.clone();
+        let remove = move |keys: &StoredKeys, with: &Entropy<'_>| {
+            keys.store.remove(scope.as_deref(), id, with)
+        };
+        change(self.admin, remove).await
+    }
+
+    async fn list(&self, query: &str) -> Result<Answer, Refusal> {
+        let (page, per_page) = paging(query)?;
+        let (keys, scope) = (self.admin.live.stored_keys(), self.scope.clone());
+        let masters = keys.masters.clone();
+        let list = move || keys.store.list(scope.as_deref());
+        let all = blocking(move || list().map_err(|why| broken(&why))).await?;
+        let some = all
+            .iter()
+            .skip((page - 1).saturating_mul(per_page))
+            .take(per_page);
+        let some: Vec<_> = some.map(|entry| shown(entry, &masters)).collect();
+        Ok(enveloped(&json!({
+            "result_info": {
+                "count": some.len(),
+                "total_count": all.len(),
+                "page": page,
+                "per_page": per_page,
+            },
+            "result": some,
+        })))
+    }
+
+    /// Stores a new key; with `replace` also in place of the one of its name.
+    async fn add(&self, wanted: Wanted, replace: bool) -> Result<Answer, Refusal> {
+        let Wanted {
+            provider: slug,
+            alias,
+            secret,
+            weight,
+        } = wanted;
+        let slug = slug.ok_or_else(|| wrong("provider_slug", "is missing"))?;
+        let secret = secret.ok_or_else(|| wrong("secret", "is missing"))?;
+        let provider = provider(self.snapshot, &slug)?;
+        check(provider, &secret)?;
+        let name = Name {
+            scope: self.scope.clone().unwrap_or_default(),
+            provider: provider.slug.clone(),
+            alias: alias.unwrap_or_else(|| "default".into()),
+        };
+        let add = move |keys: &StoredKeys, with: &Entropy<'_>| {
+            let new = New {
+                id: Uuid::now_v7(),
+                name,
+                weight: weight.unwrap_or(0),
+                secret: &secret,
             };
-            (change(admin, remove).await?, "removed")
-        }
-        _ => return Ok(done(&shown(&found, &masters))),
-    };
-    let answered = answered.ok_or_else(|| no_key(id))?;
-    log::info!("an operator {what} the provider key {name}");
-    Ok(done(&shown(&answered, &masters)))
-}
-
-async fn update(
-    admin: &Admin,
-    snapshot: &Snapshot,
-    scope: Option<Box<str>>,
-    found: &Entry,
-    wanted: Wanted,
-) -> Result<Option<Entry>, Refusal> {
-    wanted.keeps_its_name(&found.name)?;
-    if let Some(secret) = &wanted.secret {
-        check(provider(snapshot, &found.name.provider)?, secret)?;
+            match replace {
+                true => keys.store.set(&new, weight.is_none(), with),
+                false => keys.store.add(&new, with),
+            }
+        };
+        let added = change(self.admin, add).await?;
+        self.tell("stored", &added.name);
+        Ok(self.shown(&added))
     }
-    let Some(id) = super::id(&found.id) else {
-        return Ok(None);
-    };
-    let Wanted { secret, weight, .. } = wanted;
-    let update = move |keys: &StoredKeys, with: &Entropy<'_>| {
-        let scope = scope.as_deref();
-        keys.store.update(scope, id, secret.as_ref(), weight, with)
-    };
-    change(admin, update).await
-}
 
-async fn list(admin: &Admin, scope: Option<Box<str>>, query: &str) -> Result<Answer, Refusal> {
-    let (page, per_page) = paging(query)?;
-    let keys = admin.live.stored_keys();
-    let masters = keys.masters.clone();
-    let list = move || {
-        let found = keys.store.list(scope.as_deref());
-        found.map_err(|why| broken(&why))
-    };
-    let all = blocking(list).await?;
-    let some = all
-        .iter()
-        .skip((page - 1).saturating_mul(per_page))
-        .take(per_page);
-    let some: Vec<_> = some.map(|entry| shown(entry, &masters)).collect();
-    Ok(enveloped(&json!({
-        "result_info": {
-            "count": some.len(),
-            "total_count": all.len(),
-            "page": page,
-            "per_page": per_page,
-        },
-        "result": some,
-    })))
+    async fn reencrypt(&self) -> Result<Answer, Refusal> {
+        let count = change(self.admin, |keys, with| keys.store.reencrypt(with)).await?;
+        let operator = self.operator;
+        log::info!("{operator} had {count} provider keys encrypted anew");
+        Ok(done(&json!({ "reencrypted": count })))
+    }
+
+    fn shown(&self, entry: &Entry) -> Answer {
+        done(&shown(entry, &self.admin.live.stored_keys().masters))
+    }
+
+    fn tell(&self, what: &str, name: &Name) {
+        log::info!("{} {what} the provider key {name}", self.operator);
+    }
 }
 
 fn paging(query: &str) -> Result<(usize, usize), Refusal> {
@@ -189,46 +235,6 @@ fn paging(query: &str) -> Result<(usize, usize), Refusal> {
         }
     }
     Ok((page, per_page))
-}
-
-/// Stores a new key; with `replace` also in place of the one of its name.
-async fn add(
-    admin: &Admin,
-    snapshot: &Snapshot,
-    scope: Box<str>,
-    wanted: Wanted,
-    replace: bool,
-) -> Result<Answer, Refusal> {
-    let Wanted {
-        provider: slug,
-        alias,
-        secret,
-        weight,
-    } = wanted;
-    let slug = slug.ok_or_else(|| wrong("provider_slug", "is missing"))?;
-    let secret = secret.ok_or_else(|| wrong("secret", "is missing"))?;
-    let provider = provider(snapshot, &slug)?;
-    check(provider, &secret)?;
-    let name = Name {
-        scope,
-        provider: provider.slug.clone(),
-        alias: alias.unwrap_or_else(|| "default".into()),
-    };
-    let add = move |keys: &StoredKeys, with: &Entropy<'_>| {
-        let new = New {
-            id: Uuid::now_v7(),
-            name,
-            weight: weight.unwrap_or(0),
-            secret: &secret,
-        };
-        match replace {
-            true => keys.store.set(&new, weight.is_none(), with),
-            false => keys.store.add(&new, with),
-        }
-    };
-    let added = change(admin, add).await?;
-    log::info!("an operator stored the provider key {}", added.name);
-    Ok(done(&shown(&added, &admin.live.stored_keys().masters)))
 }
 
 /// Changes the store, and has requests follow before it is answered.

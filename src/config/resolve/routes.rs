@@ -22,8 +22,6 @@ pub(super) struct Terms<'a> {
     pub path: &'a str,
     /// How often targets are tried that say nothing of it.
     pub retry: Retry,
-    /// Anyone may spend stored keys.
-    pub spends: bool,
     /// Keys may be stored, now or later, that the configuration does not name.
     pub may_be_kept: bool,
     /// Providers by slug.
@@ -252,8 +250,9 @@ fn target(
     })
 }
 
-/// A stored key pays wherever the client's own cannot: it must be there, and may be spent. Those
-/// that come and go without the configuration are looked for when a call wants them.
+/// A stored key pays wherever the client's own cannot: it must be there. Who may spend it is known
+/// with each request: who brings a token, or a key of ours. Keys that come and go without the
+/// configuration are looked for when a call wants them.
 fn check_key(
     path: &str,
     provider: &Provider,
@@ -274,11 +273,6 @@ fn check_key(
     {
         let message = format!(
             "no key `{alias}` of {slug} is stored, and clients' keys are not for it; see providers.{slug}.keys"
-        );
-        problems.add(format!("{path}.key"), message);
-    } else if !terms.spends {
-        let message = format!(
-            "spends the stored key `{alias}` of {slug}, which this gateway does not permit; see authentication.tokens and authentication.anyone_may_spend_stored_keys"
         );
         problems.add(format!("{path}.key"), message);
     }
@@ -411,10 +405,8 @@ mod tests {
                 targets("{ provider: openai, model: m, key: other }"),
                 "r.targets[0].key: no key `other` of openai is stored",
             ),
-            (
-                targets("{ provider: openai, model: m }"),
-                "r.targets[0].key: spends the stored key `default` of openai, which this gateway does not permit",
-            ),
+            // Who brings a key of ours may spend it.
+            (targets("{ provider: openai, model: m }"), ""),
             (
                 targets("{ provider: custom-local, model: m }, { provider: mock, model: m, idle: 0s }"),
                 "r.targets[1].idle: must be more than 0s and at most 24h",

@@ -4,7 +4,7 @@ use ahash::AHashSet;
 
 use super::Problems;
 use crate::auth::{Authentication, Consumer, Digest, SHORTEST, digest_of};
-use crate::config::schema::{self, GatewayToken};
+use crate::config::schema::{self, AdminToken, GatewayToken};
 use crate::config::secret::Secret;
 
 pub(super) fn resolve(
@@ -17,16 +17,38 @@ pub(super) fn resolve(
         tokens,
         anyone_may_spend_stored_keys: _, // the gateway's own
     } = authentication;
-    if *required && tokens.is_empty() {
-        problems.add(
-            format!("{path}.required"),
-            "nobody could pass: write `tokens: [ { name: …, value: … } ]` beside it",
-        );
+    let resolved = all(&format!("{path}.tokens"), tokens, problems);
+    Authentication::new(*required, resolved)
+}
+
+/// The tokens of operators; all of them are required where there is any.
+pub(super) fn operators(tokens: &[AdminToken], problems: &mut Problems) -> Authentication {
+    let tokens: Vec<_> = tokens.iter().cloned().map(as_a_gateways).collect();
+    let resolved = all("admin.tokens", &tokens, problems);
+    Authentication::new(!tokens.is_empty(), resolved)
+}
+
+fn as_a_gateways(token: AdminToken) -> GatewayToken {
+    let AdminToken {
+        name,
+        value,
+        file,
+        sha256,
+    } = token;
+    GatewayToken {
+        name,
+        owner: None,
+        value,
+        file,
+        sha256,
     }
+}
+
+fn all(path: &str, tokens: &[GatewayToken], problems: &mut Problems) -> Vec<(Digest, Consumer)> {
     let (mut names, mut digests) = (AHashSet::new(), AHashSet::new());
     let mut resolved = Vec::new();
     for (index, token) in tokens.iter().enumerate() {
-        let at = format!("{path}.tokens[{index}]");
+        let at = format!("{path}[{index}]");
         if let Err(why) = good_name(&token.name) {
             problems.add(format!("{at}.name"), why);
         } else if !names.insert(&token.name) {
@@ -50,17 +72,17 @@ pub(super) fn resolve(
             Ok(digest) => resolved.push((digest, consumer(token))),
         }
     }
-    Authentication::new(*required, resolved)
+    resolved
 }
 
 fn consumer(token: &GatewayToken) -> Consumer {
     Consumer {
-        name: token.name.as_str().into(),
         owner: token.owner.as_deref().map(Into::into),
+        ..Consumer::named(&token.name)
     }
 }
 
-fn good_name(name: &str) -> Result<(), &'static str> {
+pub(super) fn good_name(name: &str) -> Result<(), &'static str> {
     let good = |byte: u8| byte.is_ascii_alphanumeric() || b"-_.".contains(&byte);
     match (1..=64).contains(&name.len()) && name.bytes().all(good) {
         true => Ok(()),
@@ -169,7 +191,6 @@ mod tests {
             ..token("digest")
         };
         for (tokens, expected) in [
-            (vec![], "a.required: nobody could pass"),
             (vec![token("")], "a.tokens[0].name: is 1 to 64"),
             (vec![token("a b")], "a.tokens[0].name: is 1 to 64"),
             (vec![owned("a b")], "a.tokens[0].owner: is 1 to 64"),

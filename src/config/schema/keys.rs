@@ -1,45 +1,38 @@
-//! Stored provider keys, as users write them.
+//! A key of our own, as it is written where one is made: in the body of the management API, in the
+//! file of `tollgate keys create --from`. It never stands in the configuration.
 
-use std::path::PathBuf;
+use std::collections::BTreeMap;
 
 use serde::Deserialize;
 
-use super::super::secret::Secret;
+use super::{Access, RateLimit, SpendLimit};
+use crate::config::units::Duration;
 
-/// A stored key: exactly one of `value` and `file`.
-#[derive(Debug, Clone, Default, Deserialize)]
+/// Who may pass which gateways, until when, how fast and for how much.
+#[derive(Debug, Clone, Default, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields, default)]
-pub struct Key {
-    /// The name that `cf-aig-byok-alias` chooses it by. Default `default`.
-    pub alias: Option<String>,
-    /// Makes it one of the provider's pool: requests that name no key are spread over all keys
-    /// that have a weight, by these. 1 to 1000000.
-    pub weight: Option<i64>,
-    /// The key itself, usually `${ENV}`.
-    pub value: Option<Secret>,
-    /// A file that holds it; surrounding white space is ignored.
-    pub file: Option<PathBuf>,
-}
-
-/// What stored provider keys are encrypted under (`tollgate provider-keys`). Without a master key none
-/// can be stored.
-#[derive(Debug, Clone, Default, Deserialize)]
-#[serde(deny_unknown_fields, default)]
-pub struct Secrets {
-    /// 32 bytes, as 64 hexadecimal digits or in base64: `${ENV}` or `file:/path`. Default: the
-    /// credential `tollgate-master-key` of systemd, where there is one.
-    pub master_key: Option<Secret>,
-    /// The one before it, while there are keys that are encrypted under it: until
-    /// `tollgate provider-keys reencrypt`. Default: the credential `tollgate-previous-master-key`.
-    pub previous_master_key: Option<Secret>,
-}
-
-/// What a gateway says of a provider.
-#[derive(Debug, Clone, Default, Deserialize)]
-#[serde(deny_unknown_fields, default)]
-pub struct GatewayProvider {
-    /// Stored keys of this gateway alone. The whole list stands in place of the deployment's
-    /// `providers.<slug>.keys`: none of those is spent here, whatever its alias. `[]` for none at
-    /// all. Required.
-    pub keys: Option<Vec<Key>>,
+pub struct VirtualKey {
+    /// Whose it is, as the log calls it: 1 to 64 letters, digits, `-`, `_` and `.`. Required.
+    pub name: String,
+    /// Who answers for it, by which costs are added up (`group_by=owner`): 1 to 64 characters as in
+    /// `name`.
+    pub owner: Option<String>,
+    /// What is noted of each of its requests, as with `cf-aig-metadata`, and before what that says of
+    /// the same: at most 16 entries; texts, numbers and booleans.
+    pub metadata: BTreeMap<String, serde_json::Value>,
+    /// The account whose gateways it may pass. Where the path that is asked names one, that one.
+    /// Without one: all accounts.
+    pub account: Option<String>,
+    /// Which gateways it may pass, by id; `*` stands for anything. At most 32. Default `["*"]`: all.
+    pub gateways: Option<Vec<String>>,
+    /// From when on it is refused (RFC 3339, such as `2027-01-31T00:00:00Z`). Default: never.
+    pub expires_at: Option<String>,
+    /// The same, as so long from now (`30d`).
+    pub expires_in: Option<Duration>,
+    /// What its requests may ask for.
+    pub access: Access,
+    /// How fast they may come.
+    pub rate_limits: Vec<RateLimit>,
+    /// How much they may cost.
+    pub spend_limits: Vec<SpendLimit>,
 }

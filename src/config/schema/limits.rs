@@ -79,7 +79,7 @@ pub struct SpendLimit {
     pub model: Option<Selection>,
     /// Only these providers, or each provider apart.
     pub provider: Option<Selection>,
-    /// Only these keys (names of consumers), or each key apart.
+    /// Only these keys (names of tokens, names or ids of API keys), or each key apart.
     pub key: Option<Selection>,
     /// Only these owners, or each owner apart.
     pub owner: Option<Selection>,

@@ -2,6 +2,7 @@
 
 mod genai_prices;
 mod llm_prices;
+mod most;
 mod names;
 mod worked;
 

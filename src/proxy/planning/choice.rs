@@ -71,6 +71,13 @@ pub fn choose(
     Ok(Choice::Chosen)
 }
 
+/// Looks for the model in a held body, where the path names none.
+pub fn look_for_model(ctx: &mut Context) {
+    if ctx.model().is_none() {
+        in_body(ctx);
+    }
+}
+
 /// The model that a held body names. It is remembered.
 fn in_body(ctx: &mut Context) -> Option<Box<str>> {
     let Body::Held { bytes, model, .. } = &mut ctx.body else {

@@ -22,6 +22,7 @@ pub(super) struct RequestMetrics {
     response_bytes: IntCounterVec,
     attempts: IntCounterVec,
     failed_attempts: IntCounterVec,
+    denials: IntCounterVec,
 }
 
 /// The series of one provider in one gateway, looked up once.
@@ -93,6 +94,11 @@ impl RequestMetrics {
                 "Tries at providers that failed before the client had anything of an answer, by cause",
                 &["gateway", "provider", "cause"],
             )?,
+            denials: counter(
+                "tollgate_denials_total",
+                "Requests that a rule of ours refused, by the rule's id; `key` for all rules of API keys",
+                &["gateway", "rule"],
+            )?,
         })
     }
 }
@@ -143,6 +149,12 @@ impl Metrics {
                 .requests
                 .with_label_values(&[gateway, provider, status])
                 .inc();
+        }
+        if let Some(rule) = record.denied_by() {
+            // `key/<rule>`: keys are many, and make their rules' names.
+            let rule = rule.split('/').next().unwrap_or(rule);
+            let labels = [gateway, rule];
+            self.requests.denials.with_label_values(&labels).inc();
         }
         if let Some((source, kind)) = record.error() {
             self.requests

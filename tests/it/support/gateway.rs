@@ -38,6 +38,7 @@ pub struct Gateway {
 pub struct Builder {
     fragment: String,
     server: Vec<String>,
+    admin: String,
     environment: Vec<(String, String)>,
     files: Vec<(String, Vec<u8>)>,
     program: Option<PathBuf>,
@@ -47,6 +48,12 @@ impl Builder {
     /// Adds a line under `server:`, such as `max_body: 1MiB`.
     pub fn server(mut self, line: &str) -> Self {
         self.server.push(line.to_owned());
+        self
+    }
+
+    /// Says more under `admin:`, such as `tokens: […]`.
+    pub fn admin(mut self, more: &str) -> Self {
+        self.admin = format!(", {more}");
         self
     }
 
@@ -121,8 +128,9 @@ impl Builder {
             yaml.push_str(&format!("  {line}\n"));
         }
         yaml.push_str(&format!(
-            "admin: {{ listen: \"127.0.0.1:{}\" }}\ndata_dir: {}/data\n",
+            "admin: {{ listen: \"127.0.0.1:{}\"{} }}\ndata_dir: {}/data\n",
             admin.number(),
+            self.admin,
             directory.display(),
         ));
         if !self.fragment.contains("accounts:") {

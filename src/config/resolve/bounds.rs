@@ -1,0 +1,201 @@
+//! Within what requests may pass: the same for a gateway and for a key of our own.
+
+use std::fmt::Display;
+use std::str::FromStr;
+
+use ipnet::IpNet;
+
+use super::{Problems, rates, spend, tokens};
+use crate::config::Problem;
+use crate::config::schema::{self, RateLimit, SpendLimit};
+use crate::limits::access::{Access, List};
+use crate::limits::bounds::Bounds;
+use crate::limits::spend::Scope;
+
+/// Most entries of a list: each is compared with every request.
+const MOST: usize = 256;
+
+/// What users have written.
+pub struct Written<'a> {
+    /// Whose it is: what was counted and spent is remembered under it.
+    pub scope: &'a Scope,
+    /// What stands before the fields in messages, such as `accounts.a.gateways.g.`.
+    pub path: &'a str,
+    /// What may be asked for.
+    pub access: &'a schema::Access,
+    /// How much may pass in a time.
+    pub rate_limits: &'a [RateLimit],
+    /// How much they may cost in a time.
+    pub spend_limits: &'a [SpendLimit],
+}
+
+/// The bounds of a key.
+///
+/// # Errors
+/// Every mistake with its field.
+pub fn of_key(written: &Written<'_>) -> Result<Bounds, Vec<Problem>> {
+    let mut problems = Problems::default();
+    let bounds = resolve(written, &mut problems);
+    match problems.0.is_empty() {
+        true => Ok(bounds),
+        false => Err(problems.0),
+    }
+}
+
+pub(super) fn resolve(written: &Written<'_>, problems: &mut Problems) -> Bounds {
+    let Written {
+        scope,
+        path,
+        access: said,
+        rate_limits,
+        spend_limits,
+    } = written;
+    Bounds {
+        scope: (*scope).clone(),
+        access: access(&format!("{path}access"), said, problems),
+        rates: rates::rules(&format!("{path}rate_limits"), scope, rate_limits, problems),
+        spends: spend::rules(&format!("{path}spend_limits"), spend_limits, problems),
+    }
+}
+
+fn access(path: &str, access: &schema::Access, problems: &mut Problems) -> Access {
+    let schema::Access {
+        models,
+        providers,
+        addresses,
+        max_tokens,
+        max_body,
+    } = access;
+    let at = |field| format!("{path}.{field}");
+    let positive = |most: &i64| u64::try_from(*most).ok().filter(|most| *most > 0);
+    if max_tokens.is_some_and(|most| most < 1) {
+        problems.add(at("max_tokens"), "must be at least 1");
+    }
+    if max_body.is_some_and(|most| most.0 == 0) {
+        problems.add(at("max_body"), "must be more than 0");
+    }
+    Access {
+        models: list(&at("models"), models, |word| model(word), problems),
+        providers: list(&at("providers"), providers, |word| slug(word), problems),
+        addresses: list(&at("addresses"), addresses, |word| network(word), problems),
+        max_tokens: max_tokens.as_ref().and_then(positive),
+        max_body: max_body.map(|most| most.0),
+    }
+}
+
+fn list<T>(
+    path: &str,
+    list: &schema::List,
+    read: impl Fn(&str) -> Result<T, String>,
+    problems: &mut Problems,
+) -> List<T> {
+    let schema::List { allow, deny } = list;
+    let mut all = |field: &str, words: &[String]| -> Box<[T]> {
+        let at = format!("{path}.{field}");
+        if words.len() > MOST {
+            problems.add(&at, format!("has more than {MOST} entries"));
+        }
+        let each = words.iter().enumerate();
+        each.filter_map(|(index, word)| problems.ok(&format!("{at}[{index}]"), read(word)))
+            .collect()
+    };
+    List {
+        allow: all("allow", allow),
+        deny: all("deny", deny),
+    }
+}
+
+fn model(word: &str) -> Result<Box<str>, String> {
+    match (1..=256).contains(&word.len()) {
+        true => Ok(word.into()),
+        false => Err("is a model, or a pattern of some, such as `gpt-4o*` or `openai/*`".into()),
+    }
+}
+
+fn slug(word: &str) -> Result<Box<str>, String> {
+    let named = tokens::good_name(word).map(|()| word.into());
+    named.map_err(|_| "is the slug of a provider, such as `openai`".into())
+}
+
+/// An address alone is the range of itself.
+fn network(word: &str) -> Result<IpNet, String> {
+    let alone = word
+        .parse()
+        .map(|address: std::net::IpAddr| IpNet::from(address));
+    alone
+        .or_else(|_| parsed(word))
+        .map(|net: IpNet| net.trunc())
+}
+
+fn parsed<T: FromStr<Err: Display>>(word: &str) -> Result<T, String> {
+    let found = word.parse();
+    found.map_err(|_| format!("`{word}` is no address or range, such as `10.0.0.0/8`"))
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+
+    fn resolved(yaml: &str) -> Result<Bounds, String> {
+        let access: schema::Access = serde_yaml::from_str(yaml).unwrap();
+        let written = Written {
+            scope: &Scope::Key("k".into()),
+            path: "",
+            access: &access,
+            rate_limits: &[],
+            spend_limits: &[],
+        };
+        let told = |problems: Vec<Problem>| {
+            let told: Vec<_> = problems.iter().map(ToString::to_string).collect();
+            told.join("\n")
+        };
+        of_key(&written).map_err(told)
+    }
+
+    #[test]
+    fn what_is_said_is_kept() {
+        let bounds = resolved(
+            "{models: {allow: ['gpt-4o*'], deny: [gpt-4]}, providers: {allow: [openai]}, addresses: {allow: [10.1.2.3/8, '::1']}, max_tokens: 5, max_body: 1KiB}",
+        )
+        .unwrap();
+        let access = bounds.access;
+        assert_eq!((access.max_tokens, access.max_body), (Some(5), Some(1024)));
+        let shown: Vec<_> = access
+            .addresses
+            .allow
+            .iter()
+            .map(ToString::to_string)
+            .collect();
+        assert_eq!(shown, ["10.0.0.0/8", "::1/128"]);
+        assert!(access.needs_body());
+        assert!(!resolved("{}").unwrap().access.needs_body());
+    }
+
+    #[test]
+    fn mistakes_are_named() {
+        for (yaml, expected) in [
+            (
+                "{models: {allow: ['']}}",
+                "access.models.allow[0]: is a model",
+            ),
+            (
+                "{providers: {deny: [a b]}}",
+                "access.providers.deny[0]: is the slug",
+            ),
+            (
+                "{addresses: {allow: [x]}}",
+                "access.addresses.allow[0]: `x` is no address",
+            ),
+            (
+                "{addresses: {allow: [10.0.0.0/33]}}",
+                "`10.0.0.0/33` is no address",
+            ),
+            ("{max_tokens: 0}", "access.max_tokens: must be at least 1"),
+            ("{max_body: 0}", "access.max_body: must be more than 0"),
+        ] {
+            let said = resolved(yaml).unwrap_err();
+            assert!(said.contains(expected), "{yaml}: {said}");
+        }
+    }
+}

@@ -1,0 +1,77 @@
+//! Calls at the same time.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use pingora_limits::inflight::{Guard, Inflight};
+
+use super::table::{Idle, Key, Table};
+
+/// How many calls there are, for each value.
+pub struct Calls {
+    exact: Table<Gauge>,
+    rest: Inflight,
+}
+
+/// Calls of one value.
+#[derive(Debug, Default)]
+pub struct Gauge(AtomicU64);
+
+/// A call that counts until this is dropped.
+#[must_use = "dropping it ends the call"]
+pub enum Permit {
+    /// Counted exactly.
+    Own(Arc<Gauge>),
+    /// Counted about: of values beyond those that have a counter.
+    Estimated(Guard),
+}
+
+impl Calls {
+    /// `most`: values with a counter of their own; `None` where they are bounded elsewhere.
+    pub fn new(most: Option<usize>) -> Self {
+        Self {
+            exact: Table::new(most),
+            rest: Inflight::new(),
+        }
+    }
+
+    /// One call more, if fewer than `limit` are under way.
+    pub fn enter(&self, key: Key, limit: u64) -> Option<Permit> {
+        // Which slot it is does not matter where nothing is forgotten: a look for idle ones each time.
+        static LOOKS: AtomicU64 = AtomicU64::new(1);
+        let look = LOOKS.fetch_add(1, Ordering::Relaxed);
+        match self.exact.counter(key, look) {
+            // Not made, and so dropped, where it is not one call more.
+            Some(gauge) => gauge.enter(limit).then(|| Permit::Own(gauge)),
+            None => {
+                let (guard, calls) = self.rest.incr(key, 1);
+                let fits = u64::try_from(calls).is_ok_and(|calls| calls <= limit);
+                fits.then_some(Permit::Estimated(guard))
+            }
+        }
+    }
+}
+
+impl Gauge {
+    fn enter(&self, limit: u64) -> bool {
+        let more = |calls| (calls < limit).then_some(calls + 1);
+        let entered = self
+            .0
+            .fetch_update(Ordering::AcqRel, Ordering::Acquire, more);
+        entered.is_ok()
+    }
+}
+
+impl Idle for Gauge {
+    fn is_idle(&self, _first: u64) -> bool {
+        self.0.load(Ordering::Acquire) == 0
+    }
+}
+
+impl Drop for Permit {
+    fn drop(&mut self) {
+        if let Self::Own(gauge) = self {
+            gauge.0.fetch_sub(1, Ordering::AcqRel);
+        }
+    }
+}

@@ -1,0 +1,174 @@
+//! What happens to requests: they are counted, looked at, entered and settled.
+
+use std::sync::Arc;
+use std::time::SystemTime;
+
+use parking_lot::{Mutex, MutexGuard};
+
+use super::calls::Permit;
+use super::rule::{Facts, Refused, Rule, Standing};
+use super::state::{Place, Registry, State, Windows};
+use super::window::Counts;
+
+/// A rule that is about a request, and where it counts it.
+struct Entry<'a> {
+    rule: &'a Rule,
+    windows: &'a Windows,
+    slot: u64,
+    place: Place<'a>,
+}
+
+/// Counts one request with all these rules, or with none of them where one is full. Exact, however
+/// many come at once: all counters are held while they are compared and raised, in the order of the
+/// rules' states, so that nobody waits for somebody who waits.
+pub fn take<'r>(
+    rules: impl Iterator<Item = &'r Rule>,
+    registry: &Registry,
+    facts: &Facts<'_>,
+    now: SystemTime,
+) -> Result<Option<Standing>, Refused> {
+    let mut entries: Vec<_> = rules
+        .filter_map(|rule| entry(rule, registry, facts, now))
+        .collect();
+    entries.sort_unstable_by_key(|entry| entry.windows.order);
+    let mut held: Vec<Option<MutexGuard<'_, Counts>>> = Vec::with_capacity(entries.len());
+    let mut least: Option<Standing> = None;
+    for entry in &entries {
+        let mut guard = entry.own().map(|own| own.lock());
+        let standing = entry.standing(guard.as_deref_mut(), now)?;
+        let tighter = |other: &Standing| is_tighter(&standing, other);
+        least = least.filter(|other| !tighter(other)).or(Some(standing));
+        held.push(guard);
+    }
+    for (entry, guard) in entries.iter().zip(held) {
+        entry.add(guard, 1);
+    }
+    Ok(least)
+}
+
+/// Whether all these rules have something left. Nothing is counted: what a request takes is known
+/// at its end.
+pub fn check<'r>(
+    rules: impl Iterator<Item = &'r Rule>,
+    registry: &Registry,
+    facts: &Facts<'_>,
+    now: SystemTime,
+) -> Result<(), Refused> {
+    for entry in rules.filter_map(|rule| entry(rule, registry, facts, now)) {
+        let mut guard = entry.own().map(|own| own.lock());
+        entry.standing(guard.as_deref_mut(), now)?;
+    }
+    Ok(())
+}
+
+/// Counts what a request has taken.
+pub fn count(rule: &Rule, facts: &Facts<'_>, amount: u64, now: SystemTime) {
+    // A rule that nobody has asked was about no request that took something.
+    let state = rule.state.get().map(|state| &**state);
+    let (Some(State::Windows(windows)), Some(key)) = (state, rule.key(facts)) else {
+        return;
+    };
+    let slot = windows.window.slot(now);
+    match windows.place(key, slot) {
+        Place::Own(own) => own.lock().add(slot, amount),
+        Place::Estimated(sketch, key) => sketch.add(key, slot, amount),
+    }
+}
+
+/// Counts one call with all these rules until its permits are dropped, or with none of them.
+pub fn enter<'r>(
+    rules: impl Iterator<Item = &'r Rule>,
+    registry: &Registry,
+    facts: &Facts<'_>,
+) -> Result<Vec<Permit>, Refused> {
+    let mut permits = Vec::new();
+    for rule in rules {
+        let State::Calls(calls) = &**rule.state(registry) else {
+            continue;
+        };
+        if let Some(key) = rule.key(facts) {
+            // Nobody knows when one ends.
+            permits.push(
+                calls
+                    .enter(key, rule.limit)
+                    .ok_or_else(|| rule.refused(0, 1))?,
+            );
+        }
+    }
+    Ok(permits)
+}
+
+fn is_tighter(one: &Standing, other: &Standing) -> bool {
+    let share = |of: &Standing, by: &Standing| u128::from(of.left) * u128::from(by.limit);
+    share(one, other) < share(other, one)
+}
+
+/// Where a rule counts a request; `None` if it is not about it, or has no window.
+fn entry<'a>(
+    rule: &'a Rule,
+    registry: &Registry,
+    facts: &Facts<'_>,
+    now: SystemTime,
+) -> Option<Entry<'a>> {
+    let State::Windows(windows) = &**rule.state(registry) else {
+        return None;
+    };
+    let slot = windows.window.slot(now);
+    let place = windows.place(rule.key(facts)?, slot);
+    Some(Entry {
+        rule,
+        windows,
+        slot,
+        place,
+    })
+}
+
+impl Entry<'_> {
+    fn own(&self) -> Option<&Arc<Mutex<Counts>>> {
+        match &self.place {
+            Place::Own(own) => Some(own),
+            Place::Estimated(..) => None,
+        }
+    }
+
+    /// Where a request stands once it is counted, if there is room for it. `counts`: its own
+    /// counter, held.
+    fn standing(&self, counts: Option<&mut Counts>, now: SystemTime) -> Result<Standing, Refused> {
+        let window = &self.windows.window;
+        let (used, leaves) = match (counts, &self.place) {
+            (Some(counts), _) => {
+                let used = counts.used(window, self.slot);
+                let limit = self.rule.limit;
+                let most = if used < limit {
+                    used.saturating_sub(1)
+                } else {
+                    limit - 1
+                };
+                (used, counts.leaves(most))
+            }
+            (None, Place::Estimated(sketch, key)) => (
+                sketch.used(*key, window, self.slot),
+                window.first(self.slot),
+            ),
+            (None, Place::Own(_)) => return Err(self.rule.refused(0, 1)),
+        };
+        let leaves = if used == 0 { self.slot } else { leaves };
+        let reset = window.forgets(leaves, now);
+        match self.rule.limit.checked_sub(used) {
+            None | Some(0) => Err(self.rule.refused(0, reset)),
+            Some(left) => Ok(Standing {
+                limit: self.rule.limit,
+                left: left - 1,
+                reset,
+            }),
+        }
+    }
+
+    fn add(&self, counts: Option<MutexGuard<'_, Counts>>, amount: u64) {
+        match (counts, &self.place) {
+            (Some(mut counts), _) => counts.add(self.slot, amount),
+            (None, Place::Estimated(sketch, key)) => sketch.add(*key, self.slot, amount),
+            (None, Place::Own(_)) => {}
+        }
+    }
+}

@@ -1,0 +1,115 @@
+//! What rules have counted, and where that outlives a configuration.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
+
+use ahash::AHashMap;
+use parking_lot::Mutex;
+
+use super::calls::Calls;
+use super::rule::Rule;
+use super::sketch::Sketch;
+use super::table::{Idle, Key, MADE_UP, Table};
+use super::window::{Counts, Window};
+
+/// What a rule has counted.
+pub enum State {
+    /// In windows of time.
+    Windows(Windows),
+    /// At the same time.
+    Calls(Calls),
+}
+
+/// What a rule has counted in its window, for each value.
+pub struct Windows {
+    /// Locks of several rules are taken in the order of these.
+    pub order: u64,
+    /// Its window.
+    pub window: Window,
+    exact: Table<Mutex<Counts>>,
+    rest: OnceLock<Sketch>,
+}
+
+/// Where a value is counted.
+pub enum Place<'a> {
+    /// Exactly.
+    Own(Arc<Mutex<Counts>>),
+    /// About.
+    Estimated(&'a Sketch, Key),
+}
+
+impl Windows {
+    /// Where a value is counted at `slot`.
+    pub fn place(&self, key: Key, slot: u64) -> Place<'_> {
+        match self.exact.counter(key, self.window.first(slot)) {
+            Some(own) => Place::Own(own),
+            None => Place::Estimated(self.rest.get_or_init(|| Sketch::new(&self.window)), key),
+        }
+    }
+
+    /// Values that have a counter of their own.
+    #[cfg(test)]
+    pub fn exact(&self) -> usize {
+        self.exact.len()
+    }
+}
+
+impl Idle for Mutex<Counts> {
+    fn is_idle(&self, first: u64) -> bool {
+        self.lock().last().is_none_or(|last| last < first)
+    }
+}
+
+impl std::fmt::Debug for State {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::Windows(_) => "Windows",
+            Self::Calls(_) => "Calls",
+        })
+    }
+}
+
+/// Most states that nobody's rules use: a configuration that comes back finds its counts.
+const FORGOTTEN_ABOVE: usize = 1024;
+
+/// The states of all rules of a process, by what the rules say.
+#[derive(Default)]
+pub struct Registry {
+    states: Mutex<AHashMap<String, Arc<State>>>,
+    next: AtomicU64,
+}
+
+impl Registry {
+    /// The state of a rule: the one that a rule of another configuration had that says the same.
+    pub fn state(&self, rule: &Rule) -> Arc<State> {
+        let mut states = self.states.lock();
+        if let Some(state) = states.get(&rule.identity()) {
+            return Arc::clone(state);
+        }
+        if states.len() >= FORGOTTEN_ABOVE {
+            let unused = states
+                .values()
+                .filter(|state| Arc::strong_count(state) == 1);
+            // Not with each new one: that would be for nothing while all are used.
+            if unused.count() * 2 > states.len() {
+                states.retain(|_, state| Arc::strong_count(state) > 1);
+            }
+        }
+        let state = Arc::new(self.new_state(rule));
+        states.insert(rule.identity(), Arc::clone(&state));
+        state
+    }
+
+    fn new_state(&self, rule: &Rule) -> State {
+        let most = (!rule.is_bounded()).then_some(MADE_UP);
+        match rule.window() {
+            None => State::Calls(Calls::new(most)),
+            Some(window) => State::Windows(Windows {
+                order: self.next.fetch_add(1, Ordering::Relaxed),
+                window,
+                exact: Table::new(most),
+                rest: OnceLock::new(),
+            }),
+        }
+    }
+}

@@ -1,0 +1,293 @@
+//! Limits are exact at the edge, whatever comes at once.
+
+#![allow(clippy::unwrap_used)]
+
+use std::net::{IpAddr, Ipv6Addr};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Barrier, OnceLock};
+use std::thread;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use super::state::State;
+use super::table::MADE_UP;
+use super::*;
+use crate::config::schema::{Counted, Technique};
+use crate::limits::spend::Scope;
+use crate::metadata::{Metadata, Value};
+
+const NOTHING: &Metadata = &Metadata::new();
+
+fn rule(id: &str, limit: u64, counted: Counted, technique: Technique, by: &[&str]) -> Rule {
+    Rule {
+        id: id.into(),
+        limit,
+        counted,
+        length: Duration::from_secs(600),
+        technique,
+        by: by
+            .iter()
+            .map(|word| Dimension::parse(word).unwrap())
+            .collect(),
+        scope: Scope::Gateway("a/g".into()),
+        state: OnceLock::new(),
+    }
+}
+
+fn requests(id: &str, limit: u64, by: &[&str]) -> Rule {
+    rule(id, limit, Counted::Requests, Technique::Sliding, by)
+}
+
+fn facts<'a>(key: Option<&'a str>, metadata: &'a Metadata) -> Facts<'a> {
+    Facts {
+        gateway: "a/g",
+        key,
+        owner: None,
+        provider: Some("openai"),
+        model: Some("gpt-4o"),
+        address: Some("192.0.2.1".parse().unwrap()),
+        metadata,
+    }
+}
+
+/// Minutes after noon of some day.
+fn minute(minute: u64) -> SystemTime {
+    UNIX_EPOCH + Duration::from_secs(1_700_049_600 + 60 * minute)
+}
+
+/// How many of so many pass, from 64 threads at once.
+fn passed(rules: &[Rule], registry: &Registry, each: u64, facts: &Facts<'_>) -> u64 {
+    let (passed, barrier) = (AtomicU64::new(0), Barrier::new(64));
+    thread::scope(|scope| {
+        for _ in 0..64 {
+            scope.spawn(|| {
+                barrier.wait();
+                for _ in 0..each {
+                    let taken = take(rules.iter(), registry, facts, minute(1));
+                    passed.fetch_add(taken.is_ok().into(), Ordering::Relaxed);
+                }
+            });
+        }
+    });
+    passed.into_inner()
+}
+
+#[test]
+fn of_any_number_at_once_exactly_as_many_pass_as_may() {
+    for technique in [Technique::Sliding, Technique::Fixed] {
+        let registry = Registry::default();
+        let rules = [
+            rule("wide", 5000, Counted::Requests, technique, &[]),
+            rule("each", 777, Counted::Requests, technique, &["key"]),
+        ];
+        assert_eq!(
+            passed(&rules, &registry, 100, &facts(Some("a"), NOTHING)),
+            777
+        );
+        // Those that were refused by one rule have taken nothing of another.
+        assert_eq!(passed(&rules, &registry, 100, &facts(None, NOTHING)), 4223);
+        assert_eq!(passed(&rules, &registry, 1, &facts(Some("b"), NOTHING)), 0);
+    }
+}
+
+#[test]
+fn calls_at_the_same_time_are_exact_too() {
+    let registry = Registry::default();
+    let rules = [rule(
+        "calls",
+        20,
+        Counted::Concurrent,
+        Technique::Sliding,
+        &["key"],
+    )];
+    let (facts, held) = (
+        facts(Some("a"), NOTHING),
+        parking_lot::Mutex::new(Vec::new()),
+    );
+    thread::scope(|scope| {
+        for _ in 0..64 {
+            scope.spawn(|| {
+                if let Ok(permits) = enter(rules.iter(), &registry, &facts) {
+                    held.lock().push(permits);
+                }
+            });
+        }
+    });
+    assert_eq!(held.lock().len(), 20);
+    let refused = enter(rules.iter(), &registry, &facts).err().unwrap();
+    assert_eq!((refused.retry_after, refused.standing.left), (1, 0));
+    held.lock().truncate(19);
+    assert!(enter(rules.iter(), &registry, &facts).is_ok());
+}
+
+/// Ten in ten minutes: ten at 12:09 and ten at 12:11 (contract, 4.1).
+#[test]
+fn what_a_fixed_window_lets_through_at_its_edge_a_sliding_one_does_not() {
+    for (technique, expected) in [(Technique::Fixed, [10, 10]), (Technique::Sliding, [10, 0])] {
+        let registry = Registry::default();
+        let rules = [rule("ten", 10, Counted::Requests, technique, &[])];
+        let ten = |at| {
+            let take = |_: &u32| take(rules.iter(), &registry, &facts(None, NOTHING), at).is_ok();
+            (0..10).filter(take).count()
+        };
+        assert_eq!([ten(minute(9)), ten(minute(11))], expected, "{technique:?}");
+    }
+}
+
+#[test]
+fn a_refusal_says_which_rule_and_when_to_come_back() {
+    let registry = Registry::default();
+    let rules = [
+        rule("ten", 2, Counted::Requests, Technique::Fixed, &["key"]),
+        requests("more", 1000, &[]),
+    ];
+    let facts = facts(Some("a"), NOTHING);
+    let taken = |at| take(rules.iter(), &registry, &facts, at);
+    let standing = taken(minute(1)).unwrap().unwrap();
+    assert_eq!((standing.limit, standing.left, standing.reset), (2, 1, 540));
+    assert_eq!(taken(minute(2)).unwrap().unwrap().left, 0);
+    let refused = taken(minute(3)).unwrap_err();
+    assert_eq!(
+        refused.to_string(),
+        "Rate limited: rule `ten` allows 2 requests in 10m for each key; try again in 420 s"
+    );
+    assert!(taken(minute(9) + Duration::from_millis(59_999)).is_err());
+    assert!(taken(minute(10)).is_ok(), "as it was told");
+}
+
+#[test]
+fn a_sliding_window_lets_in_when_it_says() {
+    let registry = Registry::default();
+    let rules = [requests("two", 2, &[])];
+    let taken = |at| take(rules.iter(), &registry, &facts(None, NOTHING), at);
+    let (first, second) = (minute(1), minute(4));
+    taken(first).unwrap();
+    taken(second).unwrap();
+    let refused = taken(minute(5)).unwrap_err();
+    let told = minute(5) + Duration::from_secs(refused.retry_after);
+    assert!(told > first + Duration::from_secs(600), "never early");
+    assert!(taken(told - Duration::from_secs(1)).is_err());
+    assert!(taken(told).is_ok());
+}
+
+#[test]
+fn a_rule_is_about_those_who_have_what_it_counts_by() {
+    let registry = Registry::default();
+    let user = |user: &str| vec![("user".into(), Value::Text(user.into()))] as Metadata;
+    let rules = [requests("each", 1, &["metadata.user"])];
+    let (ann, bob) = (user("ann"), user("bob"));
+    for (metadata, passes) in [(&ann, true), (&ann, false), (&bob, true), (&bob, false)] {
+        let taken = take(rules.iter(), &registry, &facts(None, metadata), minute(1));
+        assert_eq!(taken.is_ok(), passes, "{metadata:?}");
+    }
+    for _ in 0..5 {
+        let taken = take(rules.iter(), &registry, &facts(None, NOTHING), minute(1));
+        assert_eq!(taken, Ok(None));
+    }
+}
+
+#[test]
+fn one_client_has_all_of_its_ipv6_network() {
+    let registry = Registry::default();
+    let rules = [requests("each", 1, &["client_address"])];
+    for (address, passes) in [
+        ("2001:db8::1", true),
+        ("2001:db8::2", false),
+        ("2001:db8:0:1::1", true),
+        ("192.0.2.1", true),
+        ("::ffff:192.0.2.1", false),
+        ("192.0.2.2", true),
+    ] {
+        let address: IpAddr = address.parse().unwrap();
+        let facts = Facts {
+            address: Some(address),
+            ..facts(None, NOTHING)
+        };
+        let taken = take(rules.iter(), &registry, &facts, minute(1));
+        assert_eq!(taken.is_ok(), passes, "{address}");
+    }
+}
+
+#[test]
+fn tokens_count_at_the_end_and_refuse_what_comes_after() {
+    let registry = Registry::default();
+    let rules = [rule(
+        "tokens",
+        100,
+        Counted::TotalTokens,
+        Technique::Fixed,
+        &["key", "model"],
+    )];
+    let facts = facts(Some("a"), NOTHING);
+    let may = |at| check(rules.iter(), &registry, &facts, at).is_ok();
+    assert!(may(minute(1)));
+    count(&rules[0], &facts, 99, minute(1));
+    assert!(may(minute(1)));
+    count(&rules[0], &facts, 500, minute(2));
+    assert!(!may(minute(9)));
+    let other = Facts {
+        model: Some("gpt-5"),
+        ..facts
+    };
+    assert!(check(rules.iter(), &registry, &other, minute(9)).is_ok());
+    assert!(may(minute(10)));
+}
+
+#[test]
+fn counts_outlive_a_configuration_that_only_changes_how_many() {
+    let registry = Registry::default();
+    let facts = facts(None, NOTHING);
+    let takes = |rules: [Rule; 1], times: u32| {
+        let take = |_: &u32| take(rules.iter(), &registry, &facts, minute(1)).is_ok();
+        (0..times).filter(take).count()
+    };
+    assert_eq!(takes([requests("r", 3, &[])], 2), 2);
+    assert_eq!(takes([requests("r", 5, &[])], 9), 3);
+    assert_eq!(takes([requests("r", 4, &[])], 1), 0);
+    assert_eq!(
+        takes([requests("r", 5, &["gateway"])], 9),
+        5,
+        "another rule"
+    );
+}
+
+/// Made-up values: memory stays bounded, who was there before is counted exactly, and who comes in
+/// the middle of it is served too.
+fn flood(technique: Technique, values: u64) {
+    let registry = Registry::default();
+    let rules = [rule(
+        "each",
+        40,
+        Counted::Requests,
+        technique,
+        &["client_address"],
+    )];
+    let taken = |network: u64| {
+        let address = Ipv6Addr::from_bits(u128::from(network) << 64);
+        let facts = Facts {
+            address: Some(address.into()),
+            ..facts(None, NOTHING)
+        };
+        take(rules.iter(), &registry, &facts, minute(1)).is_ok()
+    };
+    let regular = |times: u64| (0..times).filter(|_| taken(1)).count();
+    assert_eq!(regular(20), 20);
+    let refused = (2..values).filter(|value| !taken(*value)).count() as u64;
+    assert_eq!(regular(30), 20, "exactly what was left");
+    let newcomer = (0..20).filter(|_| taken(values + 1)).count();
+    assert_eq!(newcomer, 20);
+    assert!(refused < values / 10_000, "{refused}");
+    let State::Windows(windows) = &**rules[0].state.get().unwrap() else {
+        panic!("a window");
+    };
+    assert!(windows.exact() <= MADE_UP);
+}
+
+#[test]
+fn a_flood_of_ten_million_values_takes_bounded_memory_and_nobody_s_place() {
+    flood(Technique::Fixed, 10_000_000);
+}
+
+#[test]
+fn nor_does_one_that_meets_a_sliding_window() {
+    flood(Technique::Sliding, 500_000);
+}

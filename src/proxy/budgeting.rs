@@ -1,0 +1,220 @@
+//! What requests may cost: before each try at a target the most that it can cost is set aside in all
+//! budgets that pay for it, and it is settled with the real cost by the ledger when the request is
+//! over, however it ends.
+
+use std::time::SystemTime;
+
+use http::header::CONTENT_ENCODING;
+use pingora_http::ResponseHeader;
+use pingora_proxy::Session;
+
+use crate::call;
+use crate::config::schema::{SpendAction, Unpriced};
+use crate::error::{Failure, Kind};
+use crate::limits::bounds::Bounds;
+use crate::limits::spend::{Ask, Exceeded, Facts, Left, Reservation, Rule};
+use crate::limits::worst::{self, Worst};
+use crate::pricing::{Cost, Seller};
+
+use super::Door;
+use super::context::{Body, Context};
+use super::permitting::{asks_a_model, bounds, named};
+
+/// What is left of the budgets that pay for a request, as it was set aside:
+/// `team;limit=500;remaining=312.5`, a rule each.
+const BUDGET: &str = "tollgate-budget";
+
+/// Money that is set aside for a call.
+pub struct Aside {
+    reservation: Reservation,
+    /// Why it may not be enough.
+    unbounded: Option<&'static str>,
+}
+
+/// A budget has refused a call.
+pub struct Refused {
+    /// What the client is told.
+    pub failure: Failure,
+    /// Another target may fit.
+    pub elsewhere: bool,
+}
+
+impl Aside {
+    /// What is set aside, for who settles it.
+    pub fn into_reservation(self) -> Reservation {
+        self.reservation
+    }
+
+    /// Why it may not be enough, in words that follow "because".
+    pub fn unbounded(&self) -> Option<&'static str> {
+        self.unbounded
+    }
+}
+
+/// Whether the body must be known.
+pub fn reads_body(ctx: &Context) -> bool {
+    bounds(ctx).any(|bounds| !bounds.spends.is_empty())
+}
+
+/// Sets aside what a call at the request's target can cost at most; `None` where no budget pays.
+pub fn set_aside(door: &Door, session: &Session, ctx: &Context) -> Result<Option<Aside>, Refused> {
+    if !reads_body(ctx) || !asks_a_model(session) {
+        return Ok(None);
+    }
+    let facts = facts(ctx);
+    let paying: Vec<_> = bounds(ctx)
+        .flat_map(|bounds| bounds.spends.iter().map(move |rule| (bounds, rule)))
+        .filter(|(_, rule)| rule.applies(&facts))
+        .collect();
+    if paying.is_empty() {
+        return Ok(None);
+    }
+    let most = Most::of(session, ctx);
+    let mut asks = Vec::with_capacity(paying.len());
+    for (bounds, rule) in &paying {
+        let cost = most.cost(ctx, rule);
+        if let Some(why) = most.unknown(cost)
+            && rule.unpriced == Unpriced::Refuse
+        {
+            return Err(not_known(bounds, rule, why));
+        }
+        asks.push(Ask {
+            scope: &bounds.scope,
+            rule,
+            cost: cost.unwrap_or(Cost::ZERO),
+        });
+    }
+    let reserved = door.budgets.reserve(&asks, &facts, SystemTime::now());
+    let reservation = reserved.map_err(|exceeded| refused(&exceeded, &asks))?;
+    let unpriced = asks.iter().all(|ask| ask.cost == Cost::ZERO);
+    Ok(Some(Aside {
+        reservation,
+        unbounded: most.worst.unbounded.or(unpriced.then_some(NO_PRICE)),
+    }))
+}
+
+const NO_PRICE: &str = "no price is known for it";
+const COMPRESSED: &str = "its body is compressed";
+const NOT_HELD: &str = "its body is not JSON, and not read before it is sent";
+const TUNNEL: &str = "a WebSocket goes on for as long as its ends like";
+
+/// The most that a call can take, and what there is to price it.
+struct Most {
+    worst: Worst,
+}
+
+impl Most {
+    fn of(session: &Session, ctx: &Context) -> Self {
+        let headers = &session.req_header().headers;
+        let path = ctx
+            .route
+            .as_ref()
+            .map(|route| &*route.target.path_and_query);
+        let mut worst = match (&ctx.body, &ctx.route) {
+            (Body::Held { bytes, .. }, Some(route)) => worst::of(bytes, route.format),
+            _ => unbounded(NOT_HELD),
+        };
+        let writes_nothing = ["embeddings", "moderation", "rerank"];
+        if path.is_some_and(|path| writes_nothing.contains(&call::kind(path))) {
+            worst = worst.writing_nothing();
+        }
+        let is_plain = |value: &http::HeaderValue| value.as_bytes() == b"identity";
+        if super::attempt::is_websocket(session) {
+            worst.unbounded = Some(TUNNEL);
+        } else if !headers.get(CONTENT_ENCODING).is_none_or(is_plain) {
+            worst.unbounded = Some(COMPRESSED);
+        }
+        Self { worst }
+    }
+
+    /// In dollars, as far as a rule assumes; `None` where nobody knows a price.
+    fn cost(&self, ctx: &Context, rule: &Rule) -> Option<Cost> {
+        let mounted = ctx.provider.as_ref()?;
+        let prices = &ctx.snapshot.prices;
+        let model = ctx.model().map(call::decoded);
+        let models: Vec<&str> = model.as_deref().into_iter().collect();
+        let seller = Seller {
+            provider: &mounted.provider.slug,
+            id: mounted.provider.prices.as_deref(),
+            models: &models,
+        };
+        let assumed = rule.assumed_output(prices.most_output(seller));
+        let (input, output) = (self.worst.input, self.worst.most_output(assumed));
+        let listed = prices.most(seller, input, output, ctx.started);
+        let custom = ctx.directives.custom_cost.as_ref();
+        let custom = custom.map(|custom| custom.most(input, output));
+        // What its client says can only make it dearer.
+        listed.max(custom)
+    }
+
+    /// Why the cost is not known beforehand.
+    fn unknown(&self, cost: Option<Cost>) -> Option<&'static str> {
+        self.worst.unbounded.or(cost.is_none().then_some(NO_PRICE))
+    }
+}
+
+fn unbounded(why: &'static str) -> Worst {
+    Worst {
+        input: 0,
+        output: None,
+        choices: 1,
+        unbounded: Some(why),
+    }
+}
+
+fn facts(ctx: &Context) -> Facts<'_> {
+    let consumer = ctx.consumer.as_ref();
+    let provider = ctx.provider.as_ref();
+    Facts {
+        provider: provider.map_or("", |mounted| &mounted.provider.slug),
+        model: ctx.model(),
+        key: consumer.map(|consumer| consumer.identity()),
+        key_name: consumer.map(|consumer| &*consumer.name),
+        owner: consumer.and_then(|consumer| consumer.owner.as_deref()),
+        metadata: &ctx.metadata,
+    }
+}
+
+fn refused(exceeded: &Exceeded, asks: &[Ask<'_>]) -> Refused {
+    let is_its = |ask: &&Ask<'_>| ask.rule.id == exceeded.rule && *ask.scope == exceeded.scope;
+    let rule = asks.iter().find(is_its).map(|ask| ask.rule);
+    let is_of_key = matches!(exceeded.scope, crate::limits::spend::Scope::Key(_));
+    let mut failure = Failure::because(Kind::SpendLimited, exceeded.to_string())
+        .denied_by(named(&exceeded.rule, is_of_key));
+    if let Some(seconds) = exceeded.retry_after {
+        failure = failure.with_retry_after(u32::try_from(seconds).unwrap_or(u32::MAX));
+    }
+    Refused {
+        failure,
+        elsewhere: rule.is_some_and(|rule| rule.action == SpendAction::Fallback),
+    }
+}
+
+/// The rule refuses what cannot be known beforehand.
+fn not_known(bounds: &Bounds, rule: &Rule, why: &str) -> Refused {
+    let id = &rule.id;
+    let message = format!(
+        "Access denied by policy: spend rule '{id}' refuses requests whose cost is not known beforehand, and of this one it is not because {why} (unpriced: refuse)"
+    );
+    Refused {
+        failure: Failure::because(Kind::Denied, message).denied_by(named(id, bounds.are_a_key_s())),
+        elsewhere: rule.action == SpendAction::Fallback,
+    }
+}
+
+/// Tells a client what is left.
+pub fn tell(response: &mut ResponseHeader, aside: &Aside) -> pingora_core::Result<()> {
+    let shown = |left: &Left| {
+        let Left {
+            rule,
+            limit,
+            remaining,
+        } = left;
+        format!("{rule};limit={limit};remaining={remaining}")
+    };
+    let all: Vec<_> = aside.reservation.left().iter().map(shown).collect();
+    match all.is_empty() {
+        true => Ok(()),
+        false => response.insert_header(BUDGET, all.join(", ")),
+    }
+}

@@ -1,0 +1,235 @@
+//! How fast requests may pass: rules that count requests are asked at admission, those that need
+//! neither target nor body before the body is read; rules for tokens and for calls at the same time
+//! before each try at a target, so that answers from the cache cost neither.
+//!
+//! What calls took is counted when it is known, by the ledger ([`crate::ledger`]).
+
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::time::SystemTime;
+
+use pingora_http::ResponseHeader;
+use pingora_proxy::Session;
+
+use crate::config::schema::Counted;
+use crate::error::{Failure, Kind};
+use crate::gateway::Mounted;
+use crate::limits::rate::{self, Facts, Permit, Refused, Rule, Standing};
+use crate::limits::spend::Reservation;
+use crate::routing::verdict::Cause;
+
+use super::budgeting::Aside;
+use super::context::Context;
+use super::{Door, again, budgeting, permitting, planning};
+
+/// Headers that tell where a client stands (IETF draft "RateLimit header fields for HTTP", version 06;
+/// later ones have none that clients read yet): a number, a number, seconds.
+const LIMIT: &str = "ratelimit-limit";
+const REMAINING: &str = "ratelimit-remaining";
+const RESET: &str = "ratelimit-reset";
+
+/// What rates have to do with a request.
+#[derive(Default)]
+pub struct Limited {
+    /// Where it stands with the rule that leaves it least.
+    standing: Option<Standing>,
+    /// Its call, which counts among those at the same time, and has money set aside.
+    call: Option<Call>,
+}
+
+/// A call at a target.
+struct Call {
+    provider: Option<Arc<Mounted>>,
+    model: Option<Box<str>>,
+    permits: Vec<Permit>,
+    aside: Option<Aside>,
+}
+
+impl Limited {
+    /// No call is made any more. What is set aside for it stays so until it is settled.
+    pub fn leave(&mut self) {
+        if let Some(call) = &mut self.call {
+            call.permits = Vec::new();
+        }
+    }
+
+    /// What is set aside for it, for who settles it.
+    pub fn reserved(&mut self) -> Option<Reservation> {
+        let aside = self.call.as_mut()?.aside.take()?;
+        Some(aside.into_reservation())
+    }
+
+    /// Why that may not be enough, in words that follow "because".
+    pub fn unbounded(&self) -> Option<&'static str> {
+        self.call.as_ref()?.aside.as_ref()?.unbounded()
+    }
+
+    /// What is known of it, for the request's next step.
+    pub fn for_next_step(&self) -> Self {
+        Self {
+            standing: self.standing,
+            call: None,
+        }
+    }
+}
+
+/// The client's address. A subrequest has none: it has the one of its request.
+pub fn client(session: &Session) -> Option<IpAddr> {
+    let address = session.client_addr()?.as_inet()?;
+    Some(address.ip())
+}
+
+/// Before the body is read: counts the request, or refuses it. Where some rule needs to know the
+/// target, all are counted with that one, and only looked at here.
+pub fn head(door: &Door, ctx: &mut Context) -> Result<(), Failure> {
+    permitting::head(ctx)?;
+    if rules(ctx).next().is_none() {
+        return Ok(());
+    }
+    match waits_for_target(ctx) {
+        false => take(door, ctx),
+        true => {
+            let early = requests(ctx).filter(|rule| !rule.needs_target());
+            let looked = rate::check(early, &door.rates, &facts(ctx), SystemTime::now());
+            looked.map_err(|refused| refuse(ctx, &refused))
+        }
+    }
+}
+
+/// Where the target is known: counts the request if that has not been done, or refuses it.
+pub fn target(door: &Door, session: &Session, ctx: &mut Context) -> Result<(), Failure> {
+    if reads_body(ctx) {
+        planning::look_for_model(ctx);
+    }
+    permitting::target(session, ctx)?;
+    match waits_for_target(ctx) {
+        true => take(door, ctx),
+        false => Ok(()),
+    }
+}
+
+/// Whether some rule needs to know what the body asks for.
+pub fn reads_body(ctx: &Context) -> bool {
+    rules(ctx).any(Rule::needs_model) || permitting::reads_body(ctx) || budgeting::reads_body(ctx)
+}
+
+fn waits_for_target(ctx: &Context) -> bool {
+    requests(ctx).any(Rule::needs_target)
+}
+
+fn take(door: &Door, ctx: &mut Context) -> Result<(), Failure> {
+    let taken = rate::take(requests(ctx), &door.rates, &facts(ctx), SystemTime::now());
+    ctx.limited.standing = taken.map_err(|refused| refuse(ctx, &refused))?;
+    Ok(())
+}
+
+/// Before a try: whether the next target is to be asked instead, because this one is beyond a rule
+/// that others may be within. The call counts among those at the same time from here on.
+pub fn leads_on(door: &Door, session: &Session, ctx: &mut Context) -> Result<bool, Failure> {
+    match permitting::may_ask(ctx) {
+        Ok(()) => {}
+        Err(_) if goes_elsewhere(door, session, ctx) => return Ok(true),
+        Err(failure) => return Err(failure),
+    }
+    let is_free =
+        rules(ctx).all(|rule| rule.counted == Counted::Requests) && !budgeting::reads_body(ctx);
+    if is_free || is_at_its_target(ctx) {
+        return Ok(false);
+    }
+    ctx.limited.call = None;
+    let permits = match enter(door, ctx) {
+        Ok(permits) => permits,
+        Err(refused) if refused.elsewhere && goes_elsewhere(door, session, ctx) => return Ok(true),
+        Err(refused) => return Err(refuse(ctx, &refused)),
+    };
+    match budgeting::set_aside(door, session, ctx) {
+        Ok(aside) => {
+            ctx.limited.call = Some(Call {
+                provider: ctx.provider.clone(),
+                model: ctx.model().map(Into::into),
+                permits,
+                aside,
+            });
+            Ok(false)
+        }
+        Err(refused) if refused.elsewhere && goes_elsewhere(door, session, ctx) => Ok(true),
+        Err(refused) => Err(refused.failure),
+    }
+}
+
+fn enter(door: &Door, ctx: &Context) -> Result<Vec<Permit>, Refused> {
+    let facts = facts(ctx);
+    let of_tokens = |rule: &&Rule| {
+        matches!(
+            rule.counted,
+            Counted::InputTokens | Counted::OutputTokens | Counted::TotalTokens
+        )
+    };
+    let tokens = rules(ctx).filter(of_tokens);
+    rate::check(tokens, &door.rates, &facts, SystemTime::now())?;
+    let calls = rules(ctx).filter(|rule| rule.counted == Counted::Concurrent);
+    rate::enter(calls, &door.rates, &facts)
+}
+
+/// Another try at the same target is the same call.
+fn is_at_its_target(ctx: &Context) -> bool {
+    ctx.limited.call.as_ref().is_some_and(|call| {
+        let provider = match (&call.provider, &ctx.provider) {
+            (Some(one), Some(other)) => Arc::ptr_eq(one, other),
+            (one, other) => one.is_none() && other.is_none(),
+        };
+        provider && call.model.as_deref() == ctx.model()
+    })
+}
+
+fn goes_elsewhere(door: &Door, session: &Session, ctx: &mut Context) -> bool {
+    ctx.has_another() && again::is_worth_it(door, session, ctx, Cause::Limited, None)
+}
+
+/// The rules that are about a request: its gateway's, and its key's.
+fn rules(ctx: &Context) -> impl Iterator<Item = &Rule> {
+    permitting::bounds(ctx).flat_map(|bounds| &bounds.rates)
+}
+
+fn requests(ctx: &Context) -> impl Iterator<Item = &Rule> {
+    rules(ctx).filter(|rule| rule.counted == Counted::Requests)
+}
+
+fn facts(ctx: &Context) -> Facts<'_> {
+    let consumer = ctx.consumer.as_ref();
+    Facts {
+        gateway: ctx.gateway.as_ref().map_or("", |gateway| &gateway.label),
+        key: consumer.map(|consumer| consumer.identity()),
+        owner: consumer.and_then(|consumer| consumer.owner.as_deref()),
+        provider: ctx.provider.as_ref().map(|mounted| &*mounted.provider.slug),
+        model: ctx.model(),
+        address: ctx.address,
+        metadata: &ctx.metadata,
+    }
+}
+
+fn refuse(ctx: &mut Context, refused: &Refused) -> Failure {
+    ctx.limited.standing = Some(refused.standing);
+    let seconds = u32::try_from(refused.retry_after).unwrap_or(u32::MAX);
+    Failure::because(Kind::RateLimited, refused.to_string())
+        .with_retry_after(seconds)
+        .denied_by(permitting::named(&refused.rule, refused.is_of_key))
+}
+
+/// Tells a client where it stands, unless its provider does.
+pub fn tell(response: &mut ResponseHeader, ctx: &Context) -> pingora_core::Result<()> {
+    let call = ctx.limited.call.as_ref();
+    if let Some(aside) = call.and_then(|call| call.aside.as_ref()) {
+        budgeting::tell(response, aside)?;
+    }
+    let Some(standing) = ctx.limited.standing else {
+        return Ok(());
+    };
+    if response.headers.contains_key(LIMIT) {
+        return Ok(());
+    }
+    response.insert_header(LIMIT, standing.limit)?;
+    response.insert_header(REMAINING, standing.left)?;
+    response.insert_header(RESET, standing.reset)?;
+    Ok(())
+}

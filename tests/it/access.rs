@@ -1,0 +1,202 @@
+//! What requests may ask for: models, providers, from where, how much; who is refused learns which
+//! rule it was.
+
+use crate::support::conf::{CHAT, entry, path};
+use crate::support::{Answer, Connection, Gateway, Request, Response, Upstream};
+
+const ANSWER: &str = r#"{"model":"gpt-5-mini","choices":[]}"#;
+
+struct Guarded {
+    openai: Upstream,
+    groq: Upstream,
+    gateway: Gateway,
+}
+
+impl Guarded {
+    /// A gateway that says this of access, and more.
+    async fn start(access: &str, more: &str) -> Self {
+        let (openai, groq) = (Upstream::h1().await, Upstream::h1().await);
+        for upstream in [&openai, &groq] {
+            upstream.always(Answer::json(ANSWER));
+        }
+        let gateway = Gateway::start(&format!(
+            "log: {{ access: json }}\nproviders:\n{}{}accounts: {{ default: {{ gateways: {{ default: {{ \
+             authentication: {{ anyone_may_spend_stored_keys: true }}, access: {{ {access} }}{more} }} }} }} }}\n",
+            entry(&openai, "openai", "/v1", "keys: [ { value: sk-stored } ]"),
+            entry(&groq, "groq", "/openai/v1", "keys: [ { value: gsk-stored } ]"),
+        ))
+        .await;
+        Self {
+            openai,
+            groq,
+            gateway,
+        }
+    }
+
+    async fn ask(&self, path: &str, body: &str) -> Response {
+        Request::post(path, body).send(&self.gateway).await
+    }
+}
+
+/// What a refusal says, which must be one by policy.
+fn denied(answer: &Response) -> String {
+    let said = answer.json();
+    assert_eq!((answer.status, &said["internalCode"]), (403, &8014.into()));
+    let message = said["message"].as_str().unwrap();
+    assert!(
+        message.starts_with("Access denied by policy: "),
+        "{message}"
+    );
+    message.to_owned()
+}
+
+#[tokio::test]
+async fn only_permitted_models_are_asked_for_wherever_their_name_stands() {
+    let guarded = Guarded::start(
+        "models: { allow: [ 'gpt-5*', 'groq/llama-*' ], deny: [ '*-pro' ] }",
+        "",
+    )
+    .await;
+    let groq = path("groq", "chat/completions");
+    let compat = path("compat", "chat/completions");
+    for (path, body, expected) in [
+        (CHAT, r#"{"model":"gpt-5-mini"}"#, None),
+        (CHAT, r#"{"messages":[],"model":"gpt-5"}"#, None),
+        (&groq, r#"{"model":"llama-3"}"#, None),
+        (&compat, r#"{"model":"openai/gpt-5"}"#, None),
+        (
+            CHAT,
+            r#"{"model":"llama-3"}"#,
+            Some("the model `llama-3` is not permitted"),
+        ),
+        (CHAT, r#"{"model":"gpt-5-pro"}"#, Some("`gpt-5-pro` is not")),
+        (
+            &compat,
+            r#"{"model":"openai/gpt-4o"}"#,
+            Some("`gpt-4o` is not"),
+        ),
+        (
+            CHAT,
+            "{}",
+            Some("none can be told from this request (access.models)"),
+        ),
+        (CHAT, "model=gpt-5", Some("none can be told")),
+    ] {
+        let answer = guarded.ask(path, body).await;
+        match expected {
+            None => assert_eq!(answer.status, 200, "{path} {body}"),
+            Some(expected) => {
+                let said = denied(&answer);
+                assert!(said.contains(expected), "{body}: {said}");
+            }
+        }
+    }
+    assert_eq!(guarded.openai.requests().len(), 3);
+    assert_eq!(guarded.groq.requests().len(), 1);
+    let listed = Request::get(&path("openai", "models"))
+        .send(&guarded.gateway)
+        .await;
+    assert_eq!(listed.status, 200, "what is only looked at has no model");
+    guarded
+        .gateway
+        .logged("\"denied_by\":\"access.models\"")
+        .await;
+    let metrics = guarded.gateway.metrics().await;
+    let denials = metrics.sum("tollgate_denials_total", &[("rule", "access.models")]);
+    assert_eq!(denials, 5.0);
+}
+
+#[tokio::test]
+async fn a_provider_that_is_not_permitted_is_refused_before_the_body_is_read() {
+    let guarded = Guarded::start("providers: { deny: [ groq ] }", "").await;
+    let mut connection = Connection::open(&guarded.gateway).await;
+    let head = format!(
+        "POST {} HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: 1000000\r\n\r\n{{",
+        path("groq", "chat/completions")
+    );
+    connection.write(head).await;
+    let said = denied(&connection.read().await.unwrap());
+    assert!(
+        said.contains("the provider `groq` is not permitted (access.providers)"),
+        "{said}"
+    );
+    assert_eq!(guarded.ask(CHAT, "{}").await.status, 200);
+    guarded.groq.untouched();
+}
+
+#[tokio::test]
+async fn who_is_elsewhere_may_not_ask() {
+    for (list, status) in [
+        ("allow: [ 127.0.0.0/8 ]", 200),
+        ("allow: [ 10.0.0.0/8, '::1' ]", 403),
+        ("deny: [ 127.0.0.1 ]", 403),
+    ] {
+        let guarded = Guarded::start(&format!("addresses: {{ {list} }}"), "").await;
+        let answer = guarded.ask(CHAT, "{}").await;
+        assert_eq!(answer.status, status, "{list}");
+        if status == 403 {
+            assert!(denied(&answer).contains("not from this address (access.addresses)"));
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_maximum_of_tokens_and_of_the_body_holds() {
+    let guarded = Guarded::start("max_tokens: 100, max_body: 200B", "").await;
+    for (body, expected) in [
+        (r#"{"model":"m","max_tokens":100}"#, None),
+        (r#"{"model":"m","max_completion_tokens":50,"n":2}"#, None),
+        (r#"{"model":"m","max_tokens":101}"#, Some("and this is 101")),
+        (
+            r#"{"model":"m","max_tokens":50,"n":3}"#,
+            Some("and this is 150"),
+        ),
+        (
+            r#"{"model":"m"}"#,
+            Some("set a maximum, such as max_tokens (access.max_tokens)"),
+        ),
+    ] {
+        let answer = guarded.ask(CHAT, body).await;
+        match expected {
+            None => assert_eq!(answer.status, 200, "{body}"),
+            Some(expected) => assert!(denied(&answer).contains(expected), "{body}"),
+        }
+    }
+    let embeddings = path("openai", "embeddings");
+    let answer = guarded
+        .ask(&embeddings, r#"{"model":"e","input":"x"}"#)
+        .await;
+    assert_eq!(answer.status, 200, "nothing is written");
+    let large = format!(
+        r#"{{"model":"m","max_tokens":1,"user":"{}"}}"#,
+        "x".repeat(200)
+    );
+    for chunked in [false, true] {
+        let request = Request::post(CHAT, &large);
+        let request = match chunked {
+            true => request.told(crate::support::client::Told::Open),
+            false => request,
+        };
+        let answer = request.send(&guarded.gateway).await;
+        assert_eq!(answer.status, 413, "chunked: {chunked}");
+        assert!(answer.text().contains("200 bytes of access.max_body"));
+    }
+}
+
+/// A route passes over the targets that are not permitted, and is refused where none is.
+#[tokio::test]
+async fn a_route_goes_to_a_target_that_is_permitted() {
+    let routes = ", routes: { chat: { match: { provider: openai, model: gpt-5 }, targets: [ \
+        { provider: openai, model: gpt-5 }, { provider: groq, model: llama-3 } ] } }";
+    let guarded = Guarded::start("models: { deny: [ gpt-5 ] }", routes).await;
+    let answer = guarded.ask(CHAT, r#"{"model":"gpt-5"}"#).await;
+    assert_eq!(
+        (answer.status, answer.header("cf-aig-step")),
+        (200, Some("1"))
+    );
+    guarded.openai.untouched();
+    let none = Guarded::start("models: { allow: [ 'gpt-4*' ] }", routes).await;
+    let said = denied(&none.ask(CHAT, r#"{"model":"gpt-5"}"#).await);
+    assert!(said.contains("`gpt-5` is not permitted"), "{said}");
+    none.groq.untouched();
+}
