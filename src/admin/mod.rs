@@ -33,6 +33,7 @@ use crate::lifecycle::entrance::HeadLimits;
 use crate::lifecycle::phase::{Phase, State};
 use crate::lifecycle::reload::Live;
 use crate::lifecycle::upgrade::{NotUpgraded, Upgrader};
+use crate::limits::spend::Budgets;
 use crate::logs::store::Store;
 use crate::routing::known::Known;
 use crate::telemetry::metrics::Metrics;
@@ -118,6 +119,8 @@ pub struct Admin {
     pub analytics: analytics::store::Store,
     /// Are made, shown and revoked.
     pub keys: Arc<Keys>,
+    /// Has what calls may cost.
+    pub budgets: Arc<Budgets>,
 }
 
 /// What is answered.

@@ -15,6 +15,7 @@ use super::reload::Live;
 use super::systemd;
 use crate::cache::store::Cache;
 use crate::ledger::Ledger;
+use crate::limits::spend::Budgets;
 use crate::telemetry::log as log_setup;
 
 /// How long a connection on which no request has arrived yet may still bring one: clients
@@ -28,29 +29,42 @@ const SETTLE: Duration = Duration::from_millis(100);
 /// How often the drain looks whether it is done.
 const LOOK: Duration = Duration::from_millis(20);
 
+/// How long the end of the process waits until what was spent is written.
+const CLOSING: Duration = Duration::from_secs(10);
+
 /// Tells Pingora when to stop accepting, and starts the drain.
 pub struct Shutdown {
     phase: Arc<Phase>,
     live: Arc<Live>,
     cache: Arc<Cache>,
     ledger: Arc<Ledger>,
+    budgets: Arc<Budgets>,
 }
 
 impl Shutdown {
-    /// Stops the process that `phase` and `live` describe, and closes its cache and its ledger.
-    pub fn new(phase: Arc<Phase>, live: Arc<Live>, cache: Arc<Cache>, ledger: Arc<Ledger>) -> Self {
+    /// Stops the process that `phase` and `live` describe, and closes its cache, its ledger and its
+    /// budgets.
+    pub fn new(
+        phase: Arc<Phase>,
+        live: Arc<Live>,
+        cache: Arc<Cache>,
+        ledger: Arc<Ledger>,
+        budgets: Arc<Budgets>,
+    ) -> Self {
         Self {
             phase,
             live,
             cache,
             ledger,
+            budgets,
         }
     }
 
     fn graceful(&self) -> ShutdownSignal {
         let (phase, live) = (self.phase.clone(), self.live.clone());
         let (cache, ledger) = (self.cache.clone(), self.ledger.clone());
-        std::thread::spawn(move || drain(&phase, &live, &cache, &ledger));
+        let budgets = self.budgets.clone();
+        std::thread::spawn(move || drain(&phase, &live, &cache, &ledger, &budgets));
         ShutdownSignal::GracefulTerminate
     }
 }
@@ -84,7 +98,7 @@ fn listen_for(kind: SignalKind) -> Signal {
     signal(kind).expect("the system lets a process handle its signals")
 }
 
-fn drain(phase: &Phase, live: &Live, cache: &Cache, ledger: &Ledger) {
+fn drain(phase: &Phase, live: &Live, cache: &Cache, ledger: &Ledger, budgets: &Budgets) {
     let runtime = match tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
@@ -97,9 +111,17 @@ fn drain(phase: &Phase, live: &Live, cache: &Cache, ledger: &Ledger) {
     };
     runtime.block_on(watch(phase, live));
     ledger.settle();
+    end(budgets);
     // What was stored is written, a few seconds at most.
     cache.release_disk();
     exit();
+}
+
+/// Leaves the budgets to whoever comes next, with all that was spent of them.
+pub fn end(budgets: &Budgets) {
+    if let Err(problem) = budgets.end_within(CLOSING) {
+        log::error!("budgets may miss what was spent last: {problem}");
+    }
 }
 
 /// Returns when the process may exit.

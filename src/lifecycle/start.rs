@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::atomic::AtomicUsize;
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use pingora_core::apps::HttpServerOptions;
 use pingora_core::listeners::ListenerConfig;
@@ -11,7 +12,7 @@ use pingora_core::server::configuration::{Opt, ServerConf};
 use pingora_core::server::{RunArgs, Server};
 use pingora_core::services::listening::Service;
 
-use super::drain::Shutdown;
+use super::drain::{self, Shutdown};
 use super::entrance::{Entrance, HeadLimits, Limits};
 use super::greeting::greeting;
 use super::own_mock::OwnMock;
@@ -30,6 +31,7 @@ use crate::dns::Dns;
 use crate::export::Exports;
 use crate::keys::Keys;
 use crate::ledger::{Books, Entry, Ledger};
+use crate::limits::spend::{self, Budgets};
 use crate::logs::redaction::Redaction;
 use crate::logs::store::Store;
 use crate::probe::Prober;
@@ -40,6 +42,9 @@ use crate::routing::known::Known;
 use crate::spending::Spending;
 use crate::telemetry::log as log_setup;
 use crate::telemetry::metrics::Metrics;
+
+/// How long a new process waits to learn what it has of budgets. Until it knows, that is nothing.
+const LEARNING: Duration = Duration::from_secs(5);
 
 /// Longer than any process lives: the drain ends it, not Pingora's fixed sleep.
 const OUT_OF_REACH: u64 = u32::MAX as u64;
@@ -95,6 +100,7 @@ struct Shell {
     logs: Option<Store>,
     analytics: analytics::store::Store,
     keys: Arc<Keys>,
+    budgets: Arc<Budgets>,
     upgrader: Arc<Upgrader>,
     settings: Settings,
     greeting: String,
@@ -121,6 +127,7 @@ impl Shell {
         let keys = keys(&settings, &metrics)?;
         let is_open = loaded.resolved.snapshot.operators.is_empty();
         setup::keep(&settings.data_dir, is_open);
+        let budgets = budgets(&settings, &metrics)?;
         let dns = Dns::new(&settings.dns_servers).map_err(|error| Problem::new("dns", error))?;
         // Whoever asked for an upgrade knows already where tollgate listens.
         let greeting = if takeover {
@@ -129,10 +136,14 @@ impl Shell {
             greeting(&loaded.config, &settings)
         };
         let socket = settings.upgrade_socket.clone();
-        let upgrader = Upgrader::new(phase.clone(), metrics.clone(), path.to_owned(), socket)
-            .map_err(|error| {
-                Problem::new("", format!("cannot find the running program: {error}"))
-            })?;
+        let upgrader = Upgrader::new(
+            phase.clone(),
+            metrics.clone(),
+            budgets.clone(),
+            path.to_owned(),
+            socket,
+        )
+        .map_err(|error| Problem::new("", format!("cannot find the running program: {error}")))?;
         let known: Arc<Known> = Arc::default();
         let live = Live::new(
             path.to_owned(),
@@ -155,6 +166,7 @@ impl Shell {
             logs,
             analytics,
             keys,
+            budgets,
             upgrader,
             settings,
             greeting,
@@ -173,15 +185,21 @@ impl Shell {
         }
         // Receives the listeners of the old process, or exits if they do not come.
         server.bootstrap();
+        if takeover.is_some()
+            && let Err(problem) = self.budgets.share_within(LEARNING)
+        {
+            log::error!("the old process may have all that is left of budgets: {problem}");
+        }
         if let Err(error) = self.add_services(&mut server, Arc::new(Mutex::new(predecessor))) {
             eprintln!("tollgate: {error}");
             return ExitCode::FAILURE;
         }
-        let ledger = self.ledger.clone();
-        let shutdown = Shutdown::new(self.phase, self.live, self.cache, self.ledger);
+        let (ledger, budgets) = (self.ledger.clone(), self.budgets.clone());
+        let shutdown = Shutdown::new(self.phase, self.live, self.cache, self.ledger, self.budgets);
         let shutdown_signal = Box::new(shutdown);
         server.run(RunArgs { shutdown_signal });
         ledger.settle();
+        drain::end(&budgets);
         log_setup::flush();
         ExitCode::SUCCESS
     }
@@ -249,7 +267,7 @@ impl Shell {
             known: self.known.clone(),
             ledger: self.ledger.clone(),
             keys: self.keys.clone(),
-            budgets: Arc::new(crate::limits::spend::Budgets::in_memory()),
+            budgets: self.budgets.clone(),
         };
         let door = Door::new(&self.live, shared);
         let mut proxy = pingora_proxy::http_proxy(&server.configuration, door);
@@ -305,6 +323,7 @@ impl Shell {
             logs: self.logs.clone(),
             analytics: self.analytics.clone(),
             keys: self.keys.clone(),
+            budgets: self.budgets.clone(),
         };
         let entrance = Entrance::new(
             admin,
@@ -339,6 +358,18 @@ fn books(settings: &Settings, metrics: &Arc<Metrics>) -> Result<Books, Problem> 
         exports,
         redaction: redaction.map_err(|rule| Problem::new("logs.redact", rule.to_string()))?,
     })
+}
+
+/// Opens the budgets. A store that cannot be opened is told and tried again later.
+fn budgets(settings: &Settings, metrics: &Metrics) -> Result<Arc<Budgets>, Problem> {
+    let directory = settings.data_dir.join("limits");
+    let budgets = Budgets::open(&directory, spend::Options::default())
+        .map_err(|error| Problem::new("", format!("cannot start a thread: {error}")))?;
+    let budgets = Arc::new(budgets);
+    metrics
+        .follow_budgets(budgets.clone())
+        .map_err(|error| Problem::new("", format!("metrics: {error}")))?;
+    Ok(budgets)
 }
 
 /// Those who are told of finished requests. What they ask of name servers ends with them.

@@ -5,15 +5,18 @@
 //!
 //! | old process                         | new process                                      |
 //! |-------------------------------------|--------------------------------------------------|
-//! | spawns `serve --takeover SOCKET`    | reads and checks its configuration               |
+//! | spawns `serve --takeover SOCKET`    | reads and checks its configuration, opens stores |
 //! |                                     | `validated`, or `refused …` and exits            |
+//! | gives half of what is left of       |                                                  |
+//! | budgets away                        |                                                  |
 //! | sends the listeners over the socket | receives them, binds what is new, accepts        |
 //! |                                     | `ready`, or `refused …` and exits                |
-//! | `go`, stops accepting, drains       | tells the service manager that it is ready       |
+//! | `go`, stops accepting, drains,      | tells the service manager that it is ready       |
+//! | gives the rest of budgets away      |                                                  |
 //!
 //! Both accept from the same listeners for a moment; no connection is ever refused. Until `go`
 //! the old process serves as if nothing happened: whatever goes wrong, the new process is
-//! killed and the old one says why. Pingora's own upgrade (SIGQUIT) would shut the old process
+//! killed and the old one says why, and has its budgets back. Pingora's own upgrade (SIGQUIT) would shut the old process
 //! down even if the new one had crashed; only its transfer of descriptors is used.
 
 use std::io;
@@ -30,6 +33,7 @@ use super::phase::{Phase, State};
 use super::successor::Successor;
 use super::{program, systemd, upgrade_socket};
 use crate::config::Problem;
+use crate::limits::spend::Budgets;
 use crate::telemetry::metrics::{Metrics, Outcome};
 
 /// How long the new process may take for each step.
@@ -39,6 +43,9 @@ pub const STEP: Duration = Duration::from_secs(30);
 const FIRST_PROCESS: &str = "this process is the first of its container, which would end with it: \
      replace the container, or run tollgate under an init process";
 
+/// How long the old process waits for what is written of budgets. What is late is told by and by.
+const SHARING: Duration = Duration::from_secs(5);
+
 /// How often the old process looks for the upgrade socket.
 const MOMENT: Duration = Duration::from_millis(10);
 
@@ -46,6 +53,7 @@ const MOMENT: Duration = Duration::from_millis(10);
 pub struct Upgrader {
     phase: Arc<Phase>,
     metrics: Arc<Metrics>,
+    budgets: Arc<Budgets>,
     program: PathBuf,
     config: PathBuf,
     socket: PathBuf,
@@ -79,13 +87,15 @@ impl NotUpgraded {
 
 impl Upgrader {
     /// Upgrades the process of `phase` to the binary that then stands at the path it was
-    /// started from, with the configuration at `config`, over the Unix socket `socket`.
+    /// started from, with the configuration at `config`, over the Unix socket `socket`, and shares
+    /// `budgets` with it.
     ///
     /// # Errors
     /// The path of the running program cannot be found.
     pub fn new(
         phase: Arc<Phase>,
         metrics: Arc<Metrics>,
+        budgets: Arc<Budgets>,
         config: PathBuf,
         socket: PathBuf,
     ) -> io::Result<Self> {
@@ -93,6 +103,7 @@ impl Upgrader {
         Ok(Self {
             phase,
             metrics,
+            budgets,
             program,
             config,
             socket,
@@ -146,6 +157,7 @@ impl Upgrader {
         if outcome.is_err() {
             successor.end();
             upgrade_socket::remove(&self.socket);
+            self.with_budgets(Budgets::share_within).await;
         } else {
             successor.forget();
         }
@@ -170,6 +182,7 @@ impl Upgrader {
 
     async fn hand_over(&self, successor: &mut Successor) -> Result<u32, NotUpgraded> {
         successor.expect("validated").await?;
+        self.with_budgets(Budgets::share_within).await;
         let cancelled = Arc::new(AtomicBool::new(false));
         let sending = self.send_listeners(cancelled.clone())?;
         let ready = successor.expect("ready").await;
@@ -186,7 +199,19 @@ impl Upgrader {
         let pid = successor.id();
         systemd::handed_over(pid);
         self.phase.advance(State::HandingOver);
+        self.with_budgets(Budgets::retire_within).await;
         Ok(pid)
+    }
+
+    /// Does something to budgets that takes as long as the disk does. An upgrade does not fail for
+    /// it: the new process takes less for granted than it may have, or it finds out later.
+    async fn with_budgets(&self, something: fn(&Budgets, Duration) -> Result<(), String>) {
+        let budgets = Arc::clone(&self.budgets);
+        let done = tokio::task::spawn_blocking(move || something(&budgets, SHARING)).await;
+        let done = done.unwrap_or_else(|error| Err(error.to_string()));
+        if let Err(problem) = done {
+            log::error!("budgets are not shared yet with the new process: {problem}");
+        }
     }
 
     /// Sends the listeners as soon as the new process waits for them, from a thread: Pingora's

@@ -43,6 +43,7 @@ struct Call {
     model: Option<Box<str>>,
     permits: Vec<Permit>,
     aside: Option<Aside>,
+    unbounded: Option<&'static str>,
 }
 
 impl Limited {
@@ -61,7 +62,7 @@ impl Limited {
 
     /// Why that may not be enough, in words that follow "because".
     pub fn unbounded(&self) -> Option<&'static str> {
-        self.call.as_ref()?.aside.as_ref()?.unbounded()
+        self.call.as_ref()?.unbounded
     }
 
     /// What is known of it, for the request's next step.
@@ -148,6 +149,7 @@ pub fn leads_on(door: &Door, session: &Session, ctx: &mut Context) -> Result<boo
                 provider: ctx.provider.clone(),
                 model: ctx.model().map(Into::into),
                 permits,
+                unbounded: aside.as_ref().and_then(Aside::unbounded),
                 aside,
             });
             Ok(false)

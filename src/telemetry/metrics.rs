@@ -2,11 +2,13 @@
 //!
 //! Label sets are bounded: `gateway`, `provider`, `route`, a target's `model` and a stored key's
 //! alias are configured names (or empty), `status` is an HTTP status, `scope` and `name` say
-//! which cap of the configuration it is, `rule` which rule, `kind`, `source`, `cause`, `reason`, `result` and a
+//! which cap of the configuration it is, a limit's `rule` and `partition` are configured names
+//! (a thousand of them at most), `kind`, `source`, `cause`, `reason`, `result` and a
 //! configuration's `key` come from closed vocabularies. Nothing that a client chooses freely
 //! becomes a label.
 
 mod analytics;
+mod budgets;
 mod cache;
 mod exports;
 mod followed;

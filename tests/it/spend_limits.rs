@@ -7,7 +7,9 @@ use tokio::task::JoinSet;
 use crate::support::conf::{CHAT, entry, path};
 use crate::support::{Answer, Connection, Gate, Gateway, Request, Response, Upstream, within};
 
-/// gpt-4o-mini: 0.15 dollars for a million input tokens, 0.60 for a million output tokens.
+/// gpt-4o-mini: 0.15 dollars for a million input tokens, 0.60 for a million output tokens; 0.25 and
+/// 1.00 where it is answered with priority, which nobody knows beforehand. This is 85 bytes long: it
+/// can cost 0.00102125 dollars, and costs 0.000009 as it is answered here.
 const QUESTION: &str =
     r#"{"model":"gpt-4o-mini","max_tokens":1000,"messages":[{"role":"user","content":"hi"}]}"#;
 
@@ -84,9 +86,9 @@ fn exceeded(answer: &Response) -> String {
     message.to_owned()
 }
 
-/// What the answers that a provider gave have cost, in pico-dollars.
-fn cost(input: u64, output: u64) -> u64 {
-    input * 150_000 + output * 600_000
+/// The most that an answer can cost, in pico-dollars.
+fn most(input: u64, output: u64) -> u64 {
+    input * 250_000 + output * 1_000_000
 }
 
 /// 200 streams at once against a budget of one dollar: each may cost far more than its share, and
@@ -108,6 +110,7 @@ async fn two_hundred_streams_at_once_overrun_a_budget_by_nothing() {
         .text(&format!(
             "data: {}\n\ndata: [DONE]\n\n",
             usage(input, OUTPUT)
+                .replace("\"choices\"", "\"service_tier\":\"priority\",\"choices\"")
         ));
     budgeted.openai.always(stream);
     let mut clients = JoinSet::new();
@@ -120,7 +123,7 @@ async fn two_hundred_streams_at_once_overrun_a_budget_by_nothing() {
         });
     }
     // As many as fit run; the others are refused while those run.
-    let fit = (1_000_000_000_000 / cost(input, OUTPUT)) as usize;
+    let fit = (1_000_000_000_000 / most(input, OUTPUT)) as usize;
     budgeted.openai.reached(fit).await;
     let what = "the others refused";
     let refused = |metrics: &crate::support::metrics::Metrics| {
@@ -144,9 +147,8 @@ async fn two_hundred_streams_at_once_overrun_a_budget_by_nothing() {
 /// What was set aside and is not used can be spent by others.
 #[tokio::test]
 async fn a_call_is_settled_with_what_it_really_cost() {
-    // One call can cost 0.000612 dollars and costs 0.000009.
     let budgeted = Budgeted::start(
-        "{ id: small, limit: 0.00063, window: 24h, technique: fixed }",
+        "{ id: small, limit: 0.001035, window: 24h, technique: fixed }",
         "",
     )
     .await;
@@ -155,17 +157,14 @@ async fn a_call_is_settled_with_what_it_really_cost() {
         assert_eq!(answer.status, 200);
         let told = answer.header("tollgate-budget").unwrap();
         assert!(
-            told.starts_with("small;limit=0.00063;remaining=0.0000"),
+            told.starts_with("small;limit=0.001035;remaining=0.0000"),
             "{told}"
         );
         budgeted.settled(count).await;
     }
-    // 0.000018 are spent, and 0.000612 would be the most: that is just what is left.
-    let worst = QUESTION.len() as u64;
-    assert_eq!(worst, 85);
-    for _ in 2..3 {
+    // 0.000018 are spent: it does not fit any more.
+    for _ in 2..5 {
         let answer = budgeted.ask(&[]).await;
-        assert_eq!(answer.status, 429, "{}", answer.text());
         let said = exceeded(&answer);
         assert!(said.contains("for openai gpt-4o-mini"), "{said}");
         let seconds: u64 = answer.header("retry-after").unwrap().parse().unwrap();
@@ -178,7 +177,7 @@ async fn a_call_is_settled_with_what_it_really_cost() {
 #[tokio::test]
 async fn a_client_that_leaves_pays_what_it_really_used_and_no_more() {
     let budgeted = Budgeted::start(
-        "{ id: small, limit: 0.0007, window: 24h, technique: fixed }",
+        "{ id: small, limit: 0.0011, window: 24h, technique: fixed }",
         "",
     )
     .await;
@@ -203,7 +202,7 @@ async fn a_client_that_leaves_pays_what_it_really_used_and_no_more() {
 #[tokio::test]
 async fn answers_from_the_cache_cost_nothing_and_failures_neither() {
     let budgeted = Budgeted::start(
-        "{ id: small, limit: 0.000625, window: 24h, technique: fixed }",
+        "{ id: small, limit: 0.00104, window: 24h, technique: fixed }",
         ", cache: { ttl: 60s }",
     )
     .await;
@@ -277,7 +276,7 @@ async fn what_cannot_be_known_beforehand_is_refused_or_noted() {
 #[tokio::test]
 async fn a_price_that_a_client_brings_along_counts_only_where_it_is_dearer() {
     let budgeted = Budgeted::start(
-        "{ id: small, limit: 0.0007, window: 24h, technique: fixed }",
+        "{ id: small, limit: 0.0011, window: 24h, technique: fixed }",
         "",
     )
     .await;
@@ -313,7 +312,7 @@ async fn a_route_goes_on_to_a_cheaper_target_where_the_rule_says_so() {
 #[tokio::test]
 async fn steps_of_a_universal_call_pay_one_after_the_other() {
     let budgeted = Budgeted::start(
-        "{ id: small, limit: 0.0007, window: 24h, technique: fixed }",
+        "{ id: small, limit: 0.0011, window: 24h, technique: fixed }",
         "",
     )
     .await;

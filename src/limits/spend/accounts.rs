@@ -159,18 +159,21 @@ impl Accounts {
         account
     }
 
-    /// Changes an account that is there, or puts one there as `make` has it, whatever its number.
+    /// Changes an account that is there, or puts one there as `make` has it, whatever their number.
+    /// `make` is told the part of limits that this process has of accounts that it does not know,
+    /// where it is not the newest.
     pub fn change(
         &self,
         id: AccountId,
         change: impl FnOnce(&mut State),
-        make: impl FnOnce() -> State,
+        make: impl FnOnce(Option<u32>) -> State,
     ) {
         let mut shard = self.shard(&id).lock();
         if let Some(Named(account)) = shard.accounts.get(&id) {
             return change(&mut account.state.lock());
         }
-        self.insert(&mut shard, id, make());
+        let parts = shard.sharing.parts;
+        self.insert(&mut shard, id, make(parts));
     }
 
     /// The account has changed and is to be written.
@@ -179,8 +182,25 @@ impl Accounts {
         shard.changed.push(Arc::clone(account));
     }
 
-    /// Takes what is to be written: names that are gone, and accounts as they are.
-    pub fn take_changed(&self) -> (Vec<AccountId>, Vec<(Arc<Account>, Figures)>) {
+    /// What an account looks like.
+    pub fn peek(&self, id: &AccountId) -> Option<State> {
+        let shard = self.shard(id).lock();
+        let Named(account) = shard.accounts.get(id)?;
+        Some(account.state.lock().clone())
+    }
+
+    /// Whether there are none.
+    pub fn is_empty(&self) -> bool {
+        let mut shards = self.shards.iter();
+        shards.all(|shard| shard.lock().accounts.is_empty())
+    }
+
+    /// Takes what is to be written: names that are gone, and accounts as they are once `before` is
+    /// done to them.
+    pub fn take_changed(
+        &self,
+        mut before: impl FnMut(&mut State),
+    ) -> (Vec<AccountId>, Vec<(Arc<Account>, Figures)>) {
         let (mut removed, mut changed) = (Vec::new(), Vec::new());
         for shard in &self.shards {
             let mut shard = shard.lock();
@@ -189,6 +209,7 @@ impl Accounts {
         }
         let figures = changed.into_iter().map(|account: Arc<Account>| {
             let mut state = account.state.lock();
+            before(&mut state);
             state.is_listed = false;
             let figures = state.figures();
             drop(state);

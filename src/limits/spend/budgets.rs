@@ -1,5 +1,6 @@
 //! The budgets of the process: what calls set aside, and what is left.
 
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 use std::time::SystemTime;
@@ -11,6 +12,7 @@ use super::accounts::{Accounts, Found, MOST};
 use super::exceeded::{Exceeded, Lack};
 use super::reservation::{Hold, Left, Reservation};
 use super::rule::{Facts, Rule};
+use super::store::{Options, Store};
 use super::window::second;
 use crate::pricing::Cost;
 
@@ -30,6 +32,7 @@ pub struct Ask<'a> {
 #[derive(Debug)]
 pub struct Budgets {
     pub(super) shared: Arc<Shared>,
+    store: Option<Store>,
 }
 
 /// What those have who work on the same budgets.
@@ -61,6 +64,18 @@ struct Wanted<'a> {
 }
 
 impl Budgets {
+    /// Opens the budgets of a directory, which is made when it is missing, and starts what stores
+    /// them. A file that cannot be opened raises the alarm and is tried again: until then budgets
+    /// are in memory only.
+    ///
+    /// # Errors
+    /// Of the thread that could not be started.
+    pub fn open(dir: &Path, options: Options) -> std::io::Result<Self> {
+        let mut budgets = Self::in_memory();
+        budgets.store = Some(Store::open(dir, options, &budgets.shared)?);
+        Ok(budgets)
+    }
+
     /// Budgets that end with the process.
     pub fn in_memory() -> Self {
         Self::with_at_most(MOST)
@@ -74,6 +89,7 @@ impl Budgets {
         };
         Self {
             shared: Arc::new(shared),
+            store: None,
         }
     }
 
@@ -139,6 +155,16 @@ impl Budgets {
     /// What was counted.
     pub fn counters(&self) -> &Counters {
         &self.shared.counters
+    }
+
+    /// How many accounts there are that clients made up; at most [`MOST`].
+    pub fn made_up(&self) -> usize {
+        self.shared.accounts.made_up()
+    }
+
+    /// What stores them, if something does.
+    pub(super) fn store(&self) -> Option<&Store> {
+        self.store.as_ref()
     }
 }
 

@@ -9,6 +9,7 @@
 //!
 //! - `rule`: which account pays; [`window`]: when money stops to count; `account`: the arithmetic.
 //! - `accounts`: many small maps, one lock each; `budgets`, `reservation`: what calls do with them.
+//! - `store`: how it outlives the process, and how two processes share it.
 //! - [`Reading`]: what is left, for those who look.
 //!
 //! Left out: what calls cost, which is [`crate::pricing`]'s, and what clients are answered.
@@ -20,6 +21,7 @@ mod exceeded;
 mod reading;
 mod reservation;
 mod rule;
+mod store;
 pub mod window;
 
 pub use account::Scope;
@@ -29,6 +31,7 @@ pub use exceeded::{Exceeded, Lack};
 pub use reading::Reading;
 pub use reservation::{Left, Reservation};
 pub use rule::{ASSUMED_OUTPUT, Facts, Field, Partition, Rule, Select};
+pub use store::{Clock, Options};
 pub use window::Window;
 
 #[cfg(test)]

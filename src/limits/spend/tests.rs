@@ -1,6 +1,8 @@
 //! Budgets as a whole.
 
 mod budgets;
+mod durable;
+mod overlap;
 mod threads;
 mod windows;
 
