@@ -3,6 +3,7 @@
 mod keys;
 mod logs;
 mod operator;
+mod provider_keys;
 mod reprice;
 
 use std::path::{Path, PathBuf};
@@ -32,7 +33,8 @@ Examples:
   tollgate upgrade --conf my.yaml            replace the running process by the binary now on disk
   tollgate logs -f --filter success=false    show failed requests as they end
   tollgate reprice --dry-run                 what stored requests would cost by the prices of now
-  tollgate keys create --name app            make an API key that passes the gateways of `default`";
+  tollgate keys create --name app            make an API key that passes the gateways of `default`
+  tollgate provider-keys set openai          store a key for openai, asked for at a prompt";
 
 /// A self-hosted AI gateway: one well-instrumented door in front of all of a company's model traffic.
 #[derive(Debug, Parser)]
@@ -118,6 +120,18 @@ enum Command {
         #[command(flatten)]
         admin: Operator,
     },
+    /// Store provider keys in the running process, encrypted; list and remove them
+    ///
+    /// It needs a master key: secrets.master_key of the configuration, or the credential
+    /// tollgate-master-key of systemd. A change is in force at once. The running process wants a
+    /// token for this, as for `tollgate keys`.
+    #[command(after_help = provider_keys::EXAMPLES)]
+    ProviderKeys {
+        #[command(subcommand)]
+        wanted: provider_keys::Wanted,
+        #[command(flatten)]
+        admin: Operator,
+    },
 }
 
 /// Does what the command line says.
@@ -132,6 +146,9 @@ pub fn run() -> ExitCode {
         Command::Logs { wanted, admin } => asking(&conf, &admin, |at| logs::show(at, &wanted)),
         Command::Reprice { wanted, admin } => asking(&conf, &admin, |at| reprice::run(at, &wanted)),
         Command::Keys { wanted, admin } => asking(&conf, &admin, |at| keys::run(at, &wanted)),
+        Command::ProviderKeys { wanted, admin } => {
+            asking(&conf, &admin, |at| provider_keys::run(at, &wanted))
+        }
     }
 }
 

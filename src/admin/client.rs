@@ -1,4 +1,5 @@
-//! Asking a running process: what `tollgate reload`, `upgrade`, `logs`, `reprice` and `keys` do.
+//! Asking a running process: what `tollgate reload`, `upgrade`, `logs`, `reprice`, `keys` and
+//! `provider-keys` do.
 
 use std::io::{self, Read, Write};
 use std::net::{SocketAddr, TcpStream};

@@ -3,7 +3,8 @@
 //! With `admin.tokens` it answers who brings one ([`operators`]). Without, it listens on loopback
 //! only and answers only requests that name it as their `Host`, and as their `Origin` if they have
 //! one: a web page that a browser on this machine shows cannot reach it, not even by rebinding a DNS
-//! name. What concerns API keys wants a token in any case, at first that of [`setup`].
+//! name. What concerns API keys or provider keys wants a token in any case,
+//! at first that of [`setup`].
 
 pub mod client;
 mod guard;
@@ -219,6 +220,7 @@ fn unknown_path() -> Response<Vec<u8>> {
         "GET /-/logs: finished requests",
         "GET /-/analytics: the same added up",
         "GET and POST /-/keys: API keys",
+        "GET and POST /-/provider_configs: stored provider keys",
     ];
     let list: Vec<_> = endpoints.chain(others.map(str::to_owned)).collect();
     json_response(

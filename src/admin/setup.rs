@@ -1,6 +1,7 @@
-//! The set-up token: what the API of keys wants while no `admin.tokens` are configured. It lies in a
-//! file that only the user of the process can read, so whoever can read it may make keys; as soon as
-//! tokens are configured the file goes, and what was in it is worth nothing.
+//! The set-up token: what the APIs of API keys and of provider keys want while no `admin.tokens` are
+//! configured. It lies in a file that only the user of the process can read, so whoever can read it
+//! may make and store keys; as soon as tokens are configured the file goes, and what was in it is
+//! worth nothing.
 //!
 //! The file is all there is: two processes of an upgrade agree by it, and who removes it takes the
 //! token away.
@@ -37,11 +38,15 @@ pub fn keep(data_dir: &Path, wanted: bool) {
     let shown = path.display();
     match kept {
         Ok(true) => {
-            log::info!("a token to manage API keys is in {shown} until there are admin.tokens")
+            log::info!(
+                "a token to manage API keys and provider keys is in {shown} until there are admin.tokens"
+            )
         }
         Ok(false) => {}
         Err(error) if wanted => {
-            log::error!("no token to manage API keys can be left in {shown}: {error}");
+            log::error!(
+                "no token to manage API keys and provider keys can be left in {shown}: {error}"
+            );
         }
         Err(error) => log::error!("{shown} is of no use any more and cannot be removed: {error}"),
     }

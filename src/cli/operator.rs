@@ -18,16 +18,18 @@ const DEFAULT_ADMIN_LISTEN: &str = "127.0.0.1:8788";
 /// Stands for what the environment of who asks does not have.
 const UNKNOWN: &str = "unknown";
 
+/// Its options may stand before or behind what a command is asked to do (`keys list`).
 #[derive(Debug, clap::Args)]
 pub struct Operator {
     /// Where the running process listens for operators [default: admin.listen of the configuration]
-    #[arg(long, value_name = "ADDRESS:PORT")]
+    #[arg(long, global = true, value_name = "ADDRESS:PORT")]
     admin: Option<SocketAddr>,
     /// One of admin.tokens of the running process; rather say it in the environment, which other
     /// users do not see [default: the first of the configuration that can be read here, or, where it
     /// has none, that in data_dir/setup-token]
     #[arg(
         long,
+        global = true,
         value_name = "TOKEN",
         env = "TOLLGATE_ADMIN_TOKEN",
         hide_env_values = true

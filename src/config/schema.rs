@@ -138,8 +138,8 @@ pub struct Admin {
     /// required.
     pub listen: Option<String>,
     /// Who may use it: all but `/healthz` and `/readyz` then wants `Authorization: Bearer <token>`.
-    /// Without any, who reaches it may use it, but for the API of keys, which wants the set-up token
-    /// in `data_dir/setup-token`.
+    /// Without any, who reaches it may use it, but for the APIs of API keys and of provider keys,
+    /// which want the set-up token in `data_dir/setup-token`.
     pub tokens: Vec<AdminToken>,
 }
 

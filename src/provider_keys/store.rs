@@ -12,7 +12,7 @@ use std::os::unix::fs::{DirBuilderExt, MetadataExt};
 use std::path::{Path, PathBuf};
 
 use ring::aead::NONCE_LEN;
-use rusqlite::{Connection, OptionalExtension, Row, Transaction, TransactionBehavior};
+use rusqlite::{Connection, OptionalExtension, Row};
 use uuid::Uuid;
 
 use super::master_key::MasterKeys;
@@ -63,7 +63,8 @@ fn tables() -> String {
 }
 
 /// The columns of [`Entry`], in its order.
-const SHOWN: &str = "id, scope, provider, alias, weight, preview, key_id, created_at, modified_at";
+const COLUMNS: &str =
+    "id, scope, provider, alias, weight, preview, key_id, created_at, modified_at";
 
 /// Which state of the file somebody has seen.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -161,7 +162,7 @@ impl Store {
         };
         let read = || {
             let mut select = connection.prepare(&format!(
-                "SELECT {SHOWN} FROM keys WHERE ?1 IS NULL OR scope = ?1
+                "SELECT {COLUMNS} FROM keys WHERE ?1 IS NULL OR scope = ?1
                  ORDER BY scope, provider, alias"
             ))?;
             let rows = select.query_map([scope], entry)?;
@@ -223,19 +224,6 @@ impl Store {
     fn told<T>(&self, result: rusqlite::Result<T>) -> Result<T, Problem> {
         result.map_err(|error| Problem::Database(DATABASE.path(&self.dir), error))
     }
-
-    /// Does `work` in one transaction that is there whole or not at all.
-    fn change<T>(
-        &self,
-        work: impl FnOnce(&Transaction<'_>) -> Result<T, Refusal>,
-    ) -> Result<T, Refusal> {
-        let mut connection = self.open().map_err(Refusal::File)?;
-        let begun = connection.transaction_with_behavior(TransactionBehavior::Immediate);
-        let transaction = self.told(begun).map_err(Refusal::File)?;
-        let done = work(&transaction)?;
-        self.told(transaction.commit()).map_err(Refusal::File)?;
-        Ok(done)
-    }
 }
 
 /// A connection of who looks for changes, and the file it has open.
@@ -250,7 +238,7 @@ fn changes(connection: &Connection) -> rusqlite::Result<i64> {
 }
 
 fn find(connection: &Connection, scope: Option<&str>, id: Uuid) -> rusqlite::Result<Option<Entry>> {
-    let select = format!("SELECT {SHOWN} FROM keys WHERE id = ?1 AND (?2 IS NULL OR scope = ?2)");
+    let select = format!("SELECT {COLUMNS} FROM keys WHERE id = ?1 AND (?2 IS NULL OR scope = ?2)");
     let found = connection.query_row(&select, (id.to_string(), scope), entry);
     found.optional()
 }

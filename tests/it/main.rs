@@ -31,6 +31,7 @@ mod mappings;
 mod observability;
 mod overload;
 mod probes;
+mod provider_keys;
 mod rate_limits;
 mod reprice;
 mod retries;

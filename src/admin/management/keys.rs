@@ -1,6 +1,6 @@
 //! `…/keys…`: API keys of our own, made, shown, changed, rotated and revoked; of one gateway, of one
-//! account (`…/accounts/{account}/ai-gateway/keys`), and all (`/-/keys`). Who asks must bring a token,
-//! also where none is configured: then that of [`crate::admin::setup`].
+//! account (`…/accounts/{account}/ai-gateway/keys`), and all (`/-/keys`). Who asks is known by a token,
+//! also where none is configured: then by that of [`crate::admin::setup`].
 //!
 //! A secret is in the answers to making and rotating and nowhere else.
 
@@ -11,8 +11,7 @@ use http::{Method, StatusCode};
 use serde_json::{Value, json};
 
 use super::logs::{blocking, parameters, unavailable};
-use super::{Admin, Answer, Asked, Refusal, done, enveloped, known, no_operator, only};
-use crate::admin::setup;
+use super::{Admin, Answer, Asked, Refusal, done, enveloped, known, only};
 use crate::config::Problem;
 use crate::config::units;
 use crate::gateway::Snapshot;
@@ -74,15 +73,15 @@ impl Scope<'_> {
     }
 }
 
-/// Answers for a resource of `scope`.
+/// Answers `operator` for a resource of `scope`.
 pub async fn answer(
     admin: &Admin,
     asked: &Asked<'_>,
+    operator: &str,
     snapshot: &Snapshot,
     scope: Scope<'_>,
     resource: Resource<'_>,
 ) -> Result<Answer, Refusal> {
-    let operator = asked.operator.ok_or_else(|| unauthenticated(admin))?;
     let work = Work {
         keys: &admin.keys,
         snapshot,
@@ -113,13 +112,6 @@ pub async fn answer(
             work.rotate(id, grace(asked.body)?).await
         }
     }
-}
-
-fn unauthenticated(admin: &Admin) -> Refusal {
-    no_operator(&format!(
-        "Authentication error: API keys want the set-up token in {}, as `Authorization: Bearer <token>`, or admin.tokens in the configuration",
-        setup::path(&admin.data_dir).display()
-    ))
 }
 
 /// What a request works with.

@@ -2,15 +2,19 @@
 //! paths and in the same envelope (contract of Cloudflare AI Gateway, management API, logs REST
 //! API).
 //!
-//! [`Resource`] is all there is; [`purge`], [`logs`], [`analytics`], [`budgets`] and [`keys`] answer for it.
-//! What all gateways have together is at `/-/logs…`, `/-/analytics`, `/-/budgets` and `/-/keys…`, with the same
-//! parameters.
+//! [`Resource`] is all there is; [`purge`], [`logs`], [`analytics`], [`budgets`],
+//! [`keys`] and [`provider_configs`] answer for it. What all gateways have together is at `/-/logs…`,
+//! `/-/analytics`, `/-/budgets`, `/-/keys…` and `/-/provider_configs…`, with the same parameters.
+//!
+//! Keys of either kind are for who is known by a token, also where none is configured
+//! ([`identified`]): their modules want to be told who that is.
 
 mod analytics;
 mod budgets;
 mod export;
 mod keys;
 mod logs;
+mod provider_configs;
 mod purge;
 
 use http::{Method, Response, StatusCode};
@@ -18,7 +22,7 @@ use serde::Serialize;
 use serde_json::{Value, json};
 use uuid::Uuid;
 
-use super::{Admin, Answer, json_response};
+use super::{Admin, Answer, json_response, setup};
 use crate::config::Problem;
 use crate::gateway::Snapshot;
 use crate::logs::filter::FieldError;
@@ -27,7 +31,13 @@ use crate::logs::reader::Scope;
 /// What the paths begin with that name a gateway.
 const ROOT: &str = "/client/v4/";
 /// What the paths begin with that name none.
-const ALL: [&str; 4] = ["/-/logs", "/-/analytics", "/-/keys", "/-/budgets"];
+const ALL: [&str; 5] = [
+    "/-/logs",
+    "/-/analytics",
+    "/-/budgets",
+    "/-/keys",
+    "/-/provider_configs",
+];
 
 /// A request to the API.
 pub struct Asked<'a> {
@@ -56,6 +66,8 @@ enum Resource<'a> {
     Budgets(Option<Gateway<'a>>),
     /// API keys of a gateway, of an account, or all.
     Keys(keys::Scope<'a>, keys::Resource<'a>),
+    /// The provider keys of a gateway, or of all.
+    ProviderConfigs(Option<Gateway<'a>>, provider_configs::Resource),
 }
 
 /// Account and gateway, as a path names them.
@@ -167,7 +179,12 @@ async fn serve(
             Ok(budgets::answer(admin, &snapshot, label.as_deref()).await)
         }
         Resource::Keys(scope, resource) => {
-            keys::answer(admin, asked, &snapshot, scope, resource).await
+            let operator = identified(admin, asked)?;
+            keys::answer(admin, asked, operator, &snapshot, scope, resource).await
+        }
+        Resource::ProviderConfigs(gateway, resource) => {
+            let operator = identified(admin, asked)?;
+            provider_configs::answer(admin, asked, operator, &snapshot, gateway, resource).await
         }
     }
 }
@@ -222,16 +239,24 @@ fn below<'a>(rest: &'a str, gateway: Option<Gateway<'a>>) -> Option<Resource<'a>
     match rest.split_once('/') {
         None if rest == "analytics" => Some(Resource::Analytics(gateway)),
         None if rest == "budgets" => Some(Resource::Budgets(gateway)),
+        None if rest == "provider_configs" => {
+            let list = provider_configs::Resource::List;
+            Some(Resource::ProviderConfigs(gateway, list))
+        }
         None if rest == "logs" => Some(Resource::Logs(gateway, logs::Resource::List)),
         Some(("logs", rest)) => {
             logs::Resource::parse(rest).map(|found| Resource::Logs(gateway, found))
+        }
+        Some(("provider_configs", rest)) => {
+            let found = provider_configs::Resource::parse(rest, gateway.is_some());
+            found.map(|found| Resource::ProviderConfigs(gateway, found))
         }
         _ => None,
     }
 }
 
 fn unknown() -> Refusal {
-    let message = "no such resource; below /client/v4/accounts/{account}/ai-gateway/gateways/{gateway} there are DELETE /cache, GET and DELETE /logs, GET and PATCH /logs/{id}, GET /logs/{id}/request, GET /logs/{id}/response, GET /logs/export, POST /logs/reprice, GET /analytics, GET /budgets, GET and POST /keys, GET, PATCH and DELETE /keys/{id} and POST /keys/{id}/rotate; keys of an account are at /client/v4/accounts/{account}/ai-gateway/keys; logs, analytics, budgets and keys of all gateways together are below /-";
+    let message = "no such resource; below /client/v4/accounts/{account}/ai-gateway/gateways/{gateway} there are DELETE /cache, GET and DELETE /logs, GET and PATCH /logs/{id}, GET /logs/{id}/request, GET /logs/{id}/response, GET /logs/export, POST /logs/reprice, GET /analytics, GET /budgets, GET and POST /keys, GET, PATCH and DELETE /keys/{id}, POST /keys/{id}/rotate, GET, POST and PUT /provider_configs and GET, PUT and DELETE /provider_configs/{id}; keys of an account are at /client/v4/accounts/{account}/ai-gateway/keys; logs, analytics, budgets, keys and provider keys of all gateways together are below /-";
     Refusal::of(StatusCode::NOT_FOUND, message)
 }
 
@@ -264,6 +289,16 @@ pub fn is_cloudflares(path: &str) -> bool {
 /// The answer to who brings no token of an operator.
 pub fn unauthorized(message: &str) -> Response<Vec<u8>> {
     refused_whole(&no_operator(message))
+}
+
+/// Who asks, which what holds or makes secrets must know.
+fn identified<'a>(admin: &Admin, asked: &Asked<'a>) -> Result<&'a str, Refusal> {
+    asked.operator.ok_or_else(|| {
+        no_operator(&format!(
+            "Authentication error: API keys and provider keys want the set-up token in {}, as `Authorization: Bearer <token>`, or admin.tokens in the configuration",
+            setup::path(&admin.data_dir).display()
+        ))
+    })
 }
 
 /// Cloudflare's code for it.
@@ -341,9 +376,22 @@ mod tests {
                 assert_eq!(format!("{found:?}"), format!("Keys({scope}, {end})"));
             }
         }
+        let configs = of("/provider_configs").unwrap();
+        assert_eq!(configs, r#"ProviderConfigs(Some(("a", "g")), List)"#);
+        let config = of(&format!("/provider_configs/{one}")).unwrap();
+        assert!(config.ends_with(&format!("One({one}))")), "{config}");
+        let all = |path| format!("{:?}", resource(path).ok());
+        assert_eq!(
+            all("/-/provider_configs"),
+            "Some(ProviderConfigs(None, List))"
+        );
+        let reencrypt = all("/-/provider_configs/reencrypt");
+        assert_eq!(reencrypt, "Some(ProviderConfigs(None, Reencrypt))");
         for other in [
             "",
             "/",
+            "/provider_configs/x",
+            "/provider_configs/reencrypt",
             "/cache/",
             "/cache/x",
             "/cachex",

@@ -93,7 +93,10 @@ fn what_is_stored_is_found_again_and_lies_there_encrypted() {
     let listed = place.store.list(None).unwrap();
     assert_eq!(listed[0].preview, "");
     assert_eq!(listed[1], added);
-    assert_eq!(place.store.list(Some("a/g")).unwrap(), [added.clone()]);
+    assert_eq!(
+        place.store.list(Some("a/g")).unwrap(),
+        std::slice::from_ref(&added)
+    );
     assert_eq!(
         place.store.get(Some("a/g"), id(&added)).unwrap(),
         Some(added.clone())
@@ -138,9 +141,18 @@ fn a_key_gets_another_secret_or_another_weight() {
         [("default".into(), Ok(other.expose().into()))]
     );
     assert_eq!(update(Some("a/g"), None, Some(4)), None, "it is not theirs");
-    assert_eq!(place.store.remove(Some("a/g"), id).unwrap(), None);
-    assert!(place.store.remove(None, id).unwrap().is_some());
-    assert_eq!(place.store.remove(None, id).unwrap(), None);
+    assert_eq!(
+        place.store.remove(Some("a/g"), id, &place.with(0)).unwrap(),
+        None
+    );
+    assert!(
+        place
+            .store
+            .remove(None, id, &place.with(0))
+            .unwrap()
+            .is_some()
+    );
+    assert_eq!(place.store.remove(None, id, &place.with(0)).unwrap(), None);
     assert!(place.loaded("").is_empty());
 }
 
@@ -182,7 +194,13 @@ fn without_the_right_master_key_nothing_opens_and_nothing_is_written() {
         assert!(said.starts_with(refused), "{said}");
     }
     // The way out when the master key is lost.
-    assert!(place.store.remove(None, id(&added)).unwrap().is_some());
+    assert!(
+        place
+            .store
+            .remove(None, id(&added), &place.with(0))
+            .unwrap()
+            .is_some()
+    );
     place.add("", "team", "y").unwrap();
 }
 
@@ -236,7 +254,10 @@ fn every_change_is_seen_and_nothing_else() {
         .unwrap();
     let second = look();
     assert_ne!(second, first);
-    place.store.remove(None, id(&added)).unwrap();
+    place
+        .store
+        .remove(None, id(&added), &place.with(0))
+        .unwrap();
     assert_ne!(look(), second);
 }
 
@@ -255,4 +276,27 @@ fn another_file_in_its_place_is_seen() {
     .unwrap();
     let second = place.store.look(&mut looking).unwrap();
     assert!(second.is_some() && second != first);
+}
+
+#[test]
+fn a_key_may_be_set_whether_it_is_there_or_not() {
+    let place = Place::new();
+    let set = |secret: &str, weight, keep| {
+        let new = New {
+            id: Uuid::now_v7(),
+            name: Name {
+                scope: "".into(),
+                provider: "openai".into(),
+                alias: "team".into(),
+            },
+            weight,
+            secret: &Secret::new(secret),
+        };
+        place.store.set(&new, keep, &place.with(0)).unwrap()
+    };
+    let first = set("one", 3, false);
+    let second = set("two", 0, true);
+    assert_eq!((&second.id, second.weight), (&first.id, 3));
+    assert_eq!(set("two", 0, false).weight, 0);
+    assert_eq!(place.loaded(""), [("team".into(), Ok("two".into()))]);
 }

@@ -2,10 +2,10 @@
 //! master key. Time, ids and chance are the caller's.
 
 use ring::rand::SecureRandom;
-use rusqlite::{Transaction, params};
+use rusqlite::{OptionalExtension, Params, Transaction, TransactionBehavior, params};
 use uuid::Uuid;
 
-use super::{DATABASE, Entry, MAX_KEYS, Refusal, Store, find, name, sealed};
+use super::{COLUMNS, DATABASE, Entry, MAX_KEYS, Refusal, Store, entry, find, name, sealed};
 use crate::config::secret::Secret;
 use crate::provider_keys::Name;
 use crate::provider_keys::master_key::{MasterKey, MasterKeys};
@@ -45,38 +45,27 @@ impl Store {
     /// # Errors
     /// Why nothing was stored.
     pub fn add(&self, new: &New<'_>, with: &Entropy<'_>) -> Result<Entry, Refusal> {
-        self.change(|transaction| {
-            let master = writable(self, transaction, with.masters)?;
-            let count = self.count(transaction, "SELECT COUNT(*) FROM keys")?;
-            if count >= MAX_KEYS {
-                return Err(Refusal::Full);
-            }
-            let sealed = seal::seal(&new.name, new.secret, master, with.random);
-            let sealed = sealed.ok_or(Refusal::NoRandomness)?;
-            let inserted = transaction.execute(
-                "INSERT INTO keys (id, scope, provider, alias, weight, key_id, nonce, ciphertext,
-                                   preview, created_at, modified_at)
-                 VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?10)
-                 ON CONFLICT (scope, provider, alias) DO NOTHING",
-                params![
-                    new.id.to_string(),
-                    new.name.scope,
-                    new.name.provider,
-                    new.name.alias,
-                    new.weight,
-                    sealed.key_id,
-                    sealed.nonce,
-                    sealed.ciphertext,
-                    preview(new.secret),
-                    with.now,
-                ],
-            );
-            if self.told(inserted).map_err(Refusal::File)? == 0 {
-                return Err(Refusal::Exists(new.name.clone()));
-            }
-            let found = find(transaction, None, new.id);
-            let found = self.told(found).map_err(Refusal::File)?;
-            found.ok_or_else(|| Refusal::Exists(new.name.clone()))
+        self.write(with, |writing| match writing.named(&new.name)? {
+            Some(_) => Err(Refusal::Exists(new.name.clone())),
+            None => writing.insert(new),
+        })
+    }
+
+    /// Stores a key, in place of the one of this name if there is one; that keeps its id, and its
+    /// weight where `keep_weight` says so.
+    ///
+    /// # Errors
+    /// Why nothing was stored.
+    pub fn set(
+        &self,
+        new: &New<'_>,
+        keep_weight: bool,
+        with: &Entropy<'_>,
+    ) -> Result<Entry, Refusal> {
+        let weight = (!keep_weight).then_some(new.weight);
+        self.write(with, |writing| match writing.named(&new.name)? {
+            Some(entry) => writing.replace(entry, Some(new.secret), weight),
+            None => writing.insert(new),
         })
     }
 
@@ -92,27 +81,10 @@ impl Store {
         weight: Option<u32>,
         with: &Entropy<'_>,
     ) -> Result<Option<Entry>, Refusal> {
-        self.change(|transaction| {
-            let get = || {
-                self.told(find(transaction, scope, id))
-                    .map_err(Refusal::File)
-            };
-            let Some(entry) = get()? else { return Ok(None) };
-            if let Some(secret) = secret {
-                let master = writable(self, transaction, with.masters)?;
-                let sealed = seal::seal(&entry.name, secret, master, with.random);
-                let sealed = sealed.ok_or(Refusal::NoRandomness)?;
-                self.put(transaction, &entry.id, &sealed)?;
-                let shown = "UPDATE keys SET preview = ?2 WHERE id = ?1";
-                let shown = transaction.execute(shown, (&entry.id, preview(secret)));
-                self.told(shown).map_err(Refusal::File)?;
-            }
-            let changed = transaction.execute(
-                "UPDATE keys SET weight = ?2, modified_at = ?3 WHERE id = ?1",
-                (&entry.id, weight.unwrap_or(entry.weight), with.now),
-            );
-            self.told(changed).map_err(Refusal::File)?;
-            get()
+        self.write(with, |writing| {
+            let found = writing.told(find(writing.transaction, scope, id))?;
+            let replace = |entry| writing.replace(entry, secret, weight);
+            found.map(replace).transpose()
         })
     }
 
@@ -120,17 +92,19 @@ impl Store {
     ///
     /// # Errors
     /// The file cannot be used.
-    pub fn remove(&self, scope: Option<&str>, id: Uuid) -> Result<Option<Entry>, Refusal> {
+    pub fn remove(
+        &self,
+        scope: Option<&str>,
+        id: Uuid,
+        with: &Entropy<'_>,
+    ) -> Result<Option<Entry>, Refusal> {
         if !DATABASE.path(&self.dir).exists() {
             return Ok(None);
         }
-        self.change(|transaction| {
-            let found = self
-                .told(find(transaction, scope, id))
-                .map_err(Refusal::File)?;
+        self.write(with, |writing| {
+            let found = writing.told(find(writing.transaction, scope, id))?;
             if let Some(entry) = &found {
-                let removed = transaction.execute("DELETE FROM keys WHERE id = ?1", [&entry.id]);
-                self.told(removed).map_err(Refusal::File)?;
+                writing.execute("DELETE FROM keys WHERE id = ?1", [&entry.id])?;
             }
             Ok(found)
         })
@@ -145,51 +119,150 @@ impl Store {
         if !DATABASE.path(&self.dir).exists() {
             return Ok(0);
         }
-        self.change(|transaction| {
-            let master = writable(self, transaction, with.masters)?;
-            let old = self.told(under_another(transaction, master));
-            let old = old.map_err(Refusal::File)?;
+        self.write(with, |writing| {
+            let master = writing.master()?;
+            let old = writing.told(under_another(writing.transaction, master))?;
             for (id, name, sealed) in &old {
                 let secret = seal::open(name, sealed, with.masters);
                 let secret = secret.map_err(|_| Refusal::Damaged(name.clone()))?;
-                let sealed = seal::seal(name, &secret, master, with.random);
-                self.put(transaction, id, &sealed.ok_or(Refusal::NoRandomness)?)?;
+                writing.put(id, &writing.seal(name, &secret)?)?;
             }
             Ok(old.len())
         })
     }
 
-    fn put(&self, transaction: &Transaction<'_>, id: &str, sealed: &Sealed) -> Result<(), Refusal> {
-        let done = transaction.execute(
-            "UPDATE keys SET key_id = ?2, nonce = ?3, ciphertext = ?4 WHERE id = ?1",
-            params![id, sealed.key_id, sealed.nonce, sealed.ciphertext],
-        );
-        self.told(done).map(drop).map_err(Refusal::File)
-    }
-
-    fn count(&self, transaction: &Transaction<'_>, select: &str) -> Result<i64, Refusal> {
-        let count = transaction.query_row(select, [], |row| row.get(0));
-        self.told(count).map_err(Refusal::File)
+    /// Does `work` in one transaction that is there whole or not at all.
+    fn write<T>(
+        &self,
+        with: &Entropy<'_>,
+        work: impl FnOnce(&Writing<'_>) -> Result<T, Refusal>,
+    ) -> Result<T, Refusal> {
+        let mut connection = self.open().map_err(Refusal::File)?;
+        let begun = connection.transaction_with_behavior(TransactionBehavior::Immediate);
+        let transaction = self.told(begun).map_err(Refusal::File)?;
+        let done = work(&Writing {
+            store: self,
+            transaction: &transaction,
+            with,
+        })?;
+        self.told(transaction.commit()).map_err(Refusal::File)?;
+        Ok(done)
     }
 }
 
-/// What to encrypt under. Not while there are keys under a master key that is not there: the one
-/// that is there is then most probably the wrong one.
-fn writable<'a>(
-    store: &Store,
-    transaction: &Transaction<'_>,
-    masters: &'a MasterKeys,
-) -> Result<&'a MasterKey, Refusal> {
-    let master = masters.current.as_ref().ok_or(Refusal::NoMasterKey)?;
-    let previous = masters.previous.as_ref().unwrap_or(master);
-    let strange = transaction.query_row(
-        "SELECT COUNT(*) FROM keys WHERE key_id NOT IN (?1, ?2)",
-        [master.id(), previous.id()],
-        |row| row.get(0),
-    );
-    match store.told(strange).map_err(Refusal::File)? {
-        0 => Ok(master),
-        count => Err(Refusal::OtherMasterKey(count)),
+/// A transaction that changes something.
+struct Writing<'a> {
+    store: &'a Store,
+    transaction: &'a Transaction<'a>,
+    with: &'a Entropy<'a>,
+}
+
+impl Writing<'_> {
+    fn told<T>(&self, result: rusqlite::Result<T>) -> Result<T, Refusal> {
+        self.store.told(result).map_err(Refusal::File)
+    }
+
+    fn execute(&self, statement: &str, values: impl Params) -> Result<(), Refusal> {
+        let done = self.transaction.execute(statement, values);
+        self.told(done).map(drop)
+    }
+
+    fn count(&self, select: &str, values: impl Params) -> Result<i64, Refusal> {
+        let count = self.transaction.query_row(select, values, |row| row.get(0));
+        self.told(count)
+    }
+
+    /// What to encrypt under. Not while there are keys under a master key that is not there: the
+    /// one that is there is then most probably the wrong one.
+    fn master(&self) -> Result<&MasterKey, Refusal> {
+        let masters = self.with.masters;
+        let master = masters.current.as_ref().ok_or(Refusal::NoMasterKey)?;
+        let previous = masters.previous.as_ref().unwrap_or(master);
+        let strange = "SELECT COUNT(*) FROM keys WHERE key_id NOT IN (?1, ?2)";
+        match self.count(strange, [master.id(), previous.id()])? {
+            0 => Ok(master),
+            count => Err(Refusal::OtherMasterKey(count)),
+        }
+    }
+
+    fn seal(&self, name: &Name, secret: &Secret) -> Result<Sealed, Refusal> {
+        let sealed = seal::seal(name, secret, self.master()?, self.with.random);
+        sealed.ok_or(Refusal::NoRandomness)
+    }
+
+    fn named(&self, name: &Name) -> Result<Option<Entry>, Refusal> {
+        let Name {
+            scope,
+            provider,
+            alias,
+        } = name;
+        let select =
+            format!("SELECT {COLUMNS} FROM keys WHERE scope = ?1 AND provider = ?2 AND alias = ?3");
+        let names = (scope, provider, alias);
+        let found = self.transaction.query_row(&select, names, entry);
+        self.told(found.optional())
+    }
+
+    fn insert(&self, new: &New<'_>) -> Result<Entry, Refusal> {
+        let sealed = self.seal(&new.name, new.secret)?;
+        if self.count("SELECT COUNT(*) FROM keys", [])? >= MAX_KEYS {
+            return Err(Refusal::Full);
+        }
+        let entry = Entry {
+            id: new.id.to_string(),
+            name: new.name.clone(),
+            weight: new.weight,
+            preview: preview(new.secret),
+            key_id: sealed.key_id.to_string(),
+            created_at: self.with.now,
+            modified_at: self.with.now,
+        };
+        self.execute(
+            "INSERT INTO keys (id, scope, provider, alias, weight, key_id, nonce, ciphertext,
+                               preview, created_at, modified_at)
+             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?10)",
+            params![
+                entry.id,
+                entry.name.scope,
+                entry.name.provider,
+                entry.name.alias,
+                entry.weight,
+                sealed.key_id,
+                sealed.nonce,
+                sealed.ciphertext,
+                entry.preview,
+                self.with.now,
+            ],
+        )?;
+        Ok(entry)
+    }
+
+    fn replace(
+        &self,
+        mut entry: Entry,
+        secret: Option<&Secret>,
+        weight: Option<u32>,
+    ) -> Result<Entry, Refusal> {
+        if let Some(secret) = secret {
+            let sealed = self.seal(&entry.name, secret)?;
+            self.put(&entry.id, &sealed)?;
+            entry.key_id = sealed.key_id.into();
+            entry.preview = preview(secret);
+        }
+        entry.weight = weight.unwrap_or(entry.weight);
+        entry.modified_at = self.with.now;
+        self.execute(
+            "UPDATE keys SET preview = ?2, weight = ?3, modified_at = ?4 WHERE id = ?1",
+            (&entry.id, &entry.preview, entry.weight, entry.modified_at),
+        )?;
+        Ok(entry)
+    }
+
+    fn put(&self, id: &str, sealed: &Sealed) -> Result<(), Refusal> {
+        self.execute(
+            "UPDATE keys SET key_id = ?2, nonce = ?3, ciphertext = ?4 WHERE id = ?1",
+            params![id, sealed.key_id, sealed.nonce, sealed.ciphertext],
+        )
     }
 }
 
