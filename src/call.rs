@@ -318,6 +318,36 @@ pub fn kind(path: &str) -> &'static str {
     found.map_or("chat", |(_, kind)| kind)
 }
 
+/// Whether the answer at a path is no text of a model's: by how the path ends, and nothing that a
+/// client may put behind it. Whatever is not known writes text.
+pub fn writes_no_text(path: &str) -> bool {
+    const ENDS: [&str; 8] = [
+        "/embeddings",
+        "/embed",
+        ":embedContent",
+        ":batchEmbedContents",
+        "/rerank",
+        "/moderations",
+        "/images/generations",
+        "/images/edits",
+    ];
+    let path = path.split(['?', '#']).next().unwrap_or(path);
+    let path = path.trim_end_matches('/');
+    ENDS.iter().any(|end| path.ends_with(end))
+}
+
+/// Whether a whole body names no two models: nobody knows which one a provider takes.
+pub fn names_one_model(body: &[u8]) -> bool {
+    let Some((model, places)) = model_places(body) else {
+        return true;
+    };
+    let mut named = places.iter().map(|place| &body[place.clone()]);
+    named.all(|quoted| {
+        let inner = quoted.get(1..quoted.len().saturating_sub(1));
+        inner.and_then(unescape).as_ref() == Some(&model)
+    })
+}
+
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]
 mod tests {
@@ -496,6 +526,35 @@ mod tests {
             "application/octet-stream",
         ] {
             assert!(!may_be_json(Some(no.as_bytes())), "{no}");
+        }
+    }
+
+    #[test]
+    fn what_writes_no_text_is_known_by_the_end_of_its_path() {
+        for (path, expected) in [
+            ("/v1/embeddings", true),
+            ("/v1/embeddings/?a=b", true),
+            ("/v1beta/models/e:embedContent", true),
+            ("/v1/chat/completions?x=/embeddings", false),
+            ("/v1/chat/completions?x=embed", false),
+            ("/v1/embeddings/x", false),
+            ("/publishers/anthropic/models/claude:rawPredict", false),
+            ("/models/org/name", false),
+        ] {
+            assert_eq!(writes_no_text(path), expected, "{path}");
+        }
+    }
+
+    #[test]
+    fn a_body_names_one_model_or_several() {
+        for (body, one) in [
+            (r#"{"model":"a","x":{"model":"b"}}"#, true),
+            (r#"{"model":"a","model":"a"}"#, true),
+            (r#"{"model":"a","model":"b"}"#, false),
+            (r#"{"model":"a","model":""}"#, false),
+            (r#"{}"#, true),
+        ] {
+            assert_eq!(names_one_model(body.as_bytes()), one, "{body}");
         }
     }
 }

@@ -15,14 +15,13 @@ use crate::analytics;
 use crate::background;
 use crate::config::schema::AccessLog;
 use crate::export::{self, Exports};
-use crate::limits::spend::Reservation;
 use crate::limits::taken;
 use crate::logs;
 use crate::logs::redaction::Redaction;
 use crate::logs::store::Store;
 use crate::pricing::Prices;
 use crate::record::{Logged, RequestRecord, Seen};
-use crate::spending::{self, Spending};
+use crate::spending::{self, Reserved, Spending};
 use crate::telemetry::access;
 use crate::telemetry::metrics::Metrics;
 use crate::usage::decoded;
@@ -52,7 +51,7 @@ pub struct Entry {
     /// What the log store is to have of it.
     pub logged: Logged,
     /// What was set aside for it.
-    pub reserved: Option<Reservation>,
+    pub reserved: Option<Reserved>,
 }
 
 /// Takes the records of finished requests.
@@ -204,8 +203,7 @@ impl Books {
         record.spent = spending::spent(record, spending, prices);
         let now = SystemTime::now();
         if let Some(reserved) = reserved.take() {
-            let cost = spending::charged(record, prices, reserved.most());
-            reserved.settle(cost, now);
+            reserved.settle(record, prices, now);
         }
         taken::count(record, now);
         self.metrics.publish(record);

@@ -11,6 +11,7 @@ use uuid::Uuid;
 
 use crate::config::schema::Format;
 use crate::gateway::Mounted;
+use crate::limits::spend::Reservation;
 use crate::pricing::{Cost, CostSource, CustomCost, Prices, Sale};
 use crate::record::{RequestRecord, Spent};
 use crate::usage::{Observed, Observer, ServiceTier, Told, estimate};
@@ -182,23 +183,46 @@ pub fn spent(record: &RequestRecord, spending: Spending, prices: &Prices) -> Spe
     .unwrap_or_default()
 }
 
+/// Money that is set aside for a request.
+pub struct Reserved {
+    /// In its budgets.
+    pub reservation: Reservation,
+    /// What is used of it where the provider was asked and there is no answer: about what reading the
+    /// request costs.
+    pub least: Cost,
+}
+
+impl Reserved {
+    /// Books what the request did cost, and frees the rest.
+    pub fn settle(self, record: &RequestRecord, prices: &Prices, now: SystemTime) {
+        let Self { reservation, least } = self;
+        let asked = record.cache.from.is_none();
+        let is_whole = (200..300).contains(&record.status);
+        match charged(record, prices) {
+            Some(cost) => reservation.settle(cost, now),
+            None if !asked => drop(reservation),
+            // An answer that does not tell costs all that it may.
+            None if is_whole => reservation.settle_whole(now),
+            // Nobody has waited for it: the provider has read it, and perhaps more.
+            None if record.status == 0 => reservation.settle(least, now),
+            None => drop(reservation),
+        }
+    }
+}
+
 /// What a request is charged to budgets: what it cost, and no less than by the lists, whatever its
-/// client says that it costs. An answer that does not tell is charged with all that was set aside.
-pub fn charged(record: &RequestRecord, prices: &Prices, aside: Cost) -> Cost {
+/// client says that it costs; `None` where nobody knows what it took.
+fn charged(record: &RequestRecord, prices: &Prices) -> Option<Cost> {
     let spent = &record.spent;
-    let bought = record.cache.from.is_none() && (200..300).contains(&record.status);
-    let unknown = if bought && spent.usage.is_none() {
-        aside
-    } else {
-        Cost::ZERO
-    };
-    let own = spent.cost.unwrap_or(unknown);
-    let (Some(CostSource::Custom), Some(usage)) = (spent.source, &spent.usage) else {
-        return own;
-    };
+    let usage = spent.usage.as_ref()?;
+    // What has no price costs nothing that could be booked.
+    let own = spent.cost.unwrap_or(Cost::ZERO);
+    if spent.source != Some(CostSource::Custom) {
+        return Some(own);
+    }
     let terms = Terms::of(record, prices);
     let listed = prices.bought(terms.sale(spent.tier, spent.model.as_deref()), usage, None);
-    listed.cost.map_or(own, |cost| own.max(cost))
+    Some(listed.cost.map_or(own, |cost| own.max(cost)))
 }
 
 /// A mistake in reading one answer must not cost its record, nor its client the answer.

@@ -97,18 +97,13 @@ impl Access {
         }
     }
 
-    /// Whether this model of a provider may be asked for. Where only some may, one that cannot be
-    /// told may not.
+    /// Whether this model of a provider may be asked for. Where not all may, one that cannot be told
+    /// may not.
     pub fn model(&self, provider: &str, model: Option<&str>) -> Result<(), Denied> {
-        let Some(model) = model else {
-            return match self.models.allow.is_empty() {
-                true => Ok(()),
-                false => Err(Denied::Model(None)),
-            };
-        };
         if self.models.is_empty() {
             return Ok(());
         }
+        let model = model.ok_or(Denied::Model(None))?;
         let whole = format!("{provider}/{model}");
         let is = |own: &Box<str>| {
             pattern::fits_in_parts(own, model) || pattern::fits_in_parts(own, &whole)
@@ -154,7 +149,7 @@ impl fmt::Display for Denied {
                 write!(f, "the model `{shown}` is not permitted")
             }
             Self::Model(None) => f.write_str(
-                "only some models are permitted, and none can be told from this request",
+                "not all models are permitted, and which one this asks for cannot be told",
             ),
             Self::Provider(slug) => write!(f, "the provider `{slug}` is not permitted"),
             Self::Address => f.write_str("not from this address"),
@@ -200,7 +195,8 @@ mod tests {
             (&["groq/*"], &[], Some("gpt-5"), false),
             (&["gpt-*"], &["*-pro"], Some("gpt-5-pro"), false),
             (&[], &["gpt-5"], Some("gpt-5"), false),
-            (&[], &["gpt-5"], None, true),
+            (&[], &["gpt-5"], None, false),
+            (&[], &[], None, true),
             (&["*"], &[], None, false),
         ] {
             let found = access(allow, deny).model("openai", model);

@@ -3,6 +3,7 @@
 use std::time::SystemTime;
 
 use super::rate::{self, Facts};
+use crate::call;
 use crate::config::schema::Counted;
 use crate::record::RequestRecord;
 use crate::usage::Usage;
@@ -17,7 +18,8 @@ pub fn count(record: &RequestRecord, now: SystemTime) {
     else {
         return;
     };
-    let facts = facts(record);
+    let model = record.model.as_deref().map(call::decoded);
+    let facts = facts(record, model.as_deref());
     let gateway = record.gateway.iter().map(|gateway| &gateway.bounds);
     let key = record.consumer.iter().map(|consumer| &consumer.bounds);
     for rule in gateway.chain(key).flat_map(|bounds| &bounds.rates) {
@@ -37,7 +39,7 @@ fn tokens(counted: Counted, usage: &Usage) -> u64 {
     }
 }
 
-fn facts(record: &RequestRecord) -> Facts<'_> {
+fn facts<'a>(record: &'a RequestRecord, model: Option<&'a str>) -> Facts<'a> {
     let consumer = record.consumer.as_ref();
     let provider = record.provider.as_ref();
     Facts {
@@ -45,7 +47,7 @@ fn facts(record: &RequestRecord) -> Facts<'_> {
         key: consumer.map(|consumer| consumer.identity()),
         owner: consumer.and_then(|consumer| consumer.owner.as_deref()),
         provider: provider.map(|mounted| &*mounted.provider.slug),
-        model: record.model.as_deref(),
+        model,
         address: record.client.map(|client| client.ip()),
         metadata: &record.metadata,
     }

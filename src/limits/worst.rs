@@ -43,6 +43,8 @@ pub struct Worst {
     pub choices: u64,
     /// Why `input` is no bound, in words that follow "because".
     pub unbounded: Option<&'static str>,
+    /// It names other models, too, that may answer.
+    pub other_models: bool,
 }
 
 impl Worst {
@@ -72,6 +74,7 @@ pub fn of(body: &[u8], format: Format) -> Worst {
         output: None,
         choices: 1,
         unbounded,
+        other_models: false,
     };
     if format == Format::Opaque {
         return unbounded(Some(words::FORMAT));
@@ -101,6 +104,7 @@ impl Found {
             output,
             choices: self.choices(),
             unbounded: self.unbounded,
+            other_models: self.other_models,
         }
     }
 

@@ -83,6 +83,7 @@ pub async fn admit(door: &Door, session: &mut Session, ctx: &mut Context) -> Res
         None => endpoint,
     };
     if endpoint.is_universal() {
+        limiting::before_steps(door, ctx)?;
         let answered = Box::pin(steps::run(door, session, ctx)).await;
         return answered.map(|()| Next::Answered);
     }

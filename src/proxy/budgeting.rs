@@ -15,6 +15,7 @@ use crate::limits::bounds::Bounds;
 use crate::limits::spend::{Ask, Exceeded, Facts, Left, Reservation, Rule};
 use crate::limits::worst::{self, Worst};
 use crate::pricing::{Cost, Seller};
+use crate::spending::Reserved;
 
 use super::Door;
 use super::context::{Body, Context};
@@ -29,6 +30,8 @@ pub struct Aside {
     reservation: Reservation,
     /// Why it may not be enough.
     unbounded: Option<&'static str>,
+    /// What reading the request costs, about.
+    input: Cost,
 }
 
 /// A budget has refused a call.
@@ -40,9 +43,12 @@ pub struct Refused {
 }
 
 impl Aside {
-    /// What is set aside, for who settles it.
-    pub fn into_reservation(self) -> Reservation {
-        self.reservation
+    /// What is set aside, for who settles it. `asked`: the provider has the request.
+    pub fn into_reserved(self, asked: bool) -> Reserved {
+        Reserved {
+            reservation: self.reservation,
+            least: if asked { self.input } else { Cost::ZERO },
+        }
     }
 
     /// Why it may not be enough, in words that follow "because".
@@ -61,7 +67,8 @@ pub fn set_aside(door: &Door, session: &Session, ctx: &Context) -> Result<Option
     if !reads_body(ctx) || !asks_a_model(session) {
         return Ok(None);
     }
-    let facts = facts(ctx);
+    let model = ctx.model().map(call::decoded);
+    let facts = facts(ctx, model.as_deref());
     let paying: Vec<_> = bounds(ctx)
         .flat_map(|bounds| bounds.spends.iter().map(move |rule| (bounds, rule)))
         .filter(|(_, rule)| rule.applies(&facts))
@@ -71,27 +78,39 @@ pub fn set_aside(door: &Door, session: &Session, ctx: &Context) -> Result<Option
     }
     let most = Most::of(session, ctx);
     let mut asks = Vec::with_capacity(paying.len());
+    let mut is_priced = false;
     for (bounds, rule) in &paying {
-        let cost = most.cost(ctx, rule);
-        if let Some(why) = most.unknown(cost)
+        let listed = most.listed(ctx, rule);
+        let unknown = most.unknown(listed);
+        if let Some(why) = unknown
             && rule.unpriced == Unpriced::Refuse
         {
             return Err(not_known(bounds, rule, why));
         }
+        // What its client says can only make it dearer. What is not known does not fit into a budget
+        // that is used up.
+        let least = unknown.map_or(Cost::ZERO, |_| LEAST);
+        let cost = listed.max(most.custom(ctx, rule)).unwrap_or(Cost::ZERO);
+        is_priced |= listed.is_some();
         asks.push(Ask {
             scope: &bounds.scope,
             rule,
-            cost: cost.unwrap_or(Cost::ZERO),
+            cost: cost.max(least),
         });
     }
     let reserved = door.budgets.reserve(&asks, &facts, SystemTime::now());
     let reservation = reserved.map_err(|exceeded| refused(&exceeded, &asks))?;
-    let unpriced = asks.iter().all(|ask| ask.cost == Cost::ZERO);
     Ok(Some(Aside {
         reservation,
-        unbounded: most.worst.unbounded.or(unpriced.then_some(NO_PRICE)),
+        unbounded: most.worst.unbounded.or((!is_priced).then_some(NO_PRICE)),
+        input: most.read(ctx),
     }))
 }
+
+/// What a call of unknown cost must find left.
+const LEAST: Cost = Cost(1);
+/// Bytes of a token of the input, about, where nobody has counted them (docs/costs.md).
+const BYTES_PER_TOKEN: u64 = 4;
 
 const NO_PRICE: &str = "no price is known for it";
 const COMPRESSED: &str = "its body is compressed";
@@ -114,8 +133,8 @@ impl Most {
             (Body::Held { bytes, .. }, Some(route)) => worst::of(bytes, route.format),
             _ => unbounded(NOT_HELD),
         };
-        let writes_nothing = ["embeddings", "moderation", "rerank"];
-        if path.is_some_and(|path| writes_nothing.contains(&call::kind(path))) {
+        let is_image = |path: &str| path.contains("/images/");
+        if path.is_some_and(|path| call::writes_no_text(path) && !is_image(path)) {
             worst = worst.writing_nothing();
         }
         let is_plain = |value: &http::HeaderValue| value.as_bytes() == b"identity";
@@ -127,24 +146,32 @@ impl Most {
         Self { worst }
     }
 
-    /// In dollars, as far as a rule assumes; `None` where nobody knows a price.
-    fn cost(&self, ctx: &Context, rule: &Rule) -> Option<Cost> {
-        let mounted = ctx.provider.as_ref()?;
+    /// By the lists, as far as a rule assumes; `None` where nobody knows a price.
+    fn listed(&self, ctx: &Context, rule: &Rule) -> Option<Cost> {
         let prices = &ctx.snapshot.prices;
-        let model = ctx.model().map(call::decoded);
-        let models: Vec<&str> = model.as_deref().into_iter().collect();
-        let seller = Seller {
-            provider: &mounted.provider.slug,
-            id: mounted.provider.prices.as_deref(),
-            models: &models,
-        };
-        let assumed = rule.assumed_output(prices.most_output(seller));
-        let (input, output) = (self.worst.input, self.worst.most_output(assumed));
-        let listed = prices.most(seller, input, output, ctx.started);
-        let custom = ctx.directives.custom_cost.as_ref();
-        let custom = custom.map(|custom| custom.most(input, output));
-        // What its client says can only make it dearer.
-        listed.max(custom)
+        sold(ctx, |seller| {
+            let output = self.output(rule, prices.most_output(seller));
+            prices.most(seller, self.worst.input, output, ctx.started)
+        })
+    }
+
+    /// By what its client says.
+    fn custom(&self, ctx: &Context, rule: &Rule) -> Option<Cost> {
+        let custom = ctx.directives.custom_cost.as_ref()?;
+        Some(custom.most(self.worst.input, self.output(rule, None)))
+    }
+
+    fn output(&self, rule: &Rule, most: Option<u64>) -> u64 {
+        self.worst.most_output(rule.assumed_output(most))
+    }
+
+    /// What reading it costs, about: as much as is used of a call whose client leaves before there is
+    /// an answer.
+    fn read(&self, ctx: &Context) -> Cost {
+        let tokens = self.worst.input / BYTES_PER_TOKEN;
+        let prices = &ctx.snapshot.prices;
+        let cost = sold(ctx, |seller| prices.most(seller, tokens, 0, ctx.started));
+        cost.unwrap_or(Cost::ZERO)
     }
 
     /// Why the cost is not known beforehand.
@@ -153,21 +180,34 @@ impl Most {
     }
 }
 
+/// What `price` says of whom the request asks for what.
+fn sold(ctx: &Context, price: impl Fn(Seller<'_>) -> Option<Cost>) -> Option<Cost> {
+    let provider = &ctx.provider.as_ref()?.provider;
+    let model = ctx.model().map(call::decoded);
+    let models: Vec<&str> = model.as_deref().into_iter().collect();
+    price(Seller {
+        provider: &provider.slug,
+        id: provider.prices.as_deref(),
+        models: &models,
+    })
+}
+
 fn unbounded(why: &'static str) -> Worst {
     Worst {
         input: 0,
         output: None,
         choices: 1,
         unbounded: Some(why),
+        other_models: false,
     }
 }
 
-fn facts(ctx: &Context) -> Facts<'_> {
+fn facts<'a>(ctx: &'a Context, model: Option<&'a str>) -> Facts<'a> {
     let consumer = ctx.consumer.as_ref();
     let provider = ctx.provider.as_ref();
     Facts {
         provider: provider.map_or("", |mounted| &mounted.provider.slug),
-        model: ctx.model(),
+        model,
         key: consumer.map(|consumer| consumer.identity()),
         key_name: consumer.map(|consumer| &*consumer.name),
         owner: consumer.and_then(|consumer| consumer.owner.as_deref()),

@@ -11,15 +11,16 @@ use std::time::SystemTime;
 use pingora_http::ResponseHeader;
 use pingora_proxy::Session;
 
+use crate::call;
 use crate::config::schema::Counted;
 use crate::error::{Failure, Kind};
 use crate::gateway::Mounted;
 use crate::limits::rate::{self, Facts, Permit, Refused, Rule, Standing};
-use crate::limits::spend::Reservation;
 use crate::routing::verdict::Cause;
+use crate::spending::Reserved;
 
 use super::budgeting::Aside;
-use super::context::Context;
+use super::context::{Body, Context};
 use super::{Door, again, budgeting, permitting, planning};
 
 /// Headers that tell where a client stands (IETF draft "RateLimit header fields for HTTP", version 06;
@@ -54,10 +55,10 @@ impl Limited {
         }
     }
 
-    /// What is set aside for it, for who settles it.
-    pub fn reserved(&mut self) -> Option<Reservation> {
+    /// What is set aside for it, for who settles it. `asked`: the provider has the request.
+    pub fn reserved(&mut self, asked: bool) -> Option<Reserved> {
         let aside = self.call.as_mut()?.aside.take()?;
-        Some(aside.into_reservation())
+        Some(aside.into_reserved(asked))
     }
 
     /// Why that may not be enough, in words that follow "because".
@@ -89,18 +90,22 @@ pub fn head(door: &Door, ctx: &mut Context) -> Result<(), Failure> {
     }
     match waits_for_target(ctx) {
         false => take(door, ctx),
-        true => {
-            let early = requests(ctx).filter(|rule| !rule.needs_target());
-            let looked = rate::check(early, &door.rates, &facts(ctx), SystemTime::now());
-            looked.map_err(|refused| refuse(ctx, &refused))
-        }
+        true => look(door, ctx),
     }
+}
+
+/// Whether the rules that need no target have something left.
+fn look(door: &Door, ctx: &mut Context) -> Result<(), Failure> {
+    let early = requests(ctx).filter(|rule| !rule.needs_target());
+    let looked = rate::check(early, &door.rates, &facts(ctx, None), SystemTime::now());
+    looked.map_err(|refused| refuse(ctx, &refused))
 }
 
 /// Where the target is known: counts the request if that has not been done, or refuses it.
 pub fn target(door: &Door, session: &Session, ctx: &mut Context) -> Result<(), Failure> {
     if reads_body(ctx) {
         planning::look_for_model(ctx);
+        names_one_model(ctx)?;
     }
     permitting::target(session, ctx)?;
     match waits_for_target(ctx) {
@@ -114,12 +119,35 @@ pub fn reads_body(ctx: &Context) -> bool {
     rules(ctx).any(Rule::needs_model) || permitting::reads_body(ctx) || budgeting::reads_body(ctx)
 }
 
+/// Before the steps of a universal call are read: whether its client may ask at all.
+pub fn before_steps(door: &Door, ctx: &mut Context) -> Result<(), Failure> {
+    permitting::head(ctx)?;
+    look(door, ctx)
+}
+
+/// Refuses what one server could read as a request for one model and another for another.
+fn names_one_model(ctx: &Context) -> Result<(), Failure> {
+    match &ctx.body {
+        Body::Held { bytes, .. } if !call::names_one_model(bytes) => Err(Failure::because(
+            Kind::BadRequest,
+            "The body names several models, and this gateway has rules for models: name one",
+        )),
+        _ => Ok(()),
+    }
+}
+
 fn waits_for_target(ctx: &Context) -> bool {
     requests(ctx).any(Rule::needs_target)
 }
 
 fn take(door: &Door, ctx: &mut Context) -> Result<(), Failure> {
-    let taken = rate::take(requests(ctx), &door.rates, &facts(ctx), SystemTime::now());
+    let model = ctx.model().map(call::decoded);
+    let taken = rate::take(
+        requests(ctx),
+        &door.rates,
+        &facts(ctx, model.as_deref()),
+        SystemTime::now(),
+    );
     ctx.limited.standing = taken.map_err(|refused| refuse(ctx, &refused))?;
     Ok(())
 }
@@ -160,7 +188,8 @@ pub fn leads_on(door: &Door, session: &Session, ctx: &mut Context) -> Result<boo
 }
 
 fn enter(door: &Door, ctx: &Context) -> Result<Vec<Permit>, Refused> {
-    let facts = facts(ctx);
+    let model = ctx.model().map(call::decoded);
+    let facts = facts(ctx, model.as_deref());
     let of_tokens = |rule: &&Rule| {
         matches!(
             rule.counted,
@@ -197,14 +226,14 @@ fn requests(ctx: &Context) -> impl Iterator<Item = &Rule> {
     rules(ctx).filter(|rule| rule.counted == Counted::Requests)
 }
 
-fn facts(ctx: &Context) -> Facts<'_> {
+fn facts<'a>(ctx: &'a Context, model: Option<&'a str>) -> Facts<'a> {
     let consumer = ctx.consumer.as_ref();
     Facts {
         gateway: ctx.gateway.as_ref().map_or("", |gateway| &gateway.label),
         key: consumer.map(|consumer| consumer.identity()),
         owner: consumer.and_then(|consumer| consumer.owner.as_deref()),
         provider: ctx.provider.as_ref().map(|mounted| &*mounted.provider.slug),
-        model: ctx.model(),
+        model,
         address: ctx.address,
         metadata: &ctx.metadata,
     }

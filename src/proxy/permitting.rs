@@ -9,7 +9,7 @@ use crate::error::{Failure, Kind};
 use crate::gateway::Mounted;
 use crate::limits::access::{Access, Denied};
 use crate::limits::bounds::Bounds;
-use crate::limits::worst;
+use crate::limits::worst::{self, Worst};
 
 use super::attempt::is_websocket;
 use super::context::{Body, Context};
@@ -60,8 +60,13 @@ pub fn target(session: &Session, ctx: &Context) -> Result<(), Failure> {
     if !asks_a_model(session) {
         return each(ctx, |access| named_provider(ctx, access));
     }
-    let tokens = reads_body(ctx).then(|| asked_tokens(ctx)).flatten();
+    let worst = reads_body(ctx).then(|| worst_of(ctx)).flatten();
+    let others = worst.as_ref().is_some_and(|worst| worst.other_models);
+    let tokens = reads_body(ctx).then(|| asked_tokens(ctx, worst)).flatten();
     each(ctx, |access| {
+        if others && !access.models.is_empty() {
+            return Err(Denied::Model(None));
+        }
         match tokens {
             Some(asked) => access.tokens(asked)?,
             None => {}
@@ -116,17 +121,21 @@ pub fn asks_a_model(session: &Session) -> bool {
 }
 
 /// How many output tokens the request asks for at most, if it is for something that has some.
-fn asked_tokens(ctx: &Context) -> Option<Option<u64>> {
+fn asked_tokens(ctx: &Context, worst: Option<Worst>) -> Option<Option<u64>> {
     let route = ctx.route.as_ref()?;
-    if call::kind(&route.target.path_and_query) != "chat" {
+    if call::writes_no_text(&route.target.path_and_query) {
         return None;
     }
-    let Body::Held { bytes, .. } = &ctx.body else {
-        return Some(None);
-    };
-    let worst = worst::of(bytes, route.format);
-    let output = worst.output;
-    Some(output.map(|each| each.saturating_mul(worst.choices)))
+    let all = worst.and_then(|worst| Some(worst.output?.saturating_mul(worst.choices)));
+    Some(all)
+}
+
+/// What a body that is held can take.
+fn worst_of(ctx: &Context) -> Option<Worst> {
+    match (&ctx.body, &ctx.route) {
+        (Body::Held { bytes, .. }, Some(route)) => Some(worst::of(bytes, route.format)),
+        _ => None,
+    }
 }
 
 fn each(ctx: &Context, keeps: impl Fn(&Access) -> Result<(), Denied>) -> Result<(), Failure> {

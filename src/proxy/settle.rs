@@ -122,7 +122,9 @@ fn entry(asked: Asked, sent: Sent, ctx: &mut Context) -> Box<Entry> {
     Box::new(Entry {
         spending: told::spending(&request, ctx),
         logged: ctx.copied.take(request),
-        reserved: ctx.limited.reserved(),
+        reserved: ctx
+            .limited
+            .reserved(ctx.attempt.body_sent || ctx.answer.head.is_some()),
         record: record(asked, sent, ctx),
         prices: Arc::clone(&ctx.snapshot.prices),
     })

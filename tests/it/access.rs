@@ -78,9 +78,9 @@ async fn only_permitted_models_are_asked_for_wherever_their_name_stands() {
         (
             CHAT,
             "{}",
-            Some("none can be told from this request (access.models)"),
+            Some("which one this asks for cannot be told (access.models)"),
         ),
-        (CHAT, "model=gpt-5", Some("none can be told")),
+        (CHAT, "model=gpt-5", Some("cannot be told")),
     ] {
         let answer = guarded.ask(path, body).await;
         match expected {
@@ -91,6 +91,10 @@ async fn only_permitted_models_are_asked_for_wherever_their_name_stands() {
             }
         }
     }
+    let twice = guarded.ask(CHAT, r#"{"model":"gpt-5","model":"o1"}"#).await;
+    assert_eq!((twice.status, twice.json()["internalCode"].as_u64()), (400, Some(8002)));
+    let others = r#"{"model":"gpt-5","models":["o1"]}"#;
+    denied(&guarded.ask(CHAT, others).await);
     assert_eq!(guarded.openai.requests().len(), 3);
     assert_eq!(guarded.groq.requests().len(), 1);
     let listed = Request::get(&path("openai", "models"))
@@ -103,7 +107,7 @@ async fn only_permitted_models_are_asked_for_wherever_their_name_stands() {
         .await;
     let metrics = guarded.gateway.metrics().await;
     let denials = metrics.sum("tollgate_denials_total", &[("rule", "access.models")]);
-    assert_eq!(denials, 5.0);
+    assert_eq!(denials, 6.0);
 }
 
 #[tokio::test]

@@ -1,7 +1,7 @@
 //! Calls at the same time.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
 
 use pingora_limits::inflight::{Guard, Inflight};
 
@@ -10,7 +10,8 @@ use super::table::{Idle, Key, Table};
 /// How many calls there are, for each value.
 pub struct Calls {
     exact: Table<Gauge>,
-    rest: Inflight,
+    /// Made with the first value that needs it: 256 KiB.
+    rest: OnceLock<Inflight>,
 }
 
 /// Calls of one value.
@@ -31,7 +32,7 @@ impl Calls {
     pub fn new(most: Option<usize>) -> Self {
         Self {
             exact: Table::new(most),
-            rest: Inflight::new(),
+            rest: OnceLock::new(),
         }
     }
 
@@ -44,7 +45,7 @@ impl Calls {
             // Not made, and so dropped, where it is not one call more.
             Some(gauge) => gauge.enter(limit).then(|| Permit::Own(gauge)),
             None => {
-                let (guard, calls) = self.rest.incr(key, 1);
+                let (guard, calls) = self.rest.get_or_init(Inflight::new).incr(key, 1);
                 let fits = u64::try_from(calls).is_ok_and(|calls| calls <= limit);
                 fits.then_some(Permit::Estimated(guard))
             }

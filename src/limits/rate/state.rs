@@ -72,10 +72,18 @@ impl std::fmt::Debug for State {
 /// Most states that nobody's rules use: a configuration that comes back finds its counts.
 const FORGOTTEN_ABOVE: usize = 1024;
 
+#[derive(Default)]
+struct States {
+    by_rule: AHashMap<String, Arc<State>>,
+    /// How many were left when it was last looked for unused ones: the next time, when there are
+    /// twice as many.
+    left: usize,
+}
+
 /// The states of all rules of a process, by what the rules say.
 #[derive(Default)]
 pub struct Registry {
-    states: Mutex<AHashMap<String, Arc<State>>>,
+    states: Mutex<States>,
     next: AtomicU64,
 }
 
@@ -83,20 +91,18 @@ impl Registry {
     /// The state of a rule: the one that a rule of another configuration had that says the same.
     pub fn state(&self, rule: &Rule) -> Arc<State> {
         let mut states = self.states.lock();
-        if let Some(state) = states.get(&rule.identity()) {
+        let identity = rule.identity();
+        if let Some(state) = states.by_rule.get(&identity) {
             return Arc::clone(state);
         }
-        if states.len() >= FORGOTTEN_ABOVE {
-            let unused = states
-                .values()
-                .filter(|state| Arc::strong_count(state) == 1);
-            // Not with each new one: that would be for nothing while all are used.
-            if unused.count() * 2 > states.len() {
-                states.retain(|_, state| Arc::strong_count(state) > 1);
-            }
+        if states.by_rule.len() >= (2 * states.left).max(FORGOTTEN_ABOVE) {
+            states
+                .by_rule
+                .retain(|_, state| Arc::strong_count(state) > 1);
+            states.left = states.by_rule.len();
         }
         let state = Arc::new(self.new_state(rule));
-        states.insert(rule.identity(), Arc::clone(&state));
+        states.by_rule.insert(identity, Arc::clone(&state));
         state
     }
 

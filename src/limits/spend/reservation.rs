@@ -71,6 +71,14 @@ impl Reservation {
         }
     }
 
+    /// Books all that is set aside.
+    pub fn settle_whole(mut self, now: SystemTime) {
+        let now = second(now);
+        for hold in std::mem::take(&mut self.holds) {
+            self.book(&hold, hold.asked, now);
+        }
+    }
+
     fn book(&self, hold: &Hold, cost: u64, now: i64) {
         let Hold { account, asked } = hold;
         if cost > *asked {

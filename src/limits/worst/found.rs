@@ -20,6 +20,8 @@ pub(super) struct Found {
     /// How many times something is written around tools.
     pub tools: u64,
     pub unbounded: Option<&'static str>,
+    /// Other models may answer.
+    pub other_models: bool,
 }
 
 /// Bounds of the output.
@@ -35,8 +37,10 @@ pub(super) struct Outputs {
 #[derive(Debug, Clone, Copy)]
 struct Said {
     name: &'static str,
-    /// `None`: it says nothing.
+    /// The largest number that stood there, if one did.
     most: Option<u64>,
+    /// It stood there without a number, too.
+    is_silent: bool,
     /// Holds only in a model's own format.
     of_model: bool,
 }
@@ -80,7 +84,7 @@ impl Outputs {
         };
         let is_twofold = |one: &Said| {
             let mut others = said().filter(|other| other.name == one.name);
-            one.most.is_some() && others.any(|other| other.most.is_none())
+            one.most.is_some() && others.any(|other| other.is_silent)
         };
         if self.none || said().any(is_twofold) {
             return None;
@@ -95,16 +99,26 @@ impl Outputs {
             Seen::Number(_) | Seen::Text(_) if seen.number().is_some() => seen.number(),
             _ => return self.none = true,
         };
-        self.said.push(Said {
-            name,
-            most,
-            of_model,
-        });
+        // One for each name, however often it stands there.
+        let mut said = self.said.iter_mut();
+        match said.find(|said| said.name == name && said.of_model == of_model) {
+            Some(said) => {
+                said.most = said.most.max(most);
+                said.is_silent |= most.is_none();
+            }
+            None => self.said.push(Said {
+                name,
+                most,
+                is_silent: most.is_none(),
+                of_model,
+            }),
+        }
     }
 }
 
 impl Found {
     fn unbounded(&mut self, why: &'static str) {
+        self.other_models |= why == words::OTHER_MODELS;
         self.unbounded = self.unbounded.or(Some(why));
     }
 
@@ -204,7 +218,12 @@ impl Found {
                     self.image(bytes);
                 }
             }
-            ("image" | "inputImage", Seen::Text(image)) => self.image(*image),
+            // Free fields of documents may be called so too: then their bytes are text.
+            ("image" | "inputImage", Seen::Text(image)) => match image.begins("data:image/") {
+                true => self.image(*image),
+                false if image.begins("http") => self.unbounded(words::ADDRESS),
+                false => self.images = self.images.saturating_add(1),
+            },
             ("image", Seen::List { .. }) => self.image(Start::default()),
             ("images", Seen::List { length, .. }) => {
                 self.images = self.images.saturating_add(*length);

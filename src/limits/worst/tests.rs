@@ -604,6 +604,7 @@ fn what_is_no_json_bounds_its_input_alone() {
             output: None,
             choices: 1,
             unbounded: why,
+            other_models: false,
         };
         assert_eq!(of(body, OpenaiChat), expected);
     }
@@ -638,4 +639,14 @@ fn all_choices_count() {
     worst.output = Some(u64::MAX);
     assert_eq!(worst.most_output(100), u64::MAX);
     assert_eq!(worst.writing_nothing().most_output(100), 0);
+}
+
+/// A name that stands there often is looked at once.
+#[test]
+fn a_bound_that_is_said_a_million_times_is_one() {
+    let body = format!("{{{}\"n\":1}}", "\"max_tokens\":7,".repeat(1_000_000));
+    let worst = of(body.as_bytes(), Format::OpenaiChat);
+    assert_eq!(worst.output, Some(7));
+    let silent = body.replacen("\"max_tokens\":7", "\"max_tokens\":null", 1);
+    assert_eq!(of(silent.as_bytes(), Format::OpenaiChat).output, None);
 }
