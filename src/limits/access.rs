@@ -110,10 +110,9 @@ impl Access {
             return Ok(());
         }
         let whole = format!("{provider}/{model}");
-        let is = |own: &Box<str>| {
-            pattern::fits_in_parts(own, model) || pattern::fits_in_parts(own, &whole)
-        };
-        match self.models.permits(is) {
+        let is =
+            |own: &str| pattern::fits_in_parts(own, model) || pattern::fits_in_parts(own, &whole);
+        match self.models.permits(|own| is(own)) {
             true => Ok(()),
             false => Err(Denied::Model(Some(model.into()))),
         }

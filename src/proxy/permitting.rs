@@ -62,9 +62,8 @@ pub fn target(session: &Session, ctx: &Context) -> Result<(), Failure> {
     }
     let tokens = reads_body(ctx).then(|| asked_tokens(ctx)).flatten();
     each(ctx, |access| {
-        match tokens {
-            Some(asked) => access.tokens(asked)?,
-            None => {}
+        if let Some(asked) = tokens {
+            access.tokens(asked)?;
         }
         let Some(planned) = &ctx.planned else {
             named_provider(ctx, access)?;
