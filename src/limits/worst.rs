@@ -10,6 +10,7 @@
 //! Left out: what it costs, which is [`crate::pricing`]'s, and what some vendors put before a prompt
 //! on their own.
 
+mod found;
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]
 mod tests;
@@ -19,7 +20,7 @@ mod words;
 
 use crate::config::schema::Format;
 
-use walk::Found;
+use found::Found;
 
 /// Tokens that one image in the body may take at most, whatever its size: `gpt-4o-mini` takes up to
 /// 48,169 (OpenAI, "Images and vision": 2,833, and 5,667 for each of 8 tiles), others up to 16,384.

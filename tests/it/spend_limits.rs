@@ -91,28 +91,37 @@ fn most(input: u64, output: u64) -> u64 {
     input * 250_000 + output * 1_000_000
 }
 
+const OUTPUT: u64 = 50_000;
+
+/// A question that costs much, and how many of them a dollar pays.
+fn dear() -> (String, usize) {
+    let question = QUESTION.replace("1000", &OUTPUT.to_string());
+    let fit = 1_000_000_000_000 / most(question.len() as u64, OUTPUT);
+    (question, fit as usize)
+}
+
+/// A stream that ends when the gate is opened, and costs all that it may.
+fn held(question: &str, gate: &Gate) -> Answer {
+    let usage = usage(question.len() as u64, OUTPUT);
+    let usage = usage.replace("\"choices\"", "\"service_tier\":\"priority\",\"choices\"");
+    Answer::sse()
+        .text("data: {\"model\":\"gpt-4o-mini\",\"choices\":[]}\n\n")
+        .wait(gate)
+        .text(&format!("data: {usage}\n\ndata: [DONE]\n\n"))
+}
+
 /// 200 streams at once against a budget of one dollar: each may cost far more than its share, and
 /// costs all that it may.
 #[tokio::test(flavor = "multi_thread")]
 async fn two_hundred_streams_at_once_overrun_a_budget_by_nothing() {
-    const OUTPUT: u64 = 50_000;
-    let question = QUESTION.replace("1000", &OUTPUT.to_string());
-    let input = question.len() as u64;
+    let (question, fit) = dear();
     let budgeted = Budgeted::start(
         "{ id: dollar, limit: 1.00, window: month, model: { mode: filter, values: [ gpt-4o-mini ] } }",
         "",
     )
     .await;
     let gate = Gate::new();
-    let stream = Answer::sse()
-        .text("data: {\"model\":\"gpt-4o-mini\",\"choices\":[]}\n\n")
-        .wait(&gate)
-        .text(&format!(
-            "data: {}\n\ndata: [DONE]\n\n",
-            usage(input, OUTPUT)
-                .replace("\"choices\"", "\"service_tier\":\"priority\",\"choices\"")
-        ));
-    budgeted.openai.always(stream);
+    budgeted.openai.always(held(&question, &gate));
     let mut clients = JoinSet::new();
     for _ in 0..200 {
         let (address, question) = (budgeted.gateway.public(), question.clone());
@@ -123,14 +132,13 @@ async fn two_hundred_streams_at_once_overrun_a_budget_by_nothing() {
         });
     }
     // As many as fit run; the others are refused while those run.
-    let fit = (1_000_000_000_000 / most(input, OUTPUT)) as usize;
     budgeted.openai.reached(fit).await;
     let what = "the others refused";
     let refused = |metrics: &crate::support::metrics::Metrics| {
         metrics.sum("tollgate_denials_total", &[("rule", "dollar")]) >= (200 - fit) as f64
     };
     budgeted.gateway.metrics_when(what, refused).await;
-    gate.open();
+    (0..fit).for_each(|_| gate.open());
     let answers = clients.join_all().await;
     let passed = answers.iter().filter(|(status, _)| *status == 200).count();
     assert_eq!(passed, fit);
@@ -171,6 +179,20 @@ async fn a_call_is_settled_with_what_it_really_cost() {
         assert!((1..=86_400).contains(&seconds));
     }
     budgeted.gateway.logged("\"denied_by\":\"small\"").await;
+    let path = "/client/v4/accounts/default/ai-gateway/gateways/default/budgets";
+    let left = Request::get(path).send(budgeted.gateway.admin()).await;
+    let left = &left.json()["result"][0];
+    assert_eq!(
+        (&left["id"], &left["spent"]),
+        (&"small".into(), &0.000_018.into())
+    );
+    assert_eq!(
+        (&left["reserved"], &left["gateway"]),
+        (&0.0.into(), &"default/default".into())
+    );
+    let metrics = budgeted.gateway.metrics().await;
+    let spent = metrics.sum("tollgate_budget_spent_usd", &[("rule", "small")]);
+    assert!((spent - 0.000_018).abs() < 1e-12, "{spent}");
     assert_eq!(budgeted.openai.requests().len(), 2);
 }
 
@@ -338,4 +360,70 @@ async fn steps_of_a_universal_call_pay_one_after_the_other() {
         (200, Some("1"))
     );
     budgeted.groq.untouched();
+}
+
+/// Two processes share what is left while one takes over from the other: together they spend no more
+/// than one would, and in the end all of it.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_upgrade_in_the_middle_changes_nothing() {
+    let (question, fit) = dear();
+    let budgeted = Budgeted::start("{ id: dollar, limit: 1.00, window: month }", "").await;
+    let gate = Gate::new();
+    budgeted.openai.always(held(&question, &gate));
+    let (ask, address) = (Request::post(CHAT, &question), budgeted.gateway.public());
+    let half = fit / 2;
+    let mut before = Vec::new();
+    for _ in 0..half {
+        let mut stream = ask.open(address).await;
+        stream.read_past("choices").await;
+        before.push(stream);
+    }
+    let upgraded = Request::post("/-/upgrade", "");
+    let upgraded = upgraded.send(budgeted.gateway.admin()).await;
+    assert_eq!(upgraded.status, 200, "{}", upgraded.text());
+    let mut after = JoinSet::new();
+    for _ in 0..100 {
+        let ask = ask.clone();
+        after.spawn(async move { ask.open(address).await });
+    }
+    let after = after.join_all().await;
+    let passed = after.iter().filter(|stream| stream.status == 200).count();
+    assert!(half + passed <= fit, "{half} and {passed} of {fit}");
+    assert_eq!(budgeted.openai.requests().len(), half + passed);
+    (0..fit).for_each(|_| gate.open());
+    for stream in before.into_iter().chain(after) {
+        let status = stream.status;
+        let whole = stream.finish().await.text().ends_with("data: [DONE]\n\n");
+        assert_eq!(whole, status == 200);
+    }
+    // What the old process kept for itself comes back when it has ended its streams.
+    let mut passed = half + passed;
+    within("the rest of the budget", async {
+        while passed < fit {
+            let answer = ask.send(address).await;
+            passed += usize::from(answer.status == 200);
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    })
+    .await;
+    for _ in 0..20 {
+        exceeded(&ask.send(address).await);
+    }
+    assert_eq!(budgeted.openai.requests().len(), fit);
+}
+
+/// Kill -9: what was spent more than a second ago is remembered.
+#[tokio::test]
+async fn a_kill_forgets_no_window() {
+    let budgeted = Budgeted::start("{ id: small, limit: 0.00104, window: month }", "").await;
+    budgeted.openai.always(Answer::json(&usage(85, 1000)));
+    assert_eq!(budgeted.ask(&[]).await.status, 200);
+    budgeted.settled(1).await;
+    exceeded(&budgeted.ask(&[]).await);
+    tokio::time::sleep(Duration::from_millis(1100)).await;
+    let gateway = budgeted
+        .gateway
+        .restarted(nix::sys::signal::Signal::SIGKILL)
+        .await;
+    exceeded(&ask(&[]).send(&gateway).await);
 }

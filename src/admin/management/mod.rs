@@ -2,14 +2,15 @@
 //! paths and in the same envelope (contract of Cloudflare AI Gateway, management API, logs REST
 //! API).
 //!
-//! [`Resource`] is all there is; [`purge`], [`logs`], [`analytics`], [`keys`] and
+//! [`Resource`] is all there is; [`purge`], [`logs`], [`analytics`], [`budgets`], [`keys`] and
 //! [`provider_configs`] answer for it. What all gateways have together is at `/-/logs…`,
-//! `/-/analytics`, `/-/keys…` and `/-/provider_configs…`, with the same parameters.
+//! `/-/analytics`, `/-/budgets`, `/-/keys…` and `/-/provider_configs…`, with the same parameters.
 //!
 //! Keys of either kind are for who is known by a token, also where none is configured
 //! ([`identified`]): their modules want to be told who that is.
 
 mod analytics;
+mod budgets;
 mod export;
 mod keys;
 mod logs;
@@ -30,7 +31,13 @@ use crate::logs::reader::Scope;
 /// What the paths begin with that name a gateway.
 const ROOT: &str = "/client/v4/";
 /// What the paths begin with that name none.
-const ALL: [&str; 4] = ["/-/logs", "/-/analytics", "/-/keys", "/-/provider_configs"];
+const ALL: [&str; 5] = [
+    "/-/logs",
+    "/-/analytics",
+    "/-/budgets",
+    "/-/keys",
+    "/-/provider_configs",
+];
 
 /// A request to the API.
 pub struct Asked<'a> {
@@ -55,6 +62,8 @@ enum Resource<'a> {
     Logs(Option<Gateway<'a>>, logs::Resource),
     /// The same added up.
     Analytics(Option<Gateway<'a>>),
+    /// What is left of budgets, of a gateway or of all.
+    Budgets(Option<Gateway<'a>>),
     /// API keys of a gateway, of an account, or all.
     Keys(keys::Scope<'a>, keys::Resource<'a>),
     /// The provider keys of a gateway, or of all.
@@ -162,6 +171,13 @@ async fn serve(
             only(asked.method, &[Method::GET])?;
             analytics::answer(admin, gateway, asked.query).await
         }
+        Resource::Budgets(gateway) => {
+            let label = gateway
+                .map(|gateway| known(&snapshot, gateway))
+                .transpose()?;
+            only(asked.method, &[Method::GET])?;
+            Ok(budgets::answer(admin, &snapshot, label.as_deref()).await)
+        }
         Resource::Keys(scope, resource) => {
             let operator = identified(admin, asked)?;
             keys::answer(admin, asked, operator, &snapshot, scope, resource).await
@@ -222,6 +238,7 @@ fn below<'a>(rest: &'a str, gateway: Option<Gateway<'a>>) -> Option<Resource<'a>
     }
     match rest.split_once('/') {
         None if rest == "analytics" => Some(Resource::Analytics(gateway)),
+        None if rest == "budgets" => Some(Resource::Budgets(gateway)),
         None if rest == "provider_configs" => {
             let list = provider_configs::Resource::List;
             Some(Resource::ProviderConfigs(gateway, list))
@@ -239,7 +256,7 @@ fn below<'a>(rest: &'a str, gateway: Option<Gateway<'a>>) -> Option<Resource<'a>
 }
 
 fn unknown() -> Refusal {
-    let message = "no such resource; below /client/v4/accounts/{account}/ai-gateway/gateways/{gateway} there are DELETE /cache, GET and DELETE /logs, GET and PATCH /logs/{id}, GET /logs/{id}/request, GET /logs/{id}/response, GET /logs/export, POST /logs/reprice, GET /analytics, GET and POST /keys, GET, PATCH and DELETE /keys/{id}, POST /keys/{id}/rotate, GET, POST and PUT /provider_configs and GET, PUT and DELETE /provider_configs/{id}; keys of an account are at /client/v4/accounts/{account}/ai-gateway/keys; logs, analytics, keys and provider keys of all gateways together are below /-";
+    let message = "no such resource; below /client/v4/accounts/{account}/ai-gateway/gateways/{gateway} there are DELETE /cache, GET and DELETE /logs, GET and PATCH /logs/{id}, GET /logs/{id}/request, GET /logs/{id}/response, GET /logs/export, POST /logs/reprice, GET /analytics, GET /budgets, GET and POST /keys, GET, PATCH and DELETE /keys/{id}, POST /keys/{id}/rotate, GET, POST and PUT /provider_configs and GET, PUT and DELETE /provider_configs/{id}; keys of an account are at /client/v4/accounts/{account}/ai-gateway/keys; logs, analytics, budgets, keys and provider keys of all gateways together are below /-";
     Refusal::of(StatusCode::NOT_FOUND, message)
 }
 

@@ -73,30 +73,39 @@ fn rule(path: &str, limit: &SpendLimit, problems: &mut Problems) -> Option<Rule>
         (Field::Key, key),
         (Field::Owner, owner),
     ];
-    let named = named
-        .into_iter()
-        .filter_map(|(field, selection)| Some((field, selection.as_ref()?)));
-    let said = metadata
-        .iter()
-        .map(|(key, selection)| (Field::Metadata(key.as_str().into()), selection));
+    let named = named.into_iter();
+    let named = named.filter_map(|(field, asked)| Some((field, asked.as_ref()?)));
+    let said = metadata.iter();
+    let said = said.map(|(key, asked)| (Field::Metadata(key.as_str().into()), asked));
+    let selection = selection(path, named.chain(said), problems);
     if metadata.len() > MOST_FIELDS {
         problems.add(at("metadata"), format!("has more than {MOST_FIELDS} keys"));
-    }
-    let mut selection = Vec::new();
-    for (field, asked) in named.chain(said) {
-        let select = problems.ok(&at(&field.name()), checked_selection(&field, asked));
-        selection.extend(select.map(|select| (field, select)));
     }
     Some(Rule {
         id: id?,
         limit: money?,
         window: window?,
-        selection: selection.into(),
+        selection,
         assume_output: assume_output?,
         strict: *strict,
         unpriced: *unpriced,
         action: *action,
     })
+}
+
+/// What requests the rule at `path` is about.
+fn selection<'a>(
+    path: &str,
+    asked: impl Iterator<Item = (Field, &'a Selection)>,
+    problems: &mut Problems,
+) -> Box<[(Field, Select)]> {
+    let mut selection = Vec::new();
+    for (field, asked) in asked {
+        let at = format!("{path}.{}", field.name());
+        let select = problems.ok(&at, checked_selection(&field, asked));
+        selection.extend(select.map(|select| (field, select)));
+    }
+    selection.into()
 }
 
 fn checked_id(id: &str) -> Result<Box<str>, String> {

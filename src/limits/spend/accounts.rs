@@ -12,7 +12,8 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use ahash::{AHashSet, RandomState};
 use parking_lot::Mutex;
 
-use super::account::{Account, AccountId, Elder, Figures, State, parts_of};
+use super::account::{Account, AccountId};
+use super::state::{Elder, Figures, State, parts_of};
 use super::window::Window;
 
 /// Most accounts that clients can make up. Each takes some 400 bytes, or 1.5 KB where several long
@@ -54,7 +55,7 @@ struct Shard {
 pub struct Sharing {
     /// Processes that were there before, and have their parts.
     pub elders: Arc<[Elder]>,
-    /// It is not the newest process: its part of [`WHOLE`](super::account::WHOLE).
+    /// It is not the newest process: its part of [`WHOLE`](super::state::WHOLE).
     pub parts: Option<u32>,
 }
 

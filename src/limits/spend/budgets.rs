@@ -7,11 +7,12 @@ use std::time::SystemTime;
 
 use parking_lot::MutexGuard;
 
-use super::account::{AccountId, Scope, State};
+use super::account::{AccountId, Scope};
 use super::accounts::{Accounts, Found, MOST};
 use super::exceeded::{Exceeded, Lack};
 use super::reservation::{Hold, Left, Reservation};
 use super::rule::{Facts, Rule};
+use super::state::State;
 use super::store::{Options, Store};
 use super::window::second;
 use crate::pricing::Cost;

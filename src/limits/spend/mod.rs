@@ -7,7 +7,7 @@
 //! [`Reservation`] settles to that; what was set aside and is not needed is free again. What is spent
 //! and set aside in an account never exceeds its limit, but for calls whose cost cannot be bounded.
 //!
-//! - `rule`: which account pays; [`window`]: when money stops to count; `account`: the arithmetic.
+//! - `rule`: which account pays; [`window`]: when money stops to count; `state`: the arithmetic.
 //! - `accounts`: many small maps, one lock each; `budgets`, `reservation`: what calls do with them.
 //! - `store`: how it outlives the process, and how two processes share it.
 //! - [`Reading`]: what is left, for those who look.
@@ -21,6 +21,7 @@ mod exceeded;
 mod reading;
 mod reservation;
 mod rule;
+mod state;
 mod store;
 pub mod window;
 

@@ -2,10 +2,11 @@
 
 use std::time::SystemTime;
 
-use super::account::{AccountId, Look, Scope};
+use super::account::{AccountId, Scope};
 use super::accounts::Found;
 use super::budgets::Budgets;
 use super::rule::{Partition, Rule};
+use super::state::Look;
 use super::window::{Window, second, time};
 use crate::pricing::Cost;
 

@@ -4,7 +4,7 @@
 //! One thread writes, every half second, what has changed; nobody waits for it. Every process has rows
 //! of its own, and a lock that the kernel takes from it with its life. Who comes next takes over the
 //! rows of those that are gone. While two processes live, the older one has an amount of each account
-//! that only gets smaller, its slice, and the newer one has the rest of the limit (`account`): so a
+//! that only gets smaller, its slice, and the newer one has the rest of the limit (`state`): so a
 //! budget is never overrun, although neither waits for the other. Where processes are more than two,
 //! all but the newest have slices.
 //!

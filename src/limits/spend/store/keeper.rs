@@ -10,9 +10,10 @@ use std::time::{Duration, Instant};
 
 use rusqlite::Connection;
 
-use super::super::account::{AccountId, Figures, State};
+use super::super::account::AccountId;
 use super::super::accounts::Accounts;
 use super::super::budgets::Shared;
+use super::super::state::{Figures, State};
 use super::super::window::second;
 use super::alive::Alive;
 use super::peers::Peers;

@@ -11,8 +11,9 @@ use std::time::Instant;
 use ahash::AHashMap;
 use rusqlite::Connection;
 
-use super::super::account::{AccountId, Elder, State, WHOLE, parts_of};
+use super::super::account::AccountId;
 use super::super::accounts::Sharing;
+use super::super::state::{Elder, State, WHOLE, parts_of};
 use super::alive::{bury, is_alive};
 use super::keeper::Keeper;
 use super::schema::{self, Process, Written};

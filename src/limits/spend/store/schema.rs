@@ -4,7 +4,8 @@ use std::path::{Path, PathBuf};
 
 use rusqlite::{Connection, Row, Transaction, TransactionBehavior, params};
 
-use super::super::account::{AccountId, Figures, Scope};
+use super::super::account::{AccountId, Scope};
+use super::super::state::Figures;
 use super::super::window::Window;
 use crate::database::{Database, Problem};
 
