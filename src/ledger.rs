@@ -204,7 +204,8 @@ impl Books {
         record.spent = spending::spent(record, spending, prices);
         let now = SystemTime::now();
         if let Some(reserved) = reserved.take() {
-            reserved.settle(spending::charged(record, prices), now);
+            let cost = spending::charged(record, prices, reserved.most());
+            reserved.settle(cost, now);
         }
         taken::count(record, now);
         self.metrics.publish(record);

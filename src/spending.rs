@@ -183,10 +183,16 @@ pub fn spent(record: &RequestRecord, spending: Spending, prices: &Prices) -> Spe
 }
 
 /// What a request is charged to budgets: what it cost, and no less than by the lists, whatever its
-/// client says that it costs.
-pub fn charged(record: &RequestRecord, prices: &Prices) -> Cost {
+/// client says that it costs. An answer that does not tell is charged with all that was set aside.
+pub fn charged(record: &RequestRecord, prices: &Prices, aside: Cost) -> Cost {
     let spent = &record.spent;
-    let own = spent.cost.unwrap_or(Cost::ZERO);
+    let bought = record.cache.from.is_none() && (200..300).contains(&record.status);
+    let unknown = if bought && spent.usage.is_none() {
+        aside
+    } else {
+        Cost::ZERO
+    };
+    let own = spent.cost.unwrap_or(unknown);
     let (Some(CostSource::Custom), Some(usage)) = (spent.source, &spent.usage) else {
         return own;
     };

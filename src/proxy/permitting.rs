@@ -86,7 +86,8 @@ pub fn may_ask(ctx: &Context) -> Result<(), Failure> {
     let (Some(_), Some(mounted)) = (&ctx.planned, &ctx.provider) else {
         return Ok(());
     };
-    each(ctx, |access| permits(access, mounted, ctx.model()))
+    let model = ctx.model().map(call::decoded);
+    each(ctx, |access| permits(access, mounted, model.as_deref()))
 }
 
 fn permits(access: &Access, mounted: &Mounted, model: Option<&str>) -> Result<(), Denied> {

@@ -565,3 +565,63 @@ fn files(directory: &std::path::Path) -> Vec<std::path::PathBuf> {
     });
     below.collect()
 }
+
+/// What a key may ask for, how fast and for how much: beside what its gateway says, and apart from
+/// what other keys do.
+#[tokio::test]
+async fn a_key_has_limits_of_its_own() {
+    let upstream = upstream().await;
+    let told = r#"{"model":"gpt-5-mini","choices":[],"usage":{"prompt_tokens":10,"completion_tokens":10}}"#;
+    upstream.always(Answer::json(told));
+    let gateway = Gateway::start(&conf(&upstream)).await;
+    let bounded = json!({
+        "name": "app",
+        "access": { "models": { "allow": ["gpt-5*"] } },
+        "rate_limits": [{ "limit": 2, "window": "1h" }],
+    });
+    let keys = [bounded.clone(), bounded].map(|said| asks(&gateway, "POST", KEYS, said));
+    let [one, other] = keys;
+    let secret = |answer: Response| answer.json()["result"]["key"].as_str().unwrap().to_owned();
+    let (one, other) = (secret(one.await), secret(other.await));
+    for key in [&one, &other] {
+        for status in [200, 200, 429] {
+            let answer = chat(&gateway, key).await;
+            assert_eq!(answer.status, status, "{}", answer.text());
+        }
+    }
+    gateway.logged("\"denied_by\":\"key/rate-1\"").await;
+    let question = QUESTION.replace("gpt-5-mini", "gpt-4o");
+    let call = Request::post(CHAT, question).header("cf-aig-authorization", &one);
+    let answer = call.send(&gateway).await;
+    assert_eq!(
+        (answer.status, &answer.json()["internalCode"]),
+        (403, &8014.into())
+    );
+    // A change is in force at once, and what was counted is not forgotten.
+    let path = format!("{KEYS}/{}", id(&one));
+    let wider = json!({ "rate_limits": [{ "limit": 3, "window": "1h" }] });
+    assert_eq!(asks(&gateway, "PATCH", &path, wider).await.status, 200);
+    for status in [200, 429] {
+        assert_eq!(chat(&gateway, &one).await.status, status);
+    }
+    let metrics = gateway.metrics().await;
+    let denials = metrics.sum("tollgate_denials_total", &[("rule", "key")]);
+    assert_eq!(denials, 4.0);
+    // Money: one call can cost more than it has.
+    let poor = json!({ "name": "poor", "spend_limits": [{ "id": "day", "limit": "0.000001", "window": "day" }] });
+    let poor = secret(asks(&gateway, "POST", KEYS, poor).await);
+    let answer = chat(&gateway, &poor).await;
+    assert_eq!(
+        (answer.status, &answer.json()["internalCode"]),
+        (429, &2045.into())
+    );
+    gateway.logged("\"denied_by\":\"key/day\"").await;
+    let wrong = json!({ "name": "x", "rate_limits": [{ "limit": 0, "window": "1h" }] });
+    let wrong = asks(&gateway, "POST", KEYS, wrong).await;
+    assert_eq!(wrong.status, 400);
+    assert!(
+        wrong.text().contains("rate_limits[0].limit"),
+        "{}",
+        wrong.text()
+    );
+}

@@ -2,8 +2,8 @@
 //! paths and in the same envelope (contract of Cloudflare AI Gateway, management API, logs REST
 //! API).
 //!
-//! [`Resource`] is all there is; [`purge`], [`logs`], [`analytics`], [`budgets`], [`keys`] and
-//! [`provider_configs`] answer for it. What all gateways have together is at `/-/logs…`,
+//! [`Resource`] is all there is; [`purge`], [`logs`], [`analytics`], [`budgets`],
+//! [`keys`] and [`provider_configs`] answer for it. What all gateways have together is at `/-/logs…`,
 //! `/-/analytics`, `/-/budgets`, `/-/keys…` and `/-/provider_configs…`, with the same parameters.
 //!
 //! Keys of either kind are for who is known by a token, also where none is configured
