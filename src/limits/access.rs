@@ -105,10 +105,9 @@ impl Access {
         }
         let model = model.ok_or(Denied::Model(None))?;
         let whole = format!("{provider}/{model}");
-        let is = |own: &Box<str>| {
-            pattern::fits_in_parts(own, model) || pattern::fits_in_parts(own, &whole)
-        };
-        match self.models.permits(is) {
+        let is =
+            |own: &str| pattern::fits_in_parts(own, model) || pattern::fits_in_parts(own, &whole);
+        match self.models.permits(|own| is(own)) {
             true => Ok(()),
             false => Err(Denied::Model(Some(model.into()))),
         }

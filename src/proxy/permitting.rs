@@ -67,9 +67,8 @@ pub fn target(session: &Session, ctx: &Context) -> Result<(), Failure> {
         if others && !access.models.is_empty() {
             return Err(Denied::Model(None));
         }
-        match tokens {
-            Some(asked) => access.tokens(asked)?,
-            None => {}
+        if let Some(asked) = tokens {
+            access.tokens(asked)?;
         }
         let Some(planned) = &ctx.planned else {
             named_provider(ctx, access)?;

@@ -92,7 +92,10 @@ async fn only_permitted_models_are_asked_for_wherever_their_name_stands() {
         }
     }
     let twice = guarded.ask(CHAT, r#"{"model":"gpt-5","model":"o1"}"#).await;
-    assert_eq!((twice.status, twice.json()["internalCode"].as_u64()), (400, Some(8002)));
+    assert_eq!(
+        (twice.status, twice.json()["internalCode"].as_u64()),
+        (400, Some(8002))
+    );
     let others = r#"{"model":"gpt-5","models":["o1"]}"#;
     denied(&guarded.ask(CHAT, others).await);
     assert_eq!(guarded.openai.requests().len(), 3);

@@ -75,9 +75,9 @@ fn access(path: &str, access: &schema::Access, problems: &mut Problems) -> Acces
         problems.add(at("max_body"), "must be more than 0");
     }
     Access {
-        models: list(&at("models"), models, |word| model(word), problems),
-        providers: list(&at("providers"), providers, |word| slug(word), problems),
-        addresses: list(&at("addresses"), addresses, |word| network(word), problems),
+        models: list(&at("models"), models, model, problems),
+        providers: list(&at("providers"), providers, slug, problems),
+        addresses: list(&at("addresses"), addresses, network, problems),
         max_tokens: max_tokens.as_ref().and_then(positive),
         max_body: max_body.map(|most| most.0),
     }
