@@ -97,6 +97,13 @@ impl Catalogue {
         Some(found.model.card(tier, found.own, at))
     }
 
+    /// The same for every class of service.
+    pub fn cards(&self, provider: &str, model: &str, at: SystemTime) -> Option<Vec<Card>> {
+        let found = self.find(provider, model)?;
+        let card = |tier| found.model.card(tier, found.own, at);
+        Some(ServiceTier::ALL.into_iter().map(card).collect())
+    }
+
     /// The catalogue's name for a model; `None` if it knows none.
     pub fn model_id(&self, provider: &str, model: &str) -> Option<String> {
         Some(self.find(provider, model)?.model.id.clone())

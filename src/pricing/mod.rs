@@ -102,12 +102,18 @@ impl Prices {
         output: u64,
         at: SystemTime,
     ) -> Option<Cost> {
+        self.scale(seller, at).most(input, output)
+    }
+
+    /// All by which a call may be priced, whatever class of service it is answered in: looked up once
+    /// for several questions.
+    pub fn scale(&self, seller: Seller<'_>, at: SystemTime) -> Scale {
         if let Some(own) = self.own(seller) {
-            return own.card.most(input, output);
+            return Scale(vec![own.card.clone()]);
         }
-        let tiers = ServiceTier::ALL.into_iter();
-        let cards = tiers.filter_map(|tier| seller.card(tier, at));
-        cards.filter_map(|card| card.most(input, output)).max()
+        let catalogue = Catalogue::bundled();
+        let cards = |model: &&str| catalogue.cards(seller.id?, model, at);
+        Scale(seller.models.iter().find_map(cards).unwrap_or_default())
     }
 
     /// The most tokens that a model can write, as far as the catalogue knows: as many as fit into
@@ -125,6 +131,17 @@ impl Prices {
         } = seller;
         let covers = |own: &&Override| models.iter().any(|model| own.covers(provider, model));
         self.overrides.iter().find(covers)
+    }
+}
+
+/// All by which a call may be priced.
+pub struct Scale(Vec<Card>);
+
+impl Scale {
+    /// The most that so many tokens can cost; `None` if nobody knows.
+    pub fn most(&self, input: u64, output: u64) -> Option<Cost> {
+        let cards = self.0.iter();
+        cards.filter_map(|card| card.most(input, output)).max()
     }
 }
 

@@ -14,7 +14,7 @@ use crate::error::{Failure, Kind};
 use crate::limits::bounds::Bounds;
 use crate::limits::spend::{Ask, Exceeded, Facts, Left, Reservation, Rule};
 use crate::limits::worst::{self, Worst};
-use crate::pricing::{Cost, Seller};
+use crate::pricing::{Cost, Scale, Seller};
 use crate::spending::Reserved;
 
 use super::Door;
@@ -76,10 +76,23 @@ pub fn set_aside(door: &Door, session: &Session, ctx: &Context) -> Result<Option
     if paying.is_empty() {
         return Ok(None);
     }
-    let most = Most::of(session, ctx);
+    sold(ctx, |seller| {
+        let most = Most::of(session, ctx, seller);
+        reserve(door, ctx, &facts, &paying, &most).map(Some)
+    })
+}
+
+/// Sets aside what `most` says in the budgets that pay.
+fn reserve(
+    door: &Door,
+    ctx: &Context,
+    facts: &Facts<'_>,
+    paying: &[(&Bounds, &Rule)],
+    most: &Most<'_>,
+) -> Result<Aside, Refused> {
     let mut asks = Vec::with_capacity(paying.len());
     let mut is_priced = false;
-    for (bounds, rule) in &paying {
+    for (bounds, rule) in paying {
         let listed = most.listed(ctx, rule);
         let unknown = most.unknown(listed);
         if let Some(why) = unknown
@@ -98,13 +111,13 @@ pub fn set_aside(door: &Door, session: &Session, ctx: &Context) -> Result<Option
             cost: cost.max(least),
         });
     }
-    let reserved = door.budgets.reserve(&asks, &facts, SystemTime::now());
+    let reserved = door.budgets.reserve(&asks, facts, SystemTime::now());
     let reservation = reserved.map_err(|exceeded| refused(&exceeded, &asks))?;
-    Ok(Some(Aside {
+    Ok(Aside {
         reservation,
         unbounded: most.worst.unbounded.or((!is_priced).then_some(NO_PRICE)),
-        input: most.read(ctx),
-    }))
+        input: most.read(),
+    })
 }
 
 /// What a call of unknown cost must find left.
@@ -118,60 +131,56 @@ const NOT_HELD: &str = "its body is not JSON, and not read before it is sent";
 const TUNNEL: &str = "a WebSocket goes on for as long as its ends like";
 
 /// The most that a call can take, and what there is to price it.
-struct Most {
+struct Most<'a> {
     worst: Worst,
+    scale: Scale,
+    seller: Seller<'a>,
 }
 
-impl Most {
-    fn of(session: &Session, ctx: &Context) -> Self {
-        let headers = &session.req_header().headers;
-        let path = ctx
-            .route
-            .as_ref()
-            .map(|route| &*route.target.path_and_query);
-        let mut worst = match (&ctx.body, &ctx.route) {
-            (Body::Held { bytes, .. }, Some(route)) => worst::of(bytes, route.format),
-            _ => unbounded(NOT_HELD),
-        };
-        let is_image = |path: &str| path.contains("/images/");
-        if path.is_some_and(|path| call::writes_no_text(path) && !is_image(path)) {
-            worst = worst.writing_nothing();
+/// Does something with whom the request asks for what.
+fn sold<T>(ctx: &Context, work: impl FnOnce(Seller<'_>) -> T) -> T {
+    let provider = ctx.provider.as_ref().map(|mounted| &mounted.provider);
+    let model = ctx.model().map(call::decoded);
+    let models: Vec<&str> = model.as_deref().into_iter().collect();
+    work(Seller {
+        provider: provider.map_or("", |provider| &provider.slug),
+        id: provider.and_then(|provider| provider.prices.as_deref()),
+        models: &models,
+    })
+}
+
+impl<'a> Most<'a> {
+    fn of(session: &Session, ctx: &Context, seller: Seller<'a>) -> Self {
+        Self {
+            worst: worst_of(session, ctx),
+            scale: ctx.snapshot.prices.scale(seller, ctx.started),
+            seller,
         }
-        let is_plain = |value: &http::HeaderValue| value.as_bytes() == b"identity";
-        if super::attempt::is_websocket(session) {
-            worst.unbounded = Some(TUNNEL);
-        } else if !headers.get(CONTENT_ENCODING).is_none_or(is_plain) {
-            worst.unbounded = Some(COMPRESSED);
-        }
-        Self { worst }
     }
 
     /// By the lists, as far as a rule assumes; `None` where nobody knows a price.
     fn listed(&self, ctx: &Context, rule: &Rule) -> Option<Cost> {
-        let prices = &ctx.snapshot.prices;
-        sold(ctx, |seller| {
-            let output = self.output(rule, prices.most_output(seller));
-            prices.most(seller, self.worst.input, output, ctx.started)
-        })
+        let output = self.output(ctx, rule);
+        self.scale.most(self.worst.input, output)
     }
 
     /// By what its client says.
     fn custom(&self, ctx: &Context, rule: &Rule) -> Option<Cost> {
         let custom = ctx.directives.custom_cost.as_ref()?;
-        Some(custom.most(self.worst.input, self.output(rule, None)))
+        Some(custom.most(self.worst.input, self.output(ctx, rule)))
     }
 
-    fn output(&self, rule: &Rule, most: Option<u64>) -> u64 {
+    fn output(&self, ctx: &Context, rule: &Rule) -> u64 {
+        let can_write = || ctx.snapshot.prices.most_output(self.seller);
+        let most = rule.strict.then(can_write).flatten();
         self.worst.most_output(rule.assumed_output(most))
     }
 
     /// What reading it costs, about: as much as is used of a call whose client leaves before there is
     /// an answer.
-    fn read(&self, ctx: &Context) -> Cost {
+    fn read(&self) -> Cost {
         let tokens = self.worst.input / BYTES_PER_TOKEN;
-        let prices = &ctx.snapshot.prices;
-        let cost = sold(ctx, |seller| prices.most(seller, tokens, 0, ctx.started));
-        cost.unwrap_or(Cost::ZERO)
+        self.scale.most(tokens, 0).unwrap_or(Cost::ZERO)
     }
 
     /// Why the cost is not known beforehand.
@@ -180,16 +189,27 @@ impl Most {
     }
 }
 
-/// What `price` says of whom the request asks for what.
-fn sold(ctx: &Context, price: impl Fn(Seller<'_>) -> Option<Cost>) -> Option<Cost> {
-    let provider = &ctx.provider.as_ref()?.provider;
-    let model = ctx.model().map(call::decoded);
-    let models: Vec<&str> = model.as_deref().into_iter().collect();
-    price(Seller {
-        provider: &provider.slug,
-        id: provider.prices.as_deref(),
-        models: &models,
-    })
+fn worst_of(session: &Session, ctx: &Context) -> Worst {
+    let headers = &session.req_header().headers;
+    let mut worst = match (&ctx.body, &ctx.route) {
+        (Body::Held { bytes, .. }, Some(route)) => worst::of(bytes, route.format),
+        _ => unbounded(NOT_HELD),
+    };
+    let path = ctx
+        .route
+        .as_ref()
+        .map(|route| &*route.target.path_and_query);
+    let is_image = |path: &str| path.contains("/images/");
+    if path.is_some_and(|path| call::writes_no_text(path) && !is_image(path)) {
+        worst = worst.writing_nothing();
+    }
+    let is_plain = |value: &http::HeaderValue| value.as_bytes() == b"identity";
+    if super::attempt::is_websocket(session) {
+        worst.unbounded = Some(TUNNEL);
+    } else if !headers.get(CONTENT_ENCODING).is_none_or(is_plain) {
+        worst.unbounded = Some(COMPRESSED);
+    }
+    worst
 }
 
 fn unbounded(why: &'static str) -> Worst {
