@@ -63,6 +63,10 @@ pub enum Cell {
     Recorded(usize),
     /// 2,000 requests a second to that one.
     RecordedOpen(usize),
+    /// Closed loop on a governed gateway, with bodies of so many bytes.
+    Governed(usize),
+    /// The same with so many requests a second.
+    GovernedAt(usize, u32),
     /// The whole run.
     Process,
     /// The whole run, with a log store.
@@ -117,6 +121,11 @@ impl std::fmt::Display for Cell {
             Self::RecordedOpen(size) => {
                 write!(f, "log store, {} bodies at 2,000/s", size_text(size))
             }
+            Self::Governed(size) => write!(f, "governed, {} bodies", size_text(size)),
+            Self::GovernedAt(size, rate) => {
+                let (size, rate) = (size_text(size), rate_text(rate));
+                write!(f, "governed, {size} bodies at {rate}/s")
+            }
             Self::Process => f.write_str("process"),
             Self::RecordingProcess => f.write_str("process with a log store"),
             Self::CachingProcess => f.write_str("process with a cache, 64 MiB in memory"),
@@ -128,6 +137,13 @@ fn size_text(size: usize) -> String {
     match size / MIB {
         0 => format!("{} KB", size / KIB),
         whole => format!("{whole} MB"),
+    }
+}
+
+fn rate_text(rate: u32) -> String {
+    match rate / 1000 {
+        0 => rate.to_string(),
+        thousands => format!("{thousands},{:03}", rate % 1000),
     }
 }
 

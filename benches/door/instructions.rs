@@ -33,6 +33,9 @@ pub struct Options {
     /// Give the gateway a log store, and requests that differ.
     #[arg(long, conflicts_with_all = ["cache", "resilient"])]
     recorded: bool,
+    /// Give the gateway a key, limits, a cache without an answer and a log store.
+    #[arg(long, conflicts_with_all = ["cache", "resilient", "recorded"])]
+    governed: bool,
     /// Requests of the shorter run.
     #[arg(long, default_value_t = 2000)]
     requests: u64,
@@ -54,6 +57,7 @@ impl Options {
             Some(_) => legs::CACHING,
             None if self.resilient => legs::RESILIENT,
             None if self.recorded => legs::RECORDING,
+            None if self.governed => legs::GOVERNED,
             None => legs::PLAIN,
         }
     }
@@ -63,11 +67,15 @@ impl Options {
         if self.recorded {
             return Questions::varied(leg, self.size);
         }
+        let new = Numbers {
+            first: 1,
+            count: u64::MAX,
+        };
+        if self.governed {
+            return Questions::governed(leg, self.size, leg.key(), new);
+        }
         let numbers = match self.cache {
-            Some(Cached::Miss) => Numbers {
-                first: 1,
-                count: u64::MAX,
-            },
+            Some(Cached::Miss) => new,
             _ => Numbers::ONE,
         };
         Questions::new(leg, self.size, numbers, None)

@@ -1,15 +1,13 @@
 //! What is compared: the upstream itself, bare Pingora before it, the gateway before it,
-//! as it is, with a cache, and with a log store.
+//! as it is, with a cache, with a log store, and governed.
 
-use std::io::{Read, Write};
-use std::net::{SocketAddr, TcpStream};
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
-use std::time::Duration;
 
 use crate::answer::CacheStatus;
 use crate::figures::{Against, Cell, Tier};
 use crate::process::{Cores, Process, Scratch, free_address};
-use crate::{Binaries, Outcome};
+use crate::{Binaries, Outcome, admin};
 
 /// The path the upstream serves, and what a client of the gateway puts before it.
 const DIRECT_PATH: &str = "/v1/chat/completions";
@@ -24,6 +22,8 @@ pub struct Setup {
     cache: Option<&'static str>,
     /// Whether it records every call, with its bodies.
     records: bool,
+    /// Whether an API key is made for its callers.
+    keyed: bool,
     /// What its gateway says.
     gateway: &'static str,
 }
@@ -38,6 +38,7 @@ pub const PLAIN: Setup = Setup {
     name: "gateway",
     cache: None,
     records: false,
+    keyed: false,
     gateway: "",
 };
 /// The log store on, as it is by default: every call with its heads and bodies.
@@ -49,8 +50,6 @@ pub const RECORDING: Setup = Setup {
 /// All that is for the day on which a provider fails, on a day on which none does.
 pub const RESILIENT: Setup = Setup {
     name: "resilient-gateway",
-    cache: None,
-    records: false,
     gateway: r#"
         authentication: { anyone_may_spend_stored_keys: true }
         retry: { max_attempts: 3, delay: 200ms, backoff: exponential }
@@ -64,21 +63,42 @@ pub const RESILIENT: Setup = Setup {
               - { provider: openai, model: gpt-4o-mini, first_byte: 10s, retry: { max_attempts: 2 } }
               - { provider: groq, model: llama-3.3-70b-versatile, weight: 0 }
 "#,
+    ..PLAIN
 };
 /// A cache whose answers lie in memory, on disk too.
 pub const CACHING: Setup = Setup {
     name: "caching-gateway",
     cache: Some("memory: 64MiB, disk: 1GiB"),
-    records: false,
     gateway: CACHE,
+    ..PLAIN
 };
 /// A cache with the least memory there may be: its answers lie on disk.
 const DISK_CACHING: Setup = Setup {
     name: "disk-caching-gateway",
     cache: Some("memory: 1MiB, disk: 1GiB"),
-    records: false,
     gateway: CACHE,
+    ..PLAIN
 };
+/// Who may pass, how fast and for how much, what was answered before, and what became of it: all
+/// is asked and nothing refuses.
+pub const GOVERNED: Setup = Setup {
+    name: "governed-gateway",
+    records: true,
+    keyed: true,
+    gateway: r#"
+        authentication: { required: true }
+        cache: { ttl: 1d }
+        rate_limits:
+          - { id: all, limit: 1000000000000, window: 1m }
+          - { id: tokens, limit: 1000000000000, window: 1m, technique: fixed, count: total_tokens, by: [ key, model ] }
+          - { id: calls, limit: 1000, count: concurrent, by: [ metadata.user ] }
+        spend_limits:
+          - { id: per-user, limit: 9000000, window: 24h, metadata: { user: { mode: partition } } }
+"#,
+    ..CACHING
+};
+/// What stands where a key would for those who ask for none.
+const NO_KEY: &str = "tg-000000000000-0000000000000000000000000000000000000000000";
 
 /// Everything that is measured.
 #[derive(Debug)]
@@ -90,6 +110,7 @@ pub struct Legs {
     caching: Leg,
     disk_caching: Leg,
     recording: Leg,
+    governed: Leg,
 }
 
 impl Legs {
@@ -110,6 +131,7 @@ impl Legs {
             caching: start(CACHING)?,
             disk_caching: start(DISK_CACHING)?,
             recording: start(RECORDING)?,
+            governed: start(GOVERNED)?,
         })
     }
 
@@ -121,6 +143,7 @@ impl Legs {
             Cell::Hits(Tier::Memory, _) | Cell::Misses(_) | Cell::CachingProcess => &self.caching,
             Cell::Resilient(_) | Cell::ResilientOpen(_) => &self.resilient,
             Cell::Recorded(_) | Cell::RecordedOpen(_) | Cell::RecordingProcess => &self.recording,
+            Cell::Governed(_) | Cell::GovernedAt(..) => &self.governed,
             _ => &self.gateway,
         };
         let against = match cell.against() {
@@ -128,6 +151,11 @@ impl Legs {
             Against::Unrecorded => &self.gateway,
         };
         [&self.direct, against, gateway]
+    }
+
+    /// What callers of the governed gateway bring; all legs are sent the same.
+    pub fn key(&self) -> &str {
+        self.governed.key()
     }
 
     /// The processes under test.
@@ -138,6 +166,7 @@ impl Legs {
             &self.caching,
             &self.disk_caching,
             &self.recording,
+            &self.governed,
         ];
         let all = [&self.direct, &self.bare].into_iter().chain(gateways);
         all.filter_map(|leg| leg.process.as_ref())
@@ -167,9 +196,9 @@ pub struct Gateway {
     admin: SocketAddr,
     /// Where its log store lies; none when it has none.
     pub log_store: Option<PathBuf>,
+    /// The API key for its callers; none when none was made.
+    key: Option<String>,
 }
-
-const METRICS_LIMIT: Duration = Duration::from_secs(10);
 
 impl Leg {
     /// What its answers say when a cache says `status`.
@@ -182,22 +211,23 @@ impl Leg {
 
     /// What its metrics say now; none for what has none.
     pub fn metrics(&self) -> Outcome<Option<String>> {
-        let admin = self.gateway.as_ref().map(|gateway| gateway.admin);
-        let told = admin.map(metrics).transpose();
+        let address = self.gateway.as_ref().map(|gateway| gateway.admin);
+        let told = address.map(admin::metrics).transpose();
         told.map_err(|why| format!("{}: metrics: {why}", self.name))
     }
-}
 
-fn metrics(address: SocketAddr) -> std::io::Result<String> {
-    let mut stream = TcpStream::connect(address)?;
-    stream.set_read_timeout(Some(METRICS_LIMIT))?;
-    write!(
-        stream,
-        "GET /metrics HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n\r\n"
-    )?;
-    let mut text = String::new();
-    stream.read_to_string(&mut text)?;
-    Ok(text)
+    /// US dollars its budgets have spent by now; none for what is no gateway.
+    pub fn spent(&self) -> Outcome<Option<f64>> {
+        let address = self.gateway.as_ref().map(|gateway| gateway.admin);
+        let told = address.map(admin::spent).transpose();
+        told.map_err(|why| format!("{}: budgets: {why}", self.name))
+    }
+
+    /// The API key for its callers, or what is as long as one.
+    pub fn key(&self) -> &str {
+        let key = self.gateway.as_ref().and_then(|g| g.key.as_deref());
+        key.unwrap_or(NO_KEY)
+    }
 }
 
 /// How a process under test is started: callgrind puts itself before the program.
@@ -289,21 +319,20 @@ pub fn gateway(
         "--conf".into(),
         conf.display().to_string(),
     ]);
+    let tested = cores.tested;
+    let mut process = Process::start(setup.name, tested, &program, address, scratch.path())?;
+    process.wait_for(admin)?;
+    let key = setup.keyed.then(|| admin::make_key(admin, &directory));
     Ok(Leg {
         name: setup.name,
         address,
         path: GATEWAY_PATH,
-        process: Some(Process::start(
-            setup.name,
-            cores.tested,
-            &program,
-            address,
-            scratch.path(),
-        )?),
+        process: Some(process),
         caches: setup.cache.is_some(),
         gateway: Some(Gateway {
             admin,
             log_store: setup.records.then(|| directory.join("logs")),
+            key: key.transpose()?,
         }),
     })
 }

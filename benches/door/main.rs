@@ -1,5 +1,5 @@
 //! The benchmark of the whole binary: direct, bare Pingora and the gateway in turn, without a
-//! cache and with one, without a log store and with one.
+//! cache and with one, without a log store and with one, and governed.
 //!
 //! The process under test has one core to itself; the upstream and the load share
 //! another. Every cell is measured in several rounds that visit the three legs in
@@ -8,13 +8,15 @@
 //! [`process`] starts and pins, [`legs`] are what is compared, [`upstream`] answers,
 //! [`request`] and [`answer`] are what goes over the wire, [`closed`], [`open`] and
 //! [`streams`] make load, [`cached`] sees to caches and [`recorded`] to log stores, [`plan`]
-//! runs it all, [`figures`], [`machine`] and [`report`] tell.
+//! runs it all, [`admin`] asks a gateway about itself, [`figures`], [`goals`], [`machine`] and [`report`] tell.
 //! [`instructions`] counts instructions under callgrind where noise hides the truth.
 
+mod admin;
 mod answer;
 mod cached;
 mod closed;
 mod figures;
+mod goals;
 mod instructions;
 mod legs;
 mod machine;
@@ -46,7 +48,7 @@ struct Options {
     /// Shorter and fewer rounds, for development; writes no results unless `--out` is given.
     #[arg(long)]
     quick: bool,
-    /// Only loads whose name contains this, such as "32 KB", "streams" or "cache"; writes no results.
+    /// Only loads whose name contains this, such as "32 KB", "streams", "cache" or "governed"; writes no results.
     #[arg(long, default_value = "")]
     only: String,
     /// Where the results go [default: benches/RESULTS.md].

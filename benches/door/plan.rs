@@ -1,5 +1,7 @@
 //! What is measured, in which order, for how long.
 
+pub mod governed;
+
 use std::time::Duration;
 
 use crate::answer::CacheStatus;
@@ -25,7 +27,7 @@ pub struct Effort {
     single_streams: usize,
 }
 
-/// About fourteen minutes.
+/// About twenty minutes.
 pub const FULL: Effort = Effort {
     name: "full",
     rounds: 5,
@@ -35,7 +37,7 @@ pub const FULL: Effort = Effort {
     single_streams: 300,
 };
 
-/// About a minute: for development, too short to be a result.
+/// About two minutes: for development, too short to be a result.
 pub const QUICK: Effort = Effort {
     name: "quick",
     rounds: 2,
@@ -46,9 +48,11 @@ pub const QUICK: Effort = Effort {
 };
 
 /// Requests per second of the loads that ask for latencies.
-const RATE: u32 = 500;
+pub const RATE: u32 = 500;
 /// The same with a log store.
 const RECORDED_RATE: u32 = 2000;
+/// Connections of loads on a schedule: at 500/s one has 32 ms for its answer.
+const SCHEDULED: u32 = 16;
 
 /// Few events on one stream: its first is what counts.
 const SHORT_STREAM: StreamShape = StreamShape {
@@ -149,7 +153,8 @@ impl Run<'_> {
         self.recorded(KIB)?;
         self.recorded_open(KIB)?;
         self.recorded_open(32 * KIB)?;
-        self.memory(Cell::RecordingProcess, Measure::PeakMemory)
+        self.memory(Cell::RecordingProcess, Measure::PeakMemory)?;
+        self.all_governed()
     }
 
     /// Visits the legs in every round, forwards and backwards in turn, so that a drift
@@ -195,6 +200,14 @@ impl Run<'_> {
         }
     }
 
+    fn scheduled(&self, rate: u32) -> open::Load {
+        open::Load {
+            rate,
+            connections: SCHEDULED,
+            window: self.effort.open_window,
+        }
+    }
+
     fn closed(&mut self, cell: Cell, size: usize, connections: usize) -> Outcome<()> {
         let load = self.load(connections);
         let measures = [Measure::Rate, Measure::CpuPerRequest];
@@ -205,12 +218,11 @@ impl Run<'_> {
     }
 
     fn open(&mut self, cell: Cell, size: usize) -> Outcome<()> {
-        let window = self.effort.open_window;
+        let load = self.scheduled(RATE);
         let measures = [Measure::LatencyP50, Measure::LatencyP99];
         self.rounds(cell, measures, |leg| {
-            let same = Questions::same(leg, size);
-            let (latency, _) = open::measure(leg, &same, RATE, window)?;
-            Ok([Some(latency.p50), Some(latency.p99)])
+            let shown = open::measure(leg, &Questions::same(leg, size), load)?;
+            Ok([Some(shown.latency.p50), Some(shown.latency.p99)])
         })
     }
 
@@ -286,15 +298,10 @@ impl Run<'_> {
             Measure::CpuBeside,
         ];
         self.rounds(Cell::Misses(size), measures, |leg| {
-            // A nanosecond has less than one question: no window begins before another's end.
-            let first = streams::now_nanos();
-            let new = Numbers {
-                first,
-                count: u64::MAX,
-            };
+            let new = never_asked();
             let questions = Questions::new(leg, size, new, Some(leg.says(CacheStatus::Miss)));
             let (shown, count) = closed::measure(leg, questions, load)?;
-            cached::look_for_latest(leg, size, Numbers { first, count })?;
+            cached::look_for_latest(leg, size, Numbers { count, ..new })?;
             let beside = shown.beside_micros.filter(|_| leg.caches);
             let (all, on_path) = (shown.cpu_micros, shown.on_path_micros());
             Ok([Some(shown.per_second), all, on_path, beside])
@@ -316,36 +323,29 @@ impl Run<'_> {
             let before = Kept::by(leg)?;
             let (shown, asked) = closed::measure(leg, Questions::varied(leg, size), load)?;
             let whole = before.map(|kept| kept.whole(leg, asked)).transpose()?;
-            let writer = whole.map(|whole| whole.writer_micros);
-            // The writer may be behind when the window ends: its work is counted whole.
-            let later = writer
-                .zip(shown.writer_micros)
-                .map(|(all, then)| all - then);
-            let and_later = |micros: Option<f64>| Some(micros? + later.unwrap_or_default());
-            let (rate, on_path) = (Some(shown.per_second), shown.on_path_micros());
-            let (all, beside) = (shown.cpu_micros, shown.beside_micros);
-            let stored = whole.map(|whole| whole.stored);
+            let shown = shown.with_all_written(whole.map(|whole| whole.writer_micros));
             Ok([
-                rate,
-                and_later(all),
-                on_path,
-                and_later(beside),
-                writer,
-                stored,
+                Some(shown.per_second),
+                shown.cpu_micros,
+                shown.on_path_micros(),
+                shown.beside_micros,
+                shown.writer_micros,
+                whole.map(|whole| whole.stored),
             ])
         })
     }
 
     /// On a schedule, as [`Self::recorded`].
     fn recorded_open(&mut self, size: usize) -> Outcome<()> {
-        let window = self.effort.open_window;
+        let load = self.scheduled(RECORDED_RATE);
         let measures = [Measure::LatencyP50, Measure::LatencyP99];
         self.rounds(Cell::RecordedOpen(size), measures, |leg| {
             let before = Kept::by(leg)?;
-            let varied = Questions::varied(leg, size);
-            let (latency, asked) = open::measure(leg, &varied, RECORDED_RATE, window)?;
-            before.map(|kept| kept.whole(leg, asked)).transpose()?;
-            Ok([Some(latency.p50), Some(latency.p99)])
+            let shown = open::measure(leg, &Questions::varied(leg, size), load)?;
+            before
+                .map(|kept| kept.whole(leg, shown.asked))
+                .transpose()?;
+            Ok([Some(shown.latency.p50), Some(shown.latency.p99)])
         })
     }
 
@@ -369,5 +369,13 @@ impl Run<'_> {
             rounds: vec![round],
         });
         Ok(())
+    }
+}
+
+/// A nanosecond has less than one question: no window begins before another's end.
+fn never_asked() -> Numbers {
+    Numbers {
+        first: streams::now_nanos(),
+        count: u64::MAX,
     }
 }

@@ -16,8 +16,9 @@ use nix::unistd::Pid;
 
 use crate::Outcome;
 
-/// How the names of threads begin that serve no request, but keep answers and records.
-pub const BESIDE: [&str; 4] = ["cache ", "ledger", WRITER, "analytics"];
+/// How the names of threads begin that serve no request, but keep answers, records
+/// and what was spent.
+pub const BESIDE: [&str; 5] = ["cache ", "ledger", WRITER, "analytics", "spend"];
 /// The log store's thread.
 pub const WRITER: &str = "logs";
 
@@ -109,7 +110,8 @@ impl Process {
         Ok(process)
     }
 
-    fn wait_for(&mut self, address: SocketAddr) -> Outcome<()> {
+    /// Waits until `address` accepts connections; an error when the process ends before.
+    pub fn wait_for(&mut self, address: SocketAddr) -> Outcome<()> {
         let deadline = Instant::now() + START_LIMIT;
         while TcpStream::connect(address).is_err() {
             if let Ok(Some(status)) = self.child.try_wait() {

@@ -4,10 +4,10 @@
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use crate::Outcome;
 use crate::figures::KIB;
 use crate::legs::Leg;
 use crate::process::WRITER;
+use crate::{Outcome, admin};
 
 /// The store writes what it has collected several times a second.
 const WRITE_LIMIT: Duration = Duration::from_secs(20);
@@ -54,14 +54,7 @@ impl Kept {
     }
 
     fn told_by(metrics: &str, bytes: u64, writer: Duration) -> Self {
-        let sum = |name: &str| {
-            let of_name = |line: &str| {
-                let rest = line.strip_prefix(name)?;
-                rest.starts_with([' ', '{']).then_some(())?;
-                rest.rsplit_once(' ')?.1.parse::<f64>().ok()
-            };
-            metrics.lines().filter_map(of_name).sum::<f64>()
-        };
+        let sum = |name| admin::sum(metrics, name);
         Self {
             rows: sum("tollgate_log_store_rows_total"),
             lost: sum("tollgate_log_store_dropped_total") + sum("tollgate_log_store_errors_total"),

@@ -3,207 +3,10 @@
 use std::fmt::Write;
 use std::process::Command;
 
-use crate::figures::{
-    Against, BASE, Cell, DIRECT, GATEWAY, KIB, MIB, Measure, Series, Spread, Tier,
-};
+use crate::figures::{Against, BASE, Cell, DIRECT, GATEWAY, KIB, Measure, Series};
+use crate::goals::{BARE_WHERE_GOALS_WERE_SET, Bound, GOALS};
 use crate::plan::{Effort, Finished};
 use crate::{Binaries, machine};
-
-/// What a figure is held against. All are upper bounds but one.
-#[derive(Debug, Clone, Copy)]
-enum Bound {
-    /// On the gateway's figure divided by bare Pingora's.
-    Ratio(f64),
-    /// The least that the gateway's figure divided by bare Pingora's may be.
-    RatioAtLeast(f64),
-    /// On the gateway's figure less bare Pingora's, in microseconds.
-    Added(f64),
-    /// On the gateway's figure itself, in MiB.
-    Mebibytes(f64),
-    /// On the gateway's figure itself, in microseconds.
-    Microseconds(f64),
-}
-
-/// Processor time of bare Pingora for a request of 1 KB on the machine where the goals were set,
-/// in microseconds.
-const BARE_WHERE_GOALS_WERE_SET: f64 = 34.0;
-
-struct Goal {
-    what: &'static str,
-    cell: Cell,
-    measure: Measure,
-    bound: Bound,
-}
-
-const fn goal(what: &'static str, cell: Cell, measure: Measure, bound: Bound) -> Goal {
-    Goal {
-        what,
-        cell,
-        measure,
-        bound,
-    }
-}
-
-/// The latency goals are those of a gateway with everything switched on: the bare one
-/// must be well inside. Those of misses are, too: here the cache alone is on.
-const GOALS: [Goal; 26] = [
-    goal(
-        "CPU per request, 1 KB",
-        Cell::Closed(KIB, 32),
-        Measure::CpuPerRequest,
-        Bound::Ratio(1.0),
-    ),
-    goal(
-        "CPU per request, 32 KB",
-        Cell::Closed(32 * KIB, 32),
-        Measure::CpuPerRequest,
-        Bound::Ratio(1.0),
-    ),
-    goal(
-        "CPU per request, 1 MB",
-        Cell::Closed(MIB, 8),
-        Measure::CpuPerRequest,
-        Bound::Ratio(1.3),
-    ),
-    goal(
-        "added p50 at 500/s, 1 KB",
-        Cell::Open(KIB),
-        Measure::LatencyP50,
-        Bound::Added(40.0),
-    ),
-    goal(
-        "added p99 at 500/s, 1 KB",
-        Cell::Open(KIB),
-        Measure::LatencyP99,
-        Bound::Added(150.0),
-    ),
-    goal(
-        "added p50 at 500/s, 32 KB",
-        Cell::Open(32 * KIB),
-        Measure::LatencyP50,
-        Bound::Added(60.0),
-    ),
-    goal(
-        "added p99 at 500/s, 32 KB",
-        Cell::Open(32 * KIB),
-        Measure::LatencyP99,
-        Bound::Added(200.0),
-    ),
-    goal(
-        "added TTFT p50, one stream",
-        Cell::OneStream,
-        Measure::FirstTokenP50,
-        Bound::Added(40.0),
-    ),
-    goal(
-        "1,000 streams, all whole: TTFT p99",
-        Cell::ThousandStreams,
-        Measure::FirstTokenP99,
-        Bound::Ratio(1.5),
-    ),
-    goal(
-        "memory, idle",
-        Cell::Process,
-        Measure::IdleMemory,
-        Bound::Mebibytes(20.0),
-    ),
-    goal(
-        "memory, peak of the run",
-        Cell::Process,
-        Measure::PeakMemory,
-        Bound::Ratio(1.3),
-    ),
-    goal(
-        "CPU per request, retries and routes, 1 KB",
-        Cell::Resilient(KIB),
-        Measure::CpuPerRequest,
-        Bound::Ratio(1.0),
-    ),
-    goal(
-        "CPU per request, retries and routes, 32 KB",
-        Cell::Resilient(32 * KIB),
-        Measure::CpuPerRequest,
-        Bound::Ratio(1.0),
-    ),
-    goal(
-        "added p50 at 500/s, retries and routes, 1 KB",
-        Cell::ResilientOpen(KIB),
-        Measure::LatencyP50,
-        Bound::Added(40.0),
-    ),
-    goal(
-        "added p50 at 500/s, retries and routes, 32 KB",
-        Cell::ResilientOpen(32 * KIB),
-        Measure::LatencyP50,
-        Bound::Added(60.0),
-    ),
-    goal(
-        "throughput of cache hits, 1 KB",
-        Cell::Hits(Tier::Memory, KIB),
-        Measure::Rate,
-        Bound::RatioAtLeast(2.0),
-    ),
-    goal(
-        "throughput of cache hits, 32 KB",
-        Cell::Hits(Tier::Memory, 32 * KIB),
-        Measure::Rate,
-        Bound::RatioAtLeast(2.0),
-    ),
-    goal(
-        "CPU per request of a miss, on its path, only the cache on, 1 KB",
-        Cell::Misses(KIB),
-        Measure::CpuOnPath,
-        Bound::Ratio(1.2),
-    ),
-    goal(
-        "CPU per request of a miss, on its path, only the cache on, 32 KB",
-        Cell::Misses(32 * KIB),
-        Measure::CpuOnPath,
-        Bound::Ratio(1.25),
-    ),
-    goal(
-        "CPU to keep an answer, beside the requests, 1 KB",
-        Cell::Misses(KIB),
-        Measure::CpuBeside,
-        Bound::Microseconds(12.0),
-    ),
-    goal(
-        "memory, idle, with a cache",
-        Cell::CachingProcess,
-        Measure::IdleMemory,
-        Bound::Mebibytes(20.0),
-    ),
-    goal(
-        "p99 at 2,000/s that a log store with bodies adds, 1 KB",
-        Cell::RecordedOpen(KIB),
-        Measure::LatencyP99,
-        Bound::Added(0.0),
-    ),
-    goal(
-        "p99 at 2,000/s that a log store with bodies adds, 32 KB",
-        Cell::RecordedOpen(32 * KIB),
-        Measure::LatencyP99,
-        Bound::Added(0.0),
-    ),
-    goal(
-        "CPU per record on the log store's writer, 1 KB",
-        Cell::Recorded(KIB),
-        Measure::CpuOfWriter,
-        Bound::Microseconds(12.0),
-    ),
-    goal(
-        "CPU per request on its path, a log store against none, 1 KB",
-        Cell::Recorded(KIB),
-        Measure::CpuOnPath,
-        Bound::Ratio(1.2),
-    ),
-    goal(
-        "memory, idle, with a log store",
-        Cell::RecordingProcess,
-        Measure::IdleMemory,
-        Bound::Mebibytes(20.0),
-    ),
-];
 
 /// The whole report.
 pub fn render(run: &Finished, effort: &Effort, binaries: &Binaries) -> String {
@@ -213,7 +16,7 @@ pub fn render(run: &Finished, effort: &Effort, binaries: &Binaries) -> String {
         true => "bare Pingora in the gateway's place (how far two equal things differ)",
         false => {
             "the gateway, passing through, with retries and routes, with nothing but a cache on, \
-             and with nothing but a log store on"
+             with nothing but a log store on, and governed by all that limits and records"
         }
     };
     line(
@@ -267,7 +70,7 @@ fn goals(out: &mut String, series: &[Series]) {
         let found = series
             .iter()
             .find(|s| s.cell == goal.cell && s.measure == goal.measure);
-        let Some((bound, shown)) = found.and_then(|series| judged(goal.bound, series)) else {
+        let Some((bound, shown)) = found.and_then(|series| goal.bound.judged(series)) else {
             continue;
         };
         let (sign, is_met) = match goal.bound {
@@ -275,7 +78,7 @@ fn goals(out: &mut String, series: &[Series]) {
             _ => ("≤", shown.middle <= bound),
         };
         let verdict = if is_met { "met" } else { "**not met**" };
-        let text = |value| bounded(goal.bound, value);
+        let text = |value| goal.bound.text(value);
         let there = match goal.bound {
             Bound::Added(_) | Bound::Microseconds(_) => {
                 let there = slower.map(|slower| shown.middle / slower);
@@ -310,23 +113,6 @@ fn machines(out: &mut String, bare: f64) {
              verdicts go by the µs of this machine."
         ),
     );
-}
-
-/// The bound's number and the figure it is held against.
-fn judged(bound: Bound, series: &Series) -> Option<(f64, Spread)> {
-    match bound {
-        Bound::Ratio(bound) | Bound::RatioAtLeast(bound) => Some((bound, series.ratio()?)),
-        Bound::Added(most) => Some((most, series.added()?)),
-        Bound::Mebibytes(most) | Bound::Microseconds(most) => Some((most, series.leg(GATEWAY)?)),
-    }
-}
-
-fn bounded(bound: Bound, value: f64) -> String {
-    match bound {
-        Bound::Ratio(_) | Bound::RatioAtLeast(_) => format!("{value:.2} ×"),
-        Bound::Added(_) | Bound::Microseconds(_) => format!("{value:.0} µs"),
-        Bound::Mebibytes(_) => format!("{value:.1} MiB"),
-    }
 }
 
 fn figures(out: &mut String, series: &[Series], against: Against) {

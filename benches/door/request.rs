@@ -4,7 +4,9 @@ use std::fmt::Write;
 use std::net::SocketAddr;
 use std::ops::Range;
 
+use crate::Outcome;
 use crate::answer::CacheStatus;
+use crate::figures::MIB;
 use crate::legs::Leg;
 
 /// Text with what real prompts have: words, line ends, quotes, characters beyond ASCII.
@@ -43,8 +45,10 @@ const WORDS: [&str; 24] = [
     "answer",
 ];
 
-/// How many texts a varied load has: far more than a log store compresses together.
+/// How many texts a varied load has at most: far more than a log store compresses together.
 const VARIANTS: usize = 512;
+/// What the texts of a varied load take at most, in bytes.
+const VARIED: usize = 64 * MIB;
 
 /// A stream that the upstream is asked for.
 #[derive(Debug, Clone, Copy)]
@@ -103,11 +107,14 @@ pub struct Questions {
 impl Questions {
     /// Chat requests with JSON bodies of exactly `size` bytes.
     pub fn new(leg: &Leg, size: usize, numbers: Numbers, expected: Option<CacheStatus>) -> Self {
-        let request = plain(leg, size);
-        let found = memchr::memmem::find(&request, QUESTION.as_bytes());
+        Self::of(vec![plain(leg, size)], numbers, expected)
+    }
+
+    fn of(requests: Vec<Vec<u8>>, numbers: Numbers, expected: Option<CacheStatus>) -> Self {
+        let found = memchr::memmem::find(&requests[0], QUESTION.as_bytes());
         let start = found.expect("every prompt begins with it") + QUESTION.len();
         Self {
-            requests: vec![request],
+            requests,
             numbers,
             expected,
             digits: start..start + DIGITS,
@@ -122,14 +129,26 @@ impl Questions {
     /// Texts that compress as prose does, alone and together: what is sent again and again
     /// would cost a log store next to nothing.
     pub fn varied(leg: &Leg, size: usize) -> Self {
-        let mut words = Words(1);
-        let mut request = |_| {
-            let body = body(size, "", |room| words.text(room));
-            whole(leg.address, leg.path, "", &body)
-        };
-        Self {
-            requests: (0..VARIANTS).map(&mut request).collect(),
-            ..Self::same(leg, size)
+        let requests = texts(leg, size, "");
+        Self::of(requests, Numbers::ONE, Some(CacheStatus::Unsaid))
+    }
+
+    /// The same from a user who brings `key`, for a cache that has none of the answers.
+    pub fn governed(leg: &Leg, size: usize, key: &str, numbers: Numbers) -> Self {
+        let headers = format!(
+            "cf-aig-authorization: Bearer {key}\r\ncf-aig-metadata: {{\"user\":\"ann\"}}\r\n"
+        );
+        let requests = texts(leg, size, &headers);
+        Self::of(requests, numbers, Some(leg.says(CacheStatus::Miss)))
+    }
+
+    /// An error when an answer says another thing of the cache than it must.
+    pub fn check(&self, said: CacheStatus) -> Outcome<()> {
+        match self.expected {
+            Some(expected) if said != expected => {
+                Err(format!("cache status {said:?} instead of {expected:?}"))
+            }
+            _ => Ok(()),
         }
     }
 
@@ -156,6 +175,17 @@ impl Questions {
 pub fn plain(leg: &Leg, size: usize) -> Vec<u8> {
     let body = body(size, "", prose);
     whole(leg.address, leg.path, "", &body)
+}
+
+/// Chat requests with `headers` whose texts differ.
+fn texts(leg: &Leg, size: usize, headers: &str) -> Vec<Vec<u8>> {
+    let mut words = Words(1);
+    let request = |_| {
+        let body = body(size, "", |room| words.text(room));
+        whole(leg.address, leg.path, headers, &body)
+    };
+    let count = (VARIED / size).clamp(1, VARIANTS);
+    (0..count).map(request).collect()
 }
 
 /// A small chat request for a stream.
@@ -298,6 +328,26 @@ mod tests {
         let mut request = questions.first();
         questions.turn(1, &mut request);
         assert_eq!(request, questions.requests[1]);
+    }
+
+    #[test]
+    fn governed_questions_bring_a_key_and_differ_also_where_texts_come_again() {
+        let leg = crate::legs::direct(([127, 0, 0, 1], 80).into());
+        let numbers = Numbers {
+            first: 7,
+            count: u64::MAX,
+        };
+        let questions = Questions::governed(&leg, MIB, "tg-1-x", numbers);
+        let count = questions.requests.len();
+        assert_eq!(count, VARIED / MIB);
+        let (mut one, mut again) = (questions.first(), questions.first());
+        questions.turn(1, &mut one);
+        questions.turn(1 + count as u64, &mut again);
+        let differ = one.iter().zip(&again).filter(|(one, again)| one != again);
+        assert_eq!(differ.count(), 2, "08 and 72");
+        let text = String::from_utf8(one).expect("text");
+        assert!(text.contains("\r\ncf-aig-authorization: Bearer tg-1-x\r\n"));
+        assert!(text.contains("\r\ncf-aig-metadata: {\"user\":\"ann\"}\r\n"));
     }
 
     #[test]
