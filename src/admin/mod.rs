@@ -1,6 +1,6 @@
 //! The listener for operators: health, metrics, reload, upgrade, and finished requests.
 //!
-//! With `admin.tokens` it answers who brings one ([`operators`]). Without, it listens on loopback
+//! With `admin.tokens` it answers who brings one (`operators`). Without, it listens on loopback
 //! only and answers only requests that name it as their `Host`, and as their `Origin` if they have
 //! one: a web page that a browser on this machine shows cannot reach it, not even by rebinding a DNS
 //! name. What concerns API keys or provider keys wants a token in any case,

@@ -2,7 +2,7 @@
 //! when another process has changed it.
 //!
 //! A change through this process is in its table before it is answered. What another process has
-//! changed is there within [`EVERY`] and the time of reading it. While the file cannot be read, the
+//! changed is there within `EVERY` and the time of reading it. While the file cannot be read, the
 //! keys that are known stay good, and the log and a metric say so; where none could be read at all,
 //! no key is good. Requests only ever load a pointer.
 

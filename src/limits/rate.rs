@@ -1,11 +1,11 @@
 //! Rate limits: at most so many requests, tokens or calls at the same time, in a window of time, for
 //! each gateway, key, owner, provider, model, address or word of the client's.
 //!
-//! A [`Rule`] is what the configuration says; what it has counted ([`State`]) outlives the
+//! A [`Rule`] is what the configuration says; what it has counted (`State`) outlives the
 //! configuration ([`Registry`]), but not the process. Values that we ourselves name are counted
 //! exactly: of any number of requests at the same time exactly as many pass as may. Of those that
-//! clients make up, the first [`MADE_UP`](table::MADE_UP) at a time are, and the rest is estimated
-//! ([`sketch`]).
+//! clients make up, the first `MADE_UP` at a time are, and the rest is estimated
+//! (`sketch`).
 //!
 //! Time is an argument, wall-clock time, so that windows align to it. Left out: what calls cost
 //! (`limits::spend`), and waiting for a place (`limits::concurrency`): who is over a rate is refused

@@ -1,5 +1,5 @@
 //! Where kept provider keys lie: one SQLite file that every process opens for a moment, to read all
-//! of it or to change a row ([`write`]).
+//! of it or to change a row (`write`).
 //!
 //! A power cut takes nothing that was answered for (`synchronous = FULL`). What was replaced or
 //! removed is overwritten (`secure_delete`), though it was encrypted.

@@ -579,10 +579,12 @@ async fn a_key_has_limits_of_its_own() {
         "access": { "models": { "allow": ["gpt-5*"] } },
         "rate_limits": [{ "limit": 2, "window": "1h" }],
     });
-    let keys = [bounded.clone(), bounded].map(|said| asks(&gateway, "POST", KEYS, said));
-    let [one, other] = keys;
+    let keys =
+        [bounded.clone(), bounded.clone(), bounded].map(|said| asks(&gateway, "POST", KEYS, said));
+    let [one, other, third] = keys;
     let secret = |answer: Response| answer.json()["result"]["key"].as_str().unwrap().to_owned();
     let (one, other) = (secret(one.await), secret(other.await));
+    let third = secret(third.await);
     for key in [&one, &other] {
         for status in [200, 200, 429] {
             let answer = chat(&gateway, key).await;
@@ -591,7 +593,7 @@ async fn a_key_has_limits_of_its_own() {
     }
     gateway.logged("\"denied_by\":\"key/rate-1\"").await;
     let question = QUESTION.replace("gpt-5-mini", "gpt-4o");
-    let call = Request::post(CHAT, question).header("cf-aig-authorization", &one);
+    let call = Request::post(CHAT, question).header("cf-aig-authorization", &third);
     let answer = call.send(&gateway).await;
     assert_eq!(
         (answer.status, &answer.json()["internalCode"]),
