@@ -272,7 +272,7 @@ pub fn tell(response: &mut ResponseHeader, aside: &Aside) -> pingora_core::Resul
         } = left;
         format!("{rule};limit={limit};remaining={remaining}")
     };
-    let all: Vec<_> = aside.reservation.left().iter().map(shown).collect();
+    let all: Vec<_> = aside.reservation.left().map(shown).collect();
     match all.is_empty() {
         true => Ok(()),
         false => response.insert_header(BUDGET, all.join(", ")),

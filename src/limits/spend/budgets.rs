@@ -122,11 +122,12 @@ impl Budgets {
         wanted.sort_unstable_by(|one, other| one.id().cmp(other.id()));
         wanted.dedup_by(|one, other| one.id() == other.id());
         let left = hold_all(&wanted, facts, now)?;
-        let holds = wanted.into_iter().map(|wanted| Hold {
+        let holds = wanted.into_iter().zip(left).map(|(wanted, left)| Hold {
             account: wanted.found.account,
             asked: wanted.ask.cost.0,
+            left,
         });
-        Ok(Reservation::new(&self.shared, holds.collect(), left))
+        Ok(Reservation::new(&self.shared, holds.collect()))
     }
 
     /// The account that pays, if the rule is about the call.

@@ -15,8 +15,6 @@ pub struct Reservation {
     shared: Arc<Shared>,
     /// None of them twice.
     holds: Vec<Hold>,
-    /// What was left in each account, with this set aside.
-    left: Vec<Left>,
 }
 
 /// What is left of a budget.
@@ -33,17 +31,15 @@ pub struct Left {
 pub(super) struct Hold {
     pub account: Arc<Account>,
     pub asked: u64,
+    /// What was left with it set aside.
+    pub left: Left,
 }
 
 impl Reservation {
     /// What is set aside already.
-    pub(super) fn new(shared: &Arc<Shared>, holds: Vec<Hold>, left: Vec<Left>) -> Self {
+    pub(super) fn new(shared: &Arc<Shared>, holds: Vec<Hold>) -> Self {
         let shared = Arc::clone(shared);
-        Self {
-            shared,
-            holds,
-            left,
-        }
+        Self { shared, holds }
     }
 
     /// Whether no rule is about the call.
@@ -52,8 +48,8 @@ impl Reservation {
     }
 
     /// What was left in each account when this was set aside.
-    pub fn left(&self) -> &[Left] {
-        &self.left
+    pub fn left(&self) -> impl Iterator<Item = &Left> {
+        self.holds.iter().map(|hold| &hold.left)
     }
 
     /// The most that is set aside in one account.
@@ -80,7 +76,7 @@ impl Reservation {
     }
 
     fn book(&self, hold: &Hold, cost: u64, now: i64) {
-        let Hold { account, asked } = hold;
+        let Hold { account, asked, .. } = hold;
         if cost > *asked {
             let counters = &self.shared.counters;
             counters.overruns.fetch_add(1, Ordering::Relaxed);
