@@ -336,6 +336,18 @@ pub fn writes_no_text(path: &str) -> bool {
     ENDS.iter().any(|end| path.ends_with(end))
 }
 
+/// Whether a path encodes nothing that needs no encoding (RFC 3986, 2.3): a provider would read
+/// `%6D` as the `m` that was not seen there.
+pub fn is_plainly_written(path: &str) -> bool {
+    let path = path.split('?').next().unwrap_or(path);
+    let mut pieces = path.split('%').skip(1);
+    pieces.all(|piece| {
+        let digits = piece.get(..2).unwrap_or_default();
+        let byte = u8::from_str_radix(digits, 16).unwrap_or_default();
+        !(byte.is_ascii_alphanumeric() || b"-._~".contains(&byte))
+    })
+}
+
 /// Whether a whole body names no two models: nobody knows which one a provider takes.
 pub fn names_one_model(body: &[u8]) -> bool {
     let Some((model, places)) = model_places(body) else {
@@ -542,6 +554,19 @@ mod tests {
             ("/models/org/name", false),
         ] {
             assert_eq!(writes_no_text(path), expected, "{path}");
+        }
+    }
+
+    #[test]
+    fn what_needs_no_encoding_is_seen() {
+        for (path, plain) in [
+            ("/v1/models/a-b.c_d~e:generateContent?x=%61", true),
+            ("/model/arn%3Aaws%3Ax%2Fy/invoke", true),
+            ("/v1/mod%65ls/x", false),
+            ("/v1/models/gemini-2%2e5", false),
+            ("/v1/%zz/%", true),
+        ] {
+            assert_eq!(is_plainly_written(path), plain, "{path}");
         }
     }
 

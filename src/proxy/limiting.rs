@@ -127,6 +127,16 @@ pub fn before_steps(door: &Door, ctx: &mut Context) -> Result<(), Failure> {
 
 /// Refuses what one server could read as a request for one model and another for another.
 fn names_one_model(ctx: &Context) -> Result<(), Failure> {
+    let path = ctx
+        .route
+        .as_ref()
+        .map(|route| &*route.target.path_and_query);
+    if path.is_some_and(|path| !call::is_plainly_written(path)) {
+        return Err(Failure::because(
+            Kind::BadRequest,
+            "The path encodes characters that need no encoding, and this gateway has rules for what it names: write letters, digits, -, ., _ and ~ as they are",
+        ));
+    }
     match &ctx.body {
         Body::Held { bytes, .. } if !call::names_one_model(bytes) => Err(Failure::because(
             Kind::BadRequest,

@@ -96,6 +96,9 @@ async fn only_permitted_models_are_asked_for_wherever_their_name_stands() {
         (twice.status, twice.json()["internalCode"].as_u64()),
         (400, Some(8002))
     );
+    let hidden = path("openai", "%63hat/completions");
+    let hidden = guarded.ask(&hidden, r#"{"model":"gpt-5"}"#).await;
+    assert_eq!(hidden.status, 400, "{}", hidden.text());
     let others = r#"{"model":"gpt-5","models":["o1"]}"#;
     denied(&guarded.ask(CHAT, others).await);
     assert_eq!(guarded.openai.requests().len(), 3);
