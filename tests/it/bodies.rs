@@ -10,7 +10,7 @@ use crate::support::conf::{CHAT, SPENDING, at, entry, path};
 use crate::support::metrics::Metrics;
 use crate::support::wire::Piece;
 use crate::support::{
-    Connection, Digest, Gateway, Protocol, Reply, Request, Response, Upstream, body, within,
+    Answer, Connection, Digest, Gateway, Protocol, Reply, Request, Response, Upstream, body, within,
 };
 
 const SIZES: [usize; 7] = [
@@ -515,6 +515,25 @@ async fn chunks_that_come_in_bits_are_one_body() {
             let answer = connection.read().await.unwrap();
             let wanted = Digest::of(b"hello world").json();
             assert_eq!((answer.status, answer.text()), (200, wanted), "{version}");
+        }
+    }
+}
+
+/// Less than what one read brings may be allowed, whether a length is announced or not.
+#[tokio::test]
+async fn a_small_bound_holds_for_held_bodies_of_any_framing() {
+    let upstream = Upstream::h1().await;
+    upstream.always(Answer::json("{}"));
+    let retries =
+        "accounts: { default: { gateways: { default: { retry: { max_attempts: 2 } } } } }\n";
+    let yaml = at(&upstream, "openai", "/v1", "") + retries;
+    let gateway = Gateway::with(&yaml).server("max_body: 1KiB").start().await;
+    for (protocol, told) in FRAMINGS {
+        for (size, status) in [(700, 200), (2000, 413)] {
+            let body = format!(r#"{{"x":"{}"}}"#, "y".repeat(size));
+            let request = Request::post(CHAT, body).over(protocol).told(told);
+            let answer = request.send(&gateway).await;
+            assert_eq!(answer.status, status, "{protocol:?} {told:?} {size}");
         }
     }
 }

@@ -134,34 +134,33 @@ impl Entry<'_> {
     /// Where a request stands once it is counted, if there is room for it. `counts`: its own
     /// counter, held.
     fn standing(&self, counts: Option<&mut Counts>, now: SystemTime) -> Result<Standing, Refused> {
-        let window = &self.windows.window;
+        let (used, leaves) = self.used(counts);
+        let reset = self.windows.window.forgets(leaves, now);
+        let limit = self.rule.limit;
+        match limit.checked_sub(used).and_then(|left| left.checked_sub(1)) {
+            None => Err(self.rule.refused(0, reset)),
+            Some(left) => Ok(Standing { limit, left, reset }),
+        }
+    }
+
+    /// What counts now, and the slot that must be forgotten before more is left.
+    fn used(&self, counts: Option<&mut Counts>) -> (u64, u64) {
+        let (window, slot) = (&self.windows.window, self.slot);
         let (used, leaves) = match (counts, &self.place) {
             (Some(counts), _) => {
-                let used = counts.used(window, self.slot);
-                let limit = self.rule.limit;
-                let most = if used < limit {
-                    used.saturating_sub(1)
-                } else {
-                    limit - 1
-                };
-                (used, counts.leaves(most))
+                let used = counts.used(window, slot);
+                let fewer = used.min(self.rule.limit).saturating_sub(1);
+                (used, counts.leaves(fewer))
             }
-            (None, Place::Estimated(sketch, key)) => (
-                sketch.used(*key, window, self.slot),
-                window.first(self.slot),
-            ),
-            (None, Place::Own(_)) => return Err(self.rule.refused(0, 1)),
+            (None, Place::Estimated(sketch, key)) => {
+                (sketch.used(*key, window, slot), window.first(slot))
+            }
+            // Own counters are held: nothing is known of one that is not.
+            (None, Place::Own(_)) => (self.rule.limit, slot),
         };
-        let leaves = if used == 0 { self.slot } else { leaves };
-        let reset = window.forgets(leaves, now);
-        match self.rule.limit.checked_sub(used) {
-            None | Some(0) => Err(self.rule.refused(0, reset)),
-            Some(left) => Ok(Standing {
-                limit: self.rule.limit,
-                left: left - 1,
-                reset,
-            }),
-        }
+        // Nothing counts yet: this request will be the first to be forgotten.
+        let leaves = if used == 0 { slot } else { leaves };
+        (used, leaves)
     }
 
     fn add(&self, counts: Option<MutexGuard<'_, Counts>>, amount: u64) {
