@@ -1,5 +1,6 @@
 //! The command line.
 
+mod asking;
 mod keys;
 mod logs;
 mod operator;

@@ -3,14 +3,14 @@
 
 mod said;
 
-use std::io::{self, Read, Write};
+use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use serde_json::{Map, Value, json};
 
+use super::asking::{Problem, ask, ended, print};
 use super::logs::harmless;
-use super::{nobody_answers, refusal};
 use crate::admin::client::Place;
 use crate::config::load::parse_as;
 
@@ -126,16 +126,6 @@ pub struct Create {
     json: bool,
 }
 
-/// Why it is not done.
-enum Problem {
-    /// No process answers.
-    Nobody(io::Error),
-    /// It answers that it will not, or what is said cannot be meant.
-    Refused(String),
-    /// Nobody reads what is written.
-    Output,
-}
-
 /// Does it.
 pub fn run(place: &Place, wanted: &Wanted) -> ExitCode {
     let done = match wanted {
@@ -145,23 +135,7 @@ pub fn run(place: &Place, wanted: &Wanted) -> ExitCode {
         Wanted::Rotate { id, grace, json } => rotate(place, id, grace.as_deref(), *json),
         Wanted::Revoke { id, json } => revoke(place, id, *json),
     };
-    match done {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(Problem::Nobody(error)) => nobody_answers(place, &error),
-        Err(Problem::Refused(why)) => {
-            eprintln!("tollgate: {why}");
-            ExitCode::FAILURE
-        }
-        Err(Problem::Output) => ExitCode::SUCCESS,
-    }
-}
-
-fn ask(place: &Place, method: &str, path: &str, body: Option<&Value>) -> Result<Value, Problem> {
-    let answer = place.send(method, path, body).map_err(Problem::Nobody)?;
-    match answer.done {
-        true => Ok(answer.body),
-        false => Err(Problem::Refused(refusal(&answer.body))),
-    }
+    ended(place, done)
 }
 
 fn make(place: &Place, create: &Create) -> Result<(), Problem> {
@@ -216,10 +190,6 @@ fn shown_once(key: &Value, what: &str, json: bool) -> Result<(), Problem> {
     let text = key["key"].as_str().unwrap_or_default();
     eprintln!("{}\nThe key {what}. It is shown only now:", line(key));
     print(text)
-}
-
-fn print(text: &str) -> Result<(), Problem> {
-    writeln!(io::stdout(), "{text}").map_err(|_| Problem::Output)
 }
 
 /// Ids are of a few harmless characters; others would make another path.

@@ -8,7 +8,7 @@ use std::time::Duration;
 use serde_json::{Value, json};
 use uuid::Uuid;
 
-use super::{nobody_answers, refusal};
+use super::asking::{Problem, ask, ended, print};
 use crate::admin::client::Place;
 
 pub const EXAMPLES: &str = "\
@@ -76,33 +76,11 @@ pub fn show(place: &Place, wanted: &Wanted) -> ExitCode {
         Some(id) => one(place, id, wanted.json),
         None => newest(place, wanted),
     };
-    match shown {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(Problem::Nobody(error)) => nobody_answers(place, &error),
-        Err(Problem::Refused(why)) => {
-            eprintln!("tollgate: {why}");
-            ExitCode::FAILURE
-        }
-        // Such as `head` that has seen enough.
-        Err(Problem::Output) => ExitCode::SUCCESS,
-    }
-}
-
-enum Problem {
-    /// No process answers.
-    Nobody(io::Error),
-    /// It answers that it will not.
-    Refused(String),
-    /// Nobody reads what is written.
-    Output,
+    ended(place, shown)
 }
 
 fn get(place: &Place, path: &str) -> Result<Value, Problem> {
-    let answer = place.get(path).map_err(Problem::Nobody)?;
-    if answer.done {
-        return Ok(answer.body);
-    }
-    Err(Problem::Refused(refusal(&answer.body)))
+    ask(place, "GET", path, None)
 }
 
 fn newest(place: &Place, wanted: &Wanted) -> Result<(), Problem> {
@@ -170,10 +148,6 @@ fn unseen(
 
 fn id(entry: &Value) -> String {
     entry["id"].as_str().unwrap_or_default().to_owned()
-}
-
-fn print(text: &str) -> Result<(), Problem> {
-    writeln!(io::stdout(), "{text}").map_err(|_| Problem::Output)
 }
 
 /// What strangers wrote must not steer a terminal.

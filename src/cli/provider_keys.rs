@@ -9,7 +9,7 @@ use std::process::ExitCode;
 
 use serde_json::{Value, json};
 
-use super::{nobody_answers, refusal};
+use super::asking::{Problem, ask, ended, print};
 use crate::admin::client::Place;
 use crate::config::secret::Secret;
 
@@ -109,14 +109,6 @@ impl Named {
     }
 }
 
-/// Why it was not done.
-enum Problem {
-    /// No process answers.
-    Nobody(io::Error),
-    /// It answers that it will not, or there is nothing to ask for.
-    Refused(String),
-}
-
 /// Does it.
 pub fn run(place: &Place, wanted: &Wanted) -> ExitCode {
     let done = match wanted {
@@ -125,17 +117,7 @@ pub fn run(place: &Place, wanted: &Wanted) -> ExitCode {
         Wanted::Remove { key } => remove(place, key),
         Wanted::Reencrypt => reencrypt(place),
     };
-    match done {
-        Ok(said) => {
-            println!("{said}");
-            ExitCode::SUCCESS
-        }
-        Err(Problem::Nobody(error)) => nobody_answers(place, &error),
-        Err(Problem::Refused(why)) => {
-            eprintln!("tollgate: {why}");
-            ExitCode::FAILURE
-        }
-    }
+    ended(place, done.and_then(|said| print(&said)))
 }
 
 fn set(
@@ -206,14 +188,6 @@ fn entries(place: &Place) -> Result<Vec<Value>, Problem> {
         entries.extend(found);
     }
     Ok(entries)
-}
-
-fn ask(place: &Place, method: &str, path: &str, body: Option<&Value>) -> Result<Value, Problem> {
-    let answer = place.send(method, path, body).map_err(Problem::Nobody)?;
-    match answer.done {
-        true => Ok(answer.body),
-        false => Err(Problem::Refused(refusal(&answer.body))),
-    }
 }
 
 /// A key in words.

@@ -22,6 +22,7 @@ pub use keys::usable;
 pub use providers::MOCK;
 #[cfg(test)]
 pub(crate) use providers::built_in as built_in_providers;
+pub(crate) use tokens::good_name;
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::PathBuf;

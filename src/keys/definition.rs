@@ -5,6 +5,7 @@ use serde_json::{Map, Value};
 use crate::auth::Consumer;
 use crate::config::Problem;
 use crate::config::load::parse_as;
+use crate::config::resolve;
 use crate::config::resolve::bounds::{self, Written};
 use crate::config::schema::VirtualKey;
 use crate::limits::spend::Scope;
@@ -177,11 +178,7 @@ fn expiry(key: &VirtualKey, now: i64, problems: &mut Vec<Problem>) -> Option<i64
 }
 
 fn good_name(name: &str) -> Result<(), String> {
-    let good = |byte: u8| byte.is_ascii_alphanumeric() || b"-_.".contains(&byte);
-    match (1..=64).contains(&name.len()) && name.bytes().all(good) {
-        true => Ok(()),
-        false => Err("is 1 to 64 letters, digits, -, _ and .".to_owned()),
-    }
+    resolve::good_name(name).map_err(str::to_owned)
 }
 
 fn good_gateways(gateways: &[String]) -> Result<(), String> {

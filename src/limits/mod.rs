@@ -3,6 +3,7 @@
 pub mod access;
 pub mod bounds;
 pub mod concurrency;
+pub mod facts;
 pub mod rate;
 pub mod spend;
 pub mod taken;

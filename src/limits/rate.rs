@@ -23,5 +23,5 @@ mod window;
 
 pub use calls::Permit;
 pub use counting::{check, count, enter, take};
-pub use rule::{Dimension, Facts, Refused, Rule, Standing};
+pub use rule::{Dimension, Refused, Rule, Standing};
 pub use state::Registry;

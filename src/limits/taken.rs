@@ -2,7 +2,8 @@
 
 use std::time::SystemTime;
 
-use super::rate::{self, Facts};
+use super::facts::Facts;
+use super::rate;
 use crate::call;
 use crate::config::schema::Counted;
 use crate::record::RequestRecord;
@@ -40,15 +41,13 @@ fn tokens(counted: Counted, usage: &Usage) -> u64 {
 }
 
 fn facts<'a>(record: &'a RequestRecord, model: Option<&'a str>) -> Facts<'a> {
-    let consumer = record.consumer.as_ref();
     let provider = record.provider.as_ref();
-    Facts {
+    let facts = Facts {
         gateway: record.gateway_label(),
-        key: consumer.map(|consumer| consumer.identity()),
-        owner: consumer.and_then(|consumer| consumer.owner.as_deref()),
         provider: provider.map(|mounted| &*mounted.provider.slug),
         model,
         address: record.client.map(|client| client.ip()),
-        metadata: &record.metadata,
-    }
+        ..Facts::of(&record.metadata)
+    };
+    facts.from(record.consumer.as_deref())
 }

@@ -12,14 +12,15 @@ use crate::call;
 use crate::config::schema::{SpendAction, Unpriced};
 use crate::error::{Failure, Kind};
 use crate::limits::bounds::Bounds;
-use crate::limits::spend::{Ask, Exceeded, Facts, Left, Reservation, Rule};
+use crate::limits::facts::Facts;
+use crate::limits::spend::{Ask, Exceeded, Left, Reservation, Rule};
 use crate::limits::worst::{self, Worst};
 use crate::pricing::{Cost, Scale, Seller};
 use crate::spending::Reserved;
 
 use super::Door;
 use super::context::{Body, Context};
-use super::permitting::{asks_a_model, bounds, named};
+use super::permitting::{asks_a_model, bounds, facts, named};
 
 /// What is left of the budgets that pay for a request, as it was set aside:
 /// `team;limit=500;remaining=312.5`, a rule each.
@@ -219,19 +220,6 @@ fn unbounded(why: &'static str) -> Worst {
         choices: 1,
         unbounded: Some(why),
         other_models: false,
-    }
-}
-
-fn facts<'a>(ctx: &'a Context, model: Option<&'a str>) -> Facts<'a> {
-    let consumer = ctx.consumer.as_ref();
-    let provider = ctx.provider.as_ref();
-    Facts {
-        provider: provider.map_or("", |mounted| &mounted.provider.slug),
-        model,
-        key: consumer.map(|consumer| consumer.identity()),
-        key_name: consumer.map(|consumer| &*consumer.name),
-        owner: consumer.and_then(|consumer| consumer.owner.as_deref()),
-        metadata: &ctx.metadata,
     }
 }
 

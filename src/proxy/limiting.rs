@@ -15,12 +15,13 @@ use crate::call;
 use crate::config::schema::Counted;
 use crate::error::{Failure, Kind};
 use crate::gateway::Mounted;
-use crate::limits::rate::{self, Facts, Permit, Refused, Rule, Standing};
+use crate::limits::rate::{self, Permit, Refused, Rule, Standing};
 use crate::routing::verdict::Cause;
 use crate::spending::Reserved;
 
 use super::budgeting::Aside;
 use super::context::{Body, Context};
+use super::permitting::facts;
 use super::{Door, again, budgeting, permitting, planning};
 
 /// Headers that tell where a client stands (IETF draft "RateLimit header fields for HTTP", version 06;
@@ -234,19 +235,6 @@ fn rules(ctx: &Context) -> impl Iterator<Item = &Rule> {
 
 fn requests(ctx: &Context) -> impl Iterator<Item = &Rule> {
     rules(ctx).filter(|rule| rule.counted == Counted::Requests)
-}
-
-fn facts<'a>(ctx: &'a Context, model: Option<&'a str>) -> Facts<'a> {
-    let consumer = ctx.consumer.as_ref();
-    Facts {
-        gateway: ctx.gateway.as_ref().map_or("", |gateway| &gateway.label),
-        key: consumer.map(|consumer| consumer.identity()),
-        owner: consumer.and_then(|consumer| consumer.owner.as_deref()),
-        provider: ctx.provider.as_ref().map(|mounted| &*mounted.provider.slug),
-        model,
-        address: ctx.address,
-        metadata: &ctx.metadata,
-    }
 }
 
 fn refuse(ctx: &mut Context, refused: &Refused) -> Failure {

@@ -9,6 +9,7 @@ use crate::error::{Failure, Kind};
 use crate::gateway::Mounted;
 use crate::limits::access::{Access, Denied};
 use crate::limits::bounds::Bounds;
+use crate::limits::facts::Facts;
 use crate::limits::worst::{self, Worst};
 
 use super::attempt::is_websocket;
@@ -18,6 +19,19 @@ use super::context::{Body, Context};
 pub fn bounds(ctx: &Context) -> impl Iterator<Item = &Bounds> {
     let gateway = ctx.gateway.iter().map(|gateway| &gateway.bounds);
     gateway.chain(ctx.consumer.iter().map(|consumer| &consumer.bounds))
+}
+
+/// What rules know of a request. `model`: which it asks for, where that is known.
+pub fn facts<'a>(ctx: &'a Context, model: Option<&'a str>) -> Facts<'a> {
+    let provider = ctx.provider.as_ref();
+    let facts = Facts {
+        gateway: ctx.gateway.as_ref().map_or("", |gateway| &gateway.label),
+        provider: provider.map(|mounted| &*mounted.provider.slug),
+        model,
+        address: ctx.address,
+        ..Facts::of(&ctx.metadata)
+    };
+    facts.from(ctx.consumer.as_deref())
 }
 
 /// How the log calls a rule: those of keys are told apart, as their names are their makers'.

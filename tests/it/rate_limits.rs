@@ -62,16 +62,6 @@ impl Limited {
         }
         passed
     }
-
-    /// Waits until so many requests are in the books.
-    async fn settled(&self, count: usize) {
-        let what = format!("{count} requests in the books");
-        self.gateway
-            .metrics_when(&what, |metrics| {
-                metrics.sum("tollgate_requests_total", &[]) >= count as f64
-            })
-            .await;
-    }
 }
 
 fn ask(headers: &[(&str, &str)]) -> Request {
@@ -229,14 +219,14 @@ async fn tokens_are_counted_when_they_are_known_and_answers_from_the_cache_cost_
     )
     .await;
     assert_eq!(limited.pass(1, &[]).await, 1);
-    limited.settled(1).await;
+    limited.gateway.settled(1).await;
     // 42 of 80 are used. What the cache gives is a request, and nothing else.
     assert_eq!(limited.pass(3, &[]).await, 3);
     assert_eq!(limited.openai.requests().len(), 1);
-    limited.settled(4).await;
+    limited.gateway.settled(4).await;
     let fresh = [("cf-aig-skip-cache", "true")];
     assert_eq!(limited.pass(1, &fresh).await, 1);
-    limited.settled(5).await;
+    limited.gateway.settled(5).await;
     let said = refused(&limited.ask(&fresh).await);
     assert!(
         said.contains("rule `tokens` allows 80 tokens in 1h for each provider"),
@@ -317,7 +307,7 @@ async fn a_route_goes_on_to_a_target_that_is_within_the_rule() {
     .await;
     for (count, asked) in [(1, (1, 0)), (2, (1, 1))] {
         assert_eq!(limited.pass(1, &[]).await, 1);
-        limited.settled(count).await;
+        limited.gateway.settled(count).await;
         let received = (
             limited.openai.requests().len(),
             limited.groq.requests().len(),

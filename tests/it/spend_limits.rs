@@ -43,16 +43,6 @@ impl Budgeted {
     async fn ask(&self, headers: &[(&str, &str)]) -> Response {
         ask(headers).send(&self.gateway).await
     }
-
-    /// Waits until so many requests are in the books.
-    async fn settled(&self, count: usize) {
-        let what = format!("{count} requests in the books");
-        self.gateway
-            .metrics_when(&what, |metrics| {
-                metrics.sum("tollgate_requests_total", &[]) >= count as f64
-            })
-            .await;
-    }
 }
 
 fn conf(openai: &Upstream, groq: &Upstream, rules: &str, more: &str) -> String {
@@ -146,7 +136,7 @@ async fn two_hundred_streams_at_once_overrun_a_budget_by_nothing() {
         let said = exceeded(answer);
         assert!(said.contains("rule 'dollar' (cost limit 1 per "), "{said}");
     }
-    budgeted.settled(200).await;
+    budgeted.gateway.settled(200).await;
     let metrics = budgeted.gateway.metrics().await;
     let spent = metrics.sum("tollgate_cost_usd_total", &[]);
     assert!(spent <= 1.0 && spent > 0.95, "{spent}");
@@ -168,7 +158,7 @@ async fn a_call_is_settled_with_what_it_really_cost() {
             told.starts_with("small;limit=0.001035;remaining=0.0000"),
             "{told}"
         );
-        budgeted.settled(count).await;
+        budgeted.gateway.settled(count).await;
     }
     // 0.000018 are spent: it does not fit any more.
     for _ in 2..5 {
@@ -230,14 +220,14 @@ async fn answers_from_the_cache_cost_nothing_and_failures_neither() {
     .await;
     budgeted.openai.script(Answer::new(500).text("no"));
     assert_eq!(budgeted.ask(&[]).await.status, 500);
-    budgeted.settled(1).await;
+    budgeted.gateway.settled(1).await;
     assert_eq!(budgeted.ask(&[]).await.status, 200);
-    budgeted.settled(2).await;
+    budgeted.gateway.settled(2).await;
     for _ in 0..3 {
         let answer = budgeted.ask(&[]).await;
         assert_eq!(answer.header("cf-aig-cache-status"), Some("HIT"));
     }
-    budgeted.settled(5).await;
+    budgeted.gateway.settled(5).await;
     let fresh = budgeted.ask(&[("cf-aig-skip-cache", "true")]).await;
     assert_eq!(
         fresh.status,
@@ -308,7 +298,7 @@ async fn a_price_that_a_client_brings_along_counts_only_where_it_is_dearer() {
     budgeted.openai.always(Answer::json(&full));
     assert_eq!(budgeted.ask(&dear).await.status, 429);
     assert_eq!(budgeted.ask(&cheap).await.status, 200);
-    budgeted.settled(2).await;
+    budgeted.gateway.settled(2).await;
     assert_eq!(budgeted.ask(&cheap).await.status, 429);
 }
 
@@ -418,7 +408,7 @@ async fn a_kill_forgets_no_window() {
     let budgeted = Budgeted::start("{ id: small, limit: 0.00104, window: month }", "").await;
     budgeted.openai.always(Answer::json(&usage(85, 1000)));
     assert_eq!(budgeted.ask(&[]).await.status, 200);
-    budgeted.settled(1).await;
+    budgeted.gateway.settled(1).await;
     exceeded(&budgeted.ask(&[]).await);
     tokio::time::sleep(Duration::from_millis(1100)).await;
     let gateway = budgeted

@@ -82,7 +82,8 @@ fn consumer(token: &GatewayToken) -> Consumer {
     }
 }
 
-pub(super) fn good_name(name: &str) -> Result<(), &'static str> {
+/// Whether a name may stand in labels and logs.
+pub(crate) fn good_name(name: &str) -> Result<(), &'static str> {
     let good = |byte: u8| byte.is_ascii_alphanumeric() || b"-_.".contains(&byte);
     match (1..=64).contains(&name.len()) && name.bytes().all(good) {
         true => Ok(()),

@@ -6,9 +6,10 @@ use std::time::SystemTime;
 use parking_lot::{Mutex, MutexGuard};
 
 use super::calls::Permit;
-use super::rule::{Facts, Refused, Rule, Standing};
+use super::rule::{Refused, Rule, Standing};
 use super::state::{Place, Registry, State, Windows};
 use super::window::Counts;
+use crate::limits::facts::Facts;
 
 /// A rule that is about a request, and where it counts it.
 struct Entry<'a> {

@@ -12,8 +12,8 @@ use super::state::{Registry, State};
 use super::table::Key;
 use super::window::Window;
 use crate::config::schema::{Counted, Technique};
+use crate::limits::facts::Facts;
 use crate::limits::spend::Scope;
-use crate::metadata::Metadata;
 
 /// One rate limit.
 #[derive(Debug, Clone)]
@@ -53,25 +53,6 @@ pub enum Dimension {
     ClientAddress,
     /// What `cf-aig-metadata` says under this key.
     Metadata(Box<str>),
-}
-
-/// What is known of a request.
-#[derive(Debug, Clone, Copy)]
-pub struct Facts<'a> {
-    /// `account/gateway`.
-    pub gateway: &'a str,
-    /// What tells apart whose token or key it brought.
-    pub key: Option<&'a str>,
-    /// Who answers for that.
-    pub owner: Option<&'a str>,
-    /// Slug of the provider that is asked.
-    pub provider: Option<&'a str>,
-    /// The model that is asked for.
-    pub model: Option<&'a str>,
-    /// Where the client is.
-    pub address: Option<IpAddr>,
-    /// What it says of the request.
-    pub metadata: &'a Metadata,
 }
 
 /// Where a request stands with the rule that leaves it least.

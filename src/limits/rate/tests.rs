@@ -12,6 +12,7 @@ use super::state::State;
 use super::table::MADE_UP;
 use super::*;
 use crate::config::schema::{Counted, Technique};
+use crate::limits::facts::Facts;
 use crate::limits::spend::Scope;
 use crate::metadata::{Metadata, Value};
 
@@ -41,11 +42,10 @@ fn facts<'a>(key: Option<&'a str>, metadata: &'a Metadata) -> Facts<'a> {
     Facts {
         gateway: "a/g",
         key,
-        owner: None,
         provider: Some("openai"),
         model: Some("gpt-4o"),
         address: Some("192.0.2.1".parse().unwrap()),
-        metadata,
+        ..Facts::of(metadata)
     }
 }
 

@@ -11,10 +11,11 @@ use super::account::{AccountId, Scope};
 use super::accounts::{Accounts, Found, MOST};
 use super::exceeded::{Exceeded, Lack};
 use super::reservation::{Hold, Left, Reservation};
-use super::rule::{Facts, Rule};
+use super::rule::Rule;
 use super::state::State;
 use super::store::{Options, Store};
 use super::window::second;
+use crate::limits::facts::Facts;
 use crate::pricing::Cost;
 
 /// What a rule is asked for.
@@ -245,7 +246,7 @@ fn refusal(ask: &Ask<'_>, facts: &Facts<'_>, lack: Lack) -> Exceeded {
         asked: *cost,
         remaining: Cost::ZERO,
         retry_after: None,
-        provider: facts.provider.into(),
+        provider: facts.provider.unwrap_or_default().into(),
         model: facts.model.map(Into::into),
     }
 }

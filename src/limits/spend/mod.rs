@@ -31,7 +31,7 @@ pub use budgets::{Ask, Budgets, Counters};
 pub use exceeded::{Exceeded, Lack};
 pub use reading::Reading;
 pub use reservation::{Left, Reservation};
-pub use rule::{ASSUMED_OUTPUT, Facts, Field, Partition, Rule, Select};
+pub use rule::{ASSUMED_OUTPUT, Field, Partition, Rule, Select};
 pub use store::{Clock, Options};
 pub use window::Window;
 

@@ -4,7 +4,7 @@ use std::borrow::Cow;
 
 use super::window::Window;
 use crate::config::schema::{SpendAction, Unpriced};
-use crate::metadata::Metadata;
+use crate::limits::facts::Facts;
 use crate::pattern;
 use crate::pricing::Cost;
 
@@ -61,23 +61,6 @@ pub enum Select {
     Partition,
 }
 
-/// What is known of a request, or of one attempt of it.
-#[derive(Debug, Clone, Copy)]
-pub struct Facts<'a> {
-    /// The provider's slug.
-    pub provider: &'a str,
-    /// The model, by the name that goes to the provider, if it names one.
-    pub model: Option<&'a str>,
-    /// What tells apart whose token or key it brought.
-    pub key: Option<&'a str>,
-    /// What that is called.
-    pub key_name: Option<&'a str>,
-    /// Whose key it is.
-    pub owner: Option<&'a str>,
-    /// What the client says of it.
-    pub metadata: &'a Metadata,
-}
-
 /// Which account of a rule: the values that it is for, with the names of their fields.
 pub type Partition = Box<[(Box<str>, Box<str>)]>;
 
@@ -105,7 +88,7 @@ impl Rule {
     pub fn applies(&self, facts: &Facts<'_>) -> bool {
         let mut selects = self.selection.iter();
         selects.all(|(field, select)| {
-            let value = facts.value(field);
+            let value = field.value(facts);
             value.is_some_and(|value| select.admits(field, &value, facts))
         })
     }
@@ -118,7 +101,7 @@ impl Rule {
         let selects = self.selection.iter();
         let parted = selects.filter(|(_, select)| *select == Select::Partition);
         let values = parted.filter_map(|(field, _)| {
-            let value = facts.value(field)?;
+            let value = field.value(facts)?;
             Some((field.name().into(), short(&value).into()))
         });
         Some(values.collect())
@@ -154,23 +137,25 @@ impl Select {
         };
         let mut values = values.iter();
         match field {
-            Field::Model => values.any(|pattern| is_model(pattern, value, facts.provider)),
+            Field::Model => {
+                values.any(|pattern| is_model(pattern, value, facts.provider.unwrap_or_default()))
+            }
             Field::Key => values.any(|own| **own == *value || Some(&**own) == facts.key_name),
             _ => values.any(|other| **other == *value),
         }
     }
 }
 
-impl<'a> Facts<'a> {
-    /// What a field says; an empty text says nothing.
-    fn value(&self, field: &Field) -> Option<Cow<'a, str>> {
-        let value = match field {
-            Field::Model => self.model.map(Cow::Borrowed),
-            Field::Provider => Some(Cow::Borrowed(self.provider)),
-            Field::Key => self.key.map(Cow::Borrowed),
-            Field::Owner => self.owner.map(Cow::Borrowed),
-            Field::Metadata(key) => {
-                let mut entries = self.metadata.iter();
+impl Field {
+    /// What a request says of it; an empty text says nothing.
+    fn value<'a>(&self, facts: &Facts<'a>) -> Option<Cow<'a, str>> {
+        let value = match self {
+            Self::Model => facts.model.map(Cow::Borrowed),
+            Self::Provider => facts.provider.map(Cow::Borrowed),
+            Self::Key => facts.key.map(Cow::Borrowed),
+            Self::Owner => facts.owner.map(Cow::Borrowed),
+            Self::Metadata(key) => {
+                let mut entries = facts.metadata.iter();
                 let entry = entries.find(|(other, _)| other == key);
                 entry.map(|(_, value)| Cow::Owned(value.to_string()))
             }
@@ -203,15 +188,14 @@ fn short(value: &str) -> Cow<'_, str> {
 mod tests {
     use super::super::tests::{filter, metadata, rule};
     use super::*;
+    use crate::metadata::Metadata;
 
     fn facts<'a>(provider: &'a str, model: &'a str, metadata: &'a Metadata) -> Facts<'a> {
         Facts {
-            provider,
+            provider: Some(provider),
             model: Some(model),
-            key_name: None,
             key: Some("ci"),
-            owner: None,
-            metadata,
+            ..Facts::of(metadata)
         }
     }
 

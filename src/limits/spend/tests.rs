@@ -10,6 +10,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use super::*;
 use crate::config::schema::{SpendAction, Unpriced};
+use crate::limits::facts::Facts;
 use crate::metadata::{Metadata, Value};
 use crate::pricing::Cost;
 
@@ -54,12 +55,10 @@ pub(super) fn scope() -> Scope {
 /// What a call of anybody's is.
 pub(super) fn facts(said: &Metadata) -> Facts<'_> {
     Facts {
-        provider: "openai",
+        provider: Some("openai"),
         model: Some("gpt-4o"),
         key: Some("ci"),
-        key_name: None,
-        owner: None,
-        metadata: said,
+        ..Facts::of(said)
     }
 }
 

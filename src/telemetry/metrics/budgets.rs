@@ -172,7 +172,8 @@ fn label(partition: &Partition) -> String {
 mod tests {
     use super::*;
     use crate::config::schema::{SpendAction, Unpriced};
-    use crate::limits::spend::{Ask, Facts, Field, Rule, Select, Window};
+    use crate::limits::facts::Facts;
+    use crate::limits::spend::{Ask, Field, Rule, Select, Window};
     use crate::metadata::{Metadata, Value};
 
     fn rule(id: &str, by: Option<Field>) -> Rule {
@@ -205,12 +206,8 @@ mod tests {
         ];
         let said: Metadata = vec![("user".into(), Value::Text("alice".into()))];
         let facts = Facts {
-            provider: "openai",
-            model: None,
-            key_name: None,
-            key: None,
-            owner: None,
-            metadata: &said,
+            provider: Some("openai"),
+            ..Facts::of(&said)
         };
         let scopes = [Scope::Gateway("a/g".into()), Scope::Key("k1".into())];
         let asks = |cost: &str| {

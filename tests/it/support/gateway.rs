@@ -221,6 +221,15 @@ impl Gateway {
         }
     }
 
+    /// Waits until so many requests are in the books.
+    pub async fn settled(&self, count: usize) {
+        let what = format!("{count} requests in the books");
+        self.metrics_when(&what, |metrics| {
+            metrics.sum("tollgate_requests_total", &[]) >= count as f64
+        })
+        .await;
+    }
+
     /// Everything written to standard error so far.
     pub fn log(&self) -> String {
         let bytes = self.stderr.lock().expect("the log");
