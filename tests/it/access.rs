@@ -111,6 +111,7 @@ async fn only_permitted_models_are_asked_for_wherever_their_name_stands() {
         .gateway
         .logged("\"denied_by\":\"access.models\"")
         .await;
+    guarded.gateway.settled(13).await;
     let metrics = guarded.gateway.metrics().await;
     let denials = metrics.sum("tollgate_denials_total", &[("rule", "access.models")]);
     assert_eq!(denials, 6.0);

@@ -606,6 +606,8 @@ async fn a_key_has_limits_of_its_own() {
     for status in [200, 429] {
         assert_eq!(chat(&gateway, &one).await.status, status);
     }
+    // One by the rate of each key, one by a model, one by the wider rate.
+    gateway.settled(9).await;
     let metrics = gateway.metrics().await;
     let denials = metrics.sum("tollgate_denials_total", &[("rule", "key")]);
     assert_eq!(denials, 4.0);
