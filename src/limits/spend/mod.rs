@@ -1,11 +1,12 @@
 //! What calls may cost: budgets that no number of calls at once overruns.
 //!
-//! A [`Rule`] says how much in which time, and which calls it is about ([`Facts`]). Before a call goes
-//! to its provider [`Budgets::reserve`] sets aside the most that it can cost
-//! ([`worst`](super::worst), [`Prices::most`](crate::pricing::Prices::most)) in every account that
-//! pays for it, or says which has no room ([`Exceeded`]). When it is known what the call took, its
-//! [`Reservation`] settles to that; what was set aside and is not needed is free again. What is spent
-//! and set aside in an account never exceeds its limit, but for calls whose cost cannot be bounded.
+//! A [`Rule`] says how much in which time, and which calls it is about
+//! ([`Facts`](super::facts::Facts)). Before a call goes to its provider [`Budgets::reserve`] sets
+//! aside the most that it can cost ([`worst`](super::worst),
+//! [`Prices::most`](crate::pricing::Prices::most)) in every account that pays for it, or says which
+//! has no room ([`Exceeded`]). When it is known what the call took, its [`Reservation`] settles to
+//! that; what was set aside and is not needed is free again. What is spent and set aside in an account
+//! never exceeds its limit, but for calls whose cost cannot be bounded.
 //!
 //! - `rule`: which account pays; [`window`]: when money stops to count; `state`: the arithmetic.
 //! - `accounts`: many small maps, one lock each; `budgets`, `reservation`: what calls do with them.
