@@ -52,6 +52,11 @@ impl Aside {
         }
     }
 
+    /// The call's provider was asked, and its answer is not waited for.
+    pub fn give_up(self, now: SystemTime) {
+        self.reservation.settle(self.input, now);
+    }
+
     /// Why it may not be enough, in words that follow "because".
     pub fn unbounded(&self) -> Option<&'static str> {
         self.unbounded

@@ -96,6 +96,9 @@ pub fn broke(
         again::can_be_sent_again(session, ctx)
     } else {
         let cause = again::cause(&error, ctx);
+        if cause == Cause::Timeout && ctx.attempt.body_sent {
+            ctx.limited.give_up();
+        }
         again::is_worth_it(door, session, ctx, cause, None)
     };
     error.set_retry(again);

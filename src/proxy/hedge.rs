@@ -299,6 +299,9 @@ fn lose(ctx: &mut Context, was_waiting: bool) {
     if let Some(target) = target.filter(|_| waited) {
         target.latencies.record(began.elapsed());
     }
+    if was_waiting && ctx.attempt.body_sent {
+        ctx.limited.give_up();
+    }
     ctx.leave_provider();
     ctx.handed_over = true;
     let mut state = racer.race.0.lock();

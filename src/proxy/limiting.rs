@@ -56,6 +56,15 @@ impl Limited {
         }
     }
 
+    /// Its call is given up: the provider has the request, may have read it, and its answer is not
+    /// waited for. It costs about what reading it does.
+    pub fn give_up(&mut self) {
+        let call = self.call.take();
+        if let Some(aside) = call.and_then(|call| call.aside) {
+            aside.give_up(SystemTime::now());
+        }
+    }
+
     /// What is set aside for it, for who settles it. `asked`: the provider has the request.
     pub fn reserved(&mut self, asked: bool) -> Option<Reserved> {
         let aside = self.call.as_mut()?.aside.take()?;

@@ -43,6 +43,17 @@ impl Budgeted {
     async fn ask(&self, headers: &[(&str, &str)]) -> Response {
         ask(headers).send(&self.gateway).await
     }
+
+    /// Waits until this much is spent, in dollars, and nothing is set aside.
+    async fn spent(&self, dollars: f64) {
+        self.gateway
+            .metrics_when(&format!("{dollars} spent"), |metrics| {
+                let spent = metrics.sum("tollgate_budget_spent_usd", &[]);
+                let reserved = metrics.sum("tollgate_budget_reserved_usd", &[]);
+                (spent - dollars).abs() < 1e-12 && reserved == 0.0
+            })
+            .await;
+    }
 }
 
 fn conf(openai: &Upstream, groq: &Upstream, rules: &str, more: &str) -> String {
@@ -209,6 +220,51 @@ async fn a_client_that_leaves_pays_what_it_really_used_and_no_more() {
     })
     .await;
     gate.open();
+}
+
+/// The provider may have read what it was asked, and bills it: a quarter of a token for each byte.
+const READING: f64 = (QUESTION.len() / 4) as f64 * 0.25e-6;
+const ANSWERED: f64 = 0.000_009;
+
+#[tokio::test]
+async fn a_try_whose_time_runs_out_costs_its_reading() {
+    let budgeted = Budgeted::start(
+        "{ id: big, limit: 1, window: 24h, technique: fixed }",
+        ", timeouts: { first_byte: 300ms }, retry: { max_attempts: 2, delay: 1ms }",
+    )
+    .await;
+    let never = Gate::new();
+    let late = || Answer::json(&usage(20, 10)).after(&never);
+    budgeted.openai.script(late());
+    assert_eq!(budgeted.ask(&[]).await.status, 200);
+    budgeted.spent(READING + ANSWERED).await;
+    budgeted.openai.script(late());
+    budgeted.openai.script(late());
+    assert_eq!(budgeted.ask(&[]).await.status, 504);
+    budgeted.spent(3.0 * READING + ANSWERED).await;
+    assert_eq!(budgeted.openai.requests().len(), 4);
+}
+
+#[tokio::test]
+async fn the_loser_of_a_hedge_costs_its_reading() {
+    let budgeted = Budgeted::start(
+        "{ id: big, limit: 1, window: 24h, technique: fixed }",
+        ", routes: { chat: { match: { provider: openai, model: gpt-4o-mini }, \
+         hedge: { after: 200ms, budget: 100% }, targets: [ \
+         { provider: openai, model: gpt-4o-mini }, { provider: openai, model: gpt-4o-mini-2024-07-18 } ] } }",
+    )
+    .await;
+    let never = Gate::new();
+    budgeted
+        .openai
+        .script(Answer::json(&usage(20, 10)).after(&never));
+    let answer = budgeted.ask(&[]).await;
+    assert_eq!(
+        (answer.status, answer.header("cf-aig-step")),
+        (200, Some("1"))
+    );
+    budgeted.spent(READING + ANSWERED).await;
+    assert_eq!(budgeted.openai.requests().len(), 2);
 }
 
 #[tokio::test]
