@@ -218,10 +218,13 @@ impl Books {
 
     /// Hands a record over to those who have it by itself, and not only in sums.
     fn keep(&self, record: &RequestRecord, seen: Option<Seen>) {
+        let wants_payload = self.exports.wants_payload();
+        if self.store.is_none() && !wants_payload {
+            return self.exports.offer(record, None);
+        }
         let entry = logs::entry(record, seen);
-        let payload = entry.payload.as_deref();
-        let told = payload.filter(|_| self.exports.wants_payload());
-        let told = told.map(|payload| self.redaction.told(payload, decoded, export::PAYLOAD));
+        let payload = entry.payload.as_deref().filter(|_| wants_payload);
+        let told = payload.map(|payload| self.redaction.told(payload, decoded, export::PAYLOAD));
         self.exports.offer(record, told.as_ref());
         if let Some(store) = &self.store {
             store.offer(entry);
