@@ -24,6 +24,7 @@ use pingora_core::protocols::http::v2::server::H2Options;
 use pingora_core::server::ShutdownWatch;
 use tokio::sync::Notify;
 
+use super::cork;
 use crate::cache::flight::Cancel;
 
 tokio::task_local! {
@@ -149,7 +150,7 @@ pub fn current() -> Option<Arc<Switch>> {
 /// Runs `request` to its end, or until its switch is used.
 pub async fn until_cancelled<T>(request: impl Future<Output = T>) -> Option<T> {
     let switch = Arc::new(Switch::default());
-    let running = CURRENT.scope(Arc::clone(&switch), request);
+    let running = CURRENT.scope(Arc::clone(&switch), cork::sending(request));
     let used = pin!(switch.used());
     tokio::select! {
         biased;

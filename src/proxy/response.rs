@@ -22,7 +22,7 @@ use crate::wire::{Framing, Watch};
 
 use super::context::Context;
 use super::told::{self, Telling};
-use super::{Door, again, attempt, blame, caching, hedge, limiting};
+use super::{Door, again, attempt, blame, caching, cork, hedge, limiting};
 
 /// Who made an error, for every answer that is one.
 pub const ERROR_SOURCE: HeaderName = HeaderName::from_static("tollgate-error-source");
@@ -187,6 +187,14 @@ pub fn head_leaves(
         told::begins(session, response, ctx);
     }
     ctx.begins(response);
+    // Of an answer without a length Pingora sends the head and every piece at once: those that are
+    // there already need not go one by one.
+    if let Some(client) = session
+        .as_http1()
+        .filter(|_| told_length(response).is_none())
+    {
+        cork::cork(client.stream().id());
+    }
     Ok(())
 }
 

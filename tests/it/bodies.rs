@@ -3,6 +3,8 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
 
 use crate::support::client::Told;
@@ -534,6 +536,63 @@ async fn a_small_bound_holds_for_held_bodies_of_any_framing() {
             let request = Request::post(CHAT, body).over(protocol).told(told);
             let answer = request.send(&gateway).await;
             assert_eq!(answer.status, status, "{protocol:?} {told:?} {size}");
+        }
+    }
+}
+
+/// Answers requests on one connection, each in one write, and tells what the first read of each
+/// brought.
+async fn reads(listener: TcpListener, count: usize) -> Vec<String> {
+    let (mut socket, _) = listener.accept().await.unwrap();
+    let head = format!(
+        "HTTP/1.1 200 OK\r\nx-long: {}\r\ncontent-type: application/json\r\n",
+        "h".repeat(900)
+    );
+    let body = format!("{:900}", "{}");
+    let framed = [
+        format!("content-length: 900\r\n\r\n{body}"),
+        format!("transfer-encoding: chunked\r\n\r\n384\r\n{body}\r\n0\r\n\r\n"),
+    ];
+    let mut all = Vec::new();
+    for number in 0..count {
+        let mut read = vec![0; 1 << 16];
+        let length = socket.read(&mut read).await.unwrap();
+        all.push(String::from_utf8_lossy(&read[..length]).into_owned());
+        let answer = head.clone() + &framed[number % 2];
+        socket.write_all(answer.as_bytes()).await.unwrap();
+    }
+    all
+}
+
+#[tokio::test]
+async fn head_and_body_leave_as_one() {
+    for gateway in ["{}", "{ cache: {} }"] {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let url = format!("http://{}", listener.local_addr().unwrap());
+        let provider = tokio::spawn(reads(listener, 6));
+        let yaml = format!(
+            "providers: {{ custom-raw: {{ base_url: \"{url}\", allow_insecure: true, auth: none }} }}\n\
+             accounts: {{ default: {{ gateways: {{ default: {gateway} }} }} }}\n"
+        );
+        let gateway = Gateway::start(&yaml).await;
+        let mut client = TcpStream::connect(gateway.public()).await.unwrap();
+        for number in 0..6 {
+            let body = body::json_of_size(&format!("m{number}"), 1 << 10);
+            let path = path("custom-raw", "v1/chat/completions");
+            let head = format!("POST {path} HTTP/1.1\r\nhost: gateway\r\ncontent-length: 1024\r\n");
+            let request = [head.as_bytes(), b"\r\n", &body].concat();
+            client.write_all(&request).await.unwrap();
+            let mut answer = vec![0; 1 << 16];
+            let length = client.read(&mut answer).await.unwrap();
+            let answer = String::from_utf8_lossy(&answer[..length]);
+            let (head, body) = answer.split_once("\r\n\r\n").unwrap();
+            assert!(head.contains("hhhh"), "{answer}");
+            let chunks = ["", "384\r\n\r\n0\r\n\r\n"][number % 2];
+            assert_eq!(body.len(), 900 + chunks.len(), "{answer}");
+        }
+        for read in provider.await.unwrap() {
+            let (_, body) = read.split_once("\r\n\r\n").unwrap();
+            assert_eq!(body.len(), 1024, "{read}");
         }
     }
 }
