@@ -47,9 +47,10 @@ use crate::telemetry::metrics::Metrics;
 /// How long a new process waits to learn what it has of budgets. Until it knows, that is nothing.
 const LEARNING: Duration = Duration::from_secs(5);
 
-/// What an answer over HTTP/1.1 is gathered in, in bytes, until it is whole or has to be seen: room for
-/// head and body of most, which then leave as one. Pingora's default, one packet of an Ethernet, sends
-/// most heads alone. Each connection has one.
+/// What of an answer over HTTP/1.1 that tells its length is gathered, in bytes, until there is more or it
+/// is whole: room for head and body of most, which then leave as one. Pingora's default, one packet of an
+/// Ethernet, sends most heads alone. What tells no length, such as streams, never waits here. Each
+/// connection has one.
 const WRITE_BUFFER: usize = 4096;
 
 /// Longer than any process lives: the drain ends it, not Pingora's fixed sleep.

@@ -139,6 +139,8 @@ pub fn again() -> Box<Error> {
 /// What comes before an attempt: its wait, a place for it, what rates leave it, and its turn at a target that was left
 /// alone. A turn that is taken must be used, so the place comes first.
 pub async fn ready(door: &Door, session: &mut Session, ctx: &mut Context) -> Result<(), Failure> {
+    // Who leaves during the wait leaves no call: the last one has failed.
+    ctx.attempt.body_sent = false;
     pause(session, ctx).await?;
     planning::put_well_first(door, session, ctx);
     loop {

@@ -96,7 +96,9 @@ pub fn broke(
         again::can_be_sent_again(session, ctx)
     } else {
         let cause = again::cause(&error, ctx);
-        if cause == Cause::Timeout && ctx.attempt.body_sent {
+        // A provider that stops reading has not got all of it.
+        let has_it = ctx.attempt.body_sent && error.etype() != &ErrorType::WriteTimedout;
+        if cause == Cause::Timeout && has_it {
             ctx.limited.give_up();
         }
         again::is_worth_it(door, session, ctx, cause, None)

@@ -48,6 +48,19 @@ struct Call {
     unbounded: Option<&'static str>,
 }
 
+impl Call {
+    /// At the request's target, with nothing set aside yet.
+    fn entered(ctx: &Context, permits: Vec<Permit>) -> Self {
+        Self {
+            provider: ctx.provider.clone(),
+            model: ctx.model().map(Into::into),
+            permits,
+            aside: None,
+            unbounded: None,
+        }
+    }
+}
+
 impl Limited {
     /// No call is made any more. What is set aside for it stays so until it is settled.
     pub fn leave(&mut self) {
@@ -56,11 +69,11 @@ impl Limited {
         }
     }
 
-    /// Its call is given up: the provider has the request, may have read it, and its answer is not
-    /// waited for. It costs about what reading it does.
+    /// A try is given up: the provider has the request, may have read it, and its answer is not waited
+    /// for. It costs about what reading it does; for another one money is set aside anew.
     pub fn give_up(&mut self) {
-        let call = self.call.take();
-        if let Some(aside) = call.and_then(|call| call.aside) {
+        let call = self.call.as_mut();
+        if let Some(aside) = call.and_then(|call| call.aside.take()) {
             aside.give_up(SystemTime::now());
         }
     }
@@ -182,29 +195,44 @@ pub fn leads_on(door: &Door, session: &Session, ctx: &mut Context) -> Result<boo
     }
     let is_free =
         rules(ctx).all(|rule| rule.counted == Counted::Requests) && !budgeting::reads_body(ctx);
-    if is_free || is_at_its_target(ctx) {
+    if is_free {
         return Ok(false);
     }
-    ctx.limited.call = None;
-    let permits = match enter(door, ctx) {
-        Ok(permits) => permits,
-        Err(refused) if refused.elsewhere && goes_elsewhere(door, session, ctx) => return Ok(true),
-        Err(refused) => return Err(refuse(ctx, &refused)),
-    };
-    match budgeting::set_aside(door, session, ctx) {
-        Ok(aside) => {
-            ctx.limited.call = Some(Call {
-                provider: ctx.provider.clone(),
-                model: ctx.model().map(Into::into),
-                permits,
-                unbounded: aside.as_ref().and_then(Aside::unbounded),
-                aside,
-            });
-            Ok(false)
-        }
-        Err(refused) if refused.elsewhere && goes_elsewhere(door, session, ctx) => Ok(true),
-        Err(refused) => Err(refused.failure),
+    if !is_at_its_target(ctx) {
+        ctx.limited.call = None;
+        let permits = match enter(door, ctx) {
+            Ok(permits) => permits,
+            Err(refused) if refused.elsewhere && goes_elsewhere(door, session, ctx) => {
+                return Ok(true);
+            }
+            Err(refused) => return Err(refuse(ctx, &refused)),
+        };
+        ctx.limited.call = Some(Call::entered(ctx, permits));
     }
+    match set_aside(door, session, ctx) {
+        Ok(()) => Ok(false),
+        Err(refused) => {
+            ctx.limited.call = None;
+            match refused.elsewhere && goes_elsewhere(door, session, ctx) {
+                true => Ok(true),
+                false => Err(refused.failure),
+            }
+        }
+    }
+}
+
+/// Sets money aside for the call, unless some is.
+fn set_aside(door: &Door, session: &Session, ctx: &mut Context) -> Result<(), budgeting::Refused> {
+    let has_some = |call: &Call| call.aside.is_some();
+    if ctx.limited.call.as_ref().is_some_and(has_some) {
+        return Ok(());
+    }
+    let aside = budgeting::set_aside(door, session, ctx)?;
+    if let Some(call) = &mut ctx.limited.call {
+        call.unbounded = aside.as_ref().and_then(Aside::unbounded);
+        call.aside = aside;
+    }
+    Ok(())
 }
 
 fn enter(door: &Door, ctx: &Context) -> Result<Vec<Permit>, Refused> {

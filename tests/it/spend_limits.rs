@@ -230,7 +230,7 @@ const ANSWERED: f64 = 0.000_009;
 async fn a_try_whose_time_runs_out_costs_its_reading() {
     let budgeted = Budgeted::start(
         "{ id: big, limit: 1, window: 24h, technique: fixed }",
-        ", timeouts: { first_byte: 300ms }, retry: { max_attempts: 2, delay: 1ms }",
+        ", timeouts: { first_byte: 700ms }, retry: { max_attempts: 2, delay: 1ms }",
     )
     .await;
     let never = Gate::new();
@@ -249,8 +249,8 @@ async fn a_try_whose_time_runs_out_costs_its_reading() {
 async fn the_loser_of_a_hedge_costs_its_reading() {
     let budgeted = Budgeted::start(
         "{ id: big, limit: 1, window: 24h, technique: fixed }",
-        ", routes: { chat: { match: { provider: openai, model: gpt-4o-mini }, \
-         hedge: { after: 200ms, budget: 100% }, targets: [ \
+        ", retry: { max_attempts: 2, delay: 60s }, routes: { chat: { \
+         match: { provider: openai, model: gpt-4o-mini }, hedge: { after: 200ms, budget: 100% }, targets: [ \
          { provider: openai, model: gpt-4o-mini }, { provider: openai, model: gpt-4o-mini-2024-07-18 } ] } }",
     )
     .await;
@@ -264,7 +264,11 @@ async fn the_loser_of_a_hedge_costs_its_reading() {
         (200, Some("1"))
     );
     budgeted.spent(READING + ANSWERED).await;
-    assert_eq!(budgeted.openai.requests().len(), 2);
+    // One that had failed, and waits for its next try, has nothing to pay.
+    budgeted.openai.script(Answer::new(500).text("no"));
+    assert_eq!(budgeted.ask(&[]).await.status, 200);
+    budgeted.spent(READING + 2.0 * ANSWERED).await;
+    assert_eq!(budgeted.openai.requests().len(), 4);
 }
 
 #[tokio::test]
