@@ -8,7 +8,6 @@ use std::time::Duration;
 
 use pingora_core::apps::HttpServerOptions;
 use pingora_core::listeners::ListenerConfig;
-use pingora_core::protocols::l4::stream::L4BufferSettings;
 use pingora_core::server::configuration::{Opt, ServerConf};
 use pingora_core::server::{RunArgs, Server};
 use pingora_core::services::listening::Service;
@@ -46,12 +45,6 @@ use crate::telemetry::metrics::Metrics;
 
 /// How long a new process waits to learn what it has of budgets. Until it knows, that is nothing.
 const LEARNING: Duration = Duration::from_secs(5);
-
-/// What of an answer over HTTP/1.1 that tells its length is gathered, in bytes, until there is more or it
-/// is whole: room for head and body of most, which then leave as one. Pingora's default, one packet of an
-/// Ethernet, sends most heads alone. What tells no length, such as streams, never waits here. Each
-/// connection has one.
-const WRITE_BUFFER: usize = 4096;
 
 /// Longer than any process lives: the drain ends it, not Pingora's fixed sleep.
 const OUT_OF_REACH: u64 = u32::MAX as u64;
@@ -305,8 +298,7 @@ impl Shell {
             .reporting_to(report);
         let mut service = Service::new("door".to_owned(), entrance);
         for address in &self.settings.listen {
-            let buffers = L4BufferSettings::default().write(WRITE_BUFFER);
-            let mut listener = ListenerConfig::tcp(address.to_string()).l4_buffer(buffers);
+            let mut listener = ListenerConfig::tcp(address.to_string());
             if let Some(certificate) = self.live.certificate() {
                 listener = listener.tls(certificate.settings()?);
             }

@@ -2,7 +2,6 @@
 
 use std::io;
 use std::net::SocketAddr;
-use std::os::fd::RawFd;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
@@ -23,7 +22,7 @@ use crate::error::{Failure, Kind};
 use crate::provider::{Connection, Provider, Target};
 
 use super::context::{Body, Context, Spend};
-use super::{Door, admission, again, body, cork, keys, planning, told, tunnel};
+use super::{Door, admission, again, body, keys, planning, told, tunnel};
 
 /// Subprotocols that a WebSocket client offers, or its server selects.
 pub const SUBPROTOCOL: http::HeaderName = http::header::SEC_WEBSOCKET_PROTOCOL;
@@ -102,13 +101,6 @@ fn configure(peer: &mut HttpPeer, connection: &Connection, alpn: ALPN) {
         user_timeout: Duration::ZERO,
     });
     options.alpn = alpn;
-}
-
-/// The connection is there. An HTTP/1.1 request is its only writer until the answer is there.
-pub fn connected(session: &mut Session, peer: &HttpPeer, socket: RawFd) {
-    if matches!(peer.options.alpn, ALPN::H1) && !session.as_mut().is_body_empty() {
-        cork::cork(socket);
-    }
 }
 
 /// The HTTP versions that are offered. Of a held body Pingora writes all before it looks at the

@@ -1,26 +1,45 @@
 //! Head and body leave together.
 //!
-//! Pingora writes and flushes the head of a request, then its body, and of an answer without a length
-//! the head and every piece: packets, each of which wakes somebody, and costs as much to send as the
-//! gateway's own work takes. Mostly the next one is there already. So the socket is corked
-//! (`TCP_CORK`, tcp(7)) until the request waits for something: then whatever has been written goes out
-//! as one, and nothing ever waits for what is still to come.
+//! Pingora writes head and body of a request apart, and mostly those of an answer, too: packets, each of
+//! which wakes somebody, and costs as much to send as the gateway's own work takes. Mostly the next one
+//! is there already. So the socket is corked (`TCP_CORK`, tcp(7)) until the request waits for something:
+//! then whatever has been written goes out as one, and nothing ever waits for what is still to come.
+//!
+//! Only over HTTP/1.1: over HTTP/2 a task of its own writes for all requests of a connection.
 
 use std::cell::Cell;
 use std::os::fd::RawFd;
 use std::pin::pin;
 
+use pingora_core::protocols::ALPN;
+use pingora_core::upstreams::peer::HttpPeer;
+use pingora_proxy::Session;
+
 tokio::task_local! {
     static CORKED: Cell<Option<RawFd>>;
 }
 
+/// A request goes over `socket` now. Where HTTP/2 is offered, others may go over it, too.
+pub fn request(session: &mut Session, peer: &HttpPeer, socket: RawFd) {
+    if matches!(peer.options.alpn, ALPN::H1) && !session.as_mut().is_body_empty() {
+        cork(socket);
+    }
+}
+
+/// The head of an answer goes to the client now.
+pub fn answer(session: &Session) {
+    if let Some(client) = session.as_http1() {
+        cork(client.stream().id());
+    }
+}
+
 /// What is written to `socket` from now on is sent when the request that runs here waits for
 /// something. Outside of [`sending`] it is sent at once.
-pub fn cork(socket: RawFd) {
+fn cork(socket: RawFd) {
     // Without a request that runs here nobody would let it go.
     let _ = CORKED.try_with(|corked| {
+        let_go(corked);
         if hold(socket, true) {
-            let_go(corked);
             corked.set(Some(socket));
         }
     });

@@ -9,7 +9,7 @@
 //! | `serve` | answers that come from the cache |
 //! | `fill` | answers that go into it |
 //! | `cancel` | requests that are ended from outside |
-//! | `cork` | `connected_to_upstream`, `response_filter`: head and body leave together |
+//! | `cork` | `connected_to_upstream`, and where answers begin: head and body leave together |
 //! | `body` | `request_body_filter`, holding of bodies |
 //! | `timed` | the clock on HTTP/2 bodies |
 //! | `subrequest` | re-entry with a held body |
@@ -253,7 +253,7 @@ impl ProxyHttp for Door {
         ctx: &mut Self::CTX,
     ) -> Result<()> {
         ctx.attempt.reused = reused;
-        attempt::connected(session, peer, socket);
+        cork::request(session, peer, socket);
         again::connected(session, peer, socket, ctx);
         Ok(())
     }

@@ -187,14 +187,7 @@ pub fn head_leaves(
         told::begins(session, response, ctx);
     }
     ctx.begins(response);
-    // Of an answer without a length Pingora sends the head and every piece at once: those that are
-    // there already need not go one by one.
-    if let Some(client) = session
-        .as_http1()
-        .filter(|_| told_length(response).is_none())
-    {
-        cork::cork(client.stream().id());
-    }
+    cork::answer(session);
     Ok(())
 }
 

@@ -20,7 +20,7 @@ use crate::wire::Framing;
 
 use super::context::Context;
 use super::response::{ERROR_SOURCE, observer, own_headers};
-use super::{failure, planning, told};
+use super::{cork, failure, planning, told};
 
 /// What of an answer's head was for its first reader only: cookies, the ids of its request,
 /// what was left of its quota, and how it was carried.
@@ -201,6 +201,7 @@ async fn begin(
         Framing::Other
     });
     ctx.begins(&head);
+    cork::answer(session);
     let written = session.write_response_header(Box::new(head), false).await;
     written.map_err(|error| gone(&error))
 }

@@ -564,9 +564,21 @@ async fn reads(listener: TcpListener, count: usize) -> Vec<String> {
     all
 }
 
+/// Asks number `number` of [`reads`], and tells what the first read of the answer brought.
+async fn first_read(client: &mut TcpStream, number: usize) -> String {
+    let body = body::json_of_size(&format!("m{number}"), 1 << 10);
+    let path = path("custom-raw", "v1/chat/completions");
+    let head = format!("POST {path} HTTP/1.1\r\nhost: gateway\r\ncontent-length: 1024\r\n");
+    let request = [head.as_bytes(), b"\r\n", &body].concat();
+    client.write_all(&request).await.unwrap();
+    let mut read = vec![0; 1 << 16];
+    let length = client.read(&mut read).await.unwrap();
+    String::from_utf8_lossy(&read[..length]).into_owned()
+}
+
 #[tokio::test]
 async fn head_and_body_leave_as_one() {
-    for gateway in ["{}", "{ cache: {} }"] {
+    for (gateway, hits) in [("{}", 0), ("{ cache: {} }", 6)] {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let url = format!("http://{}", listener.local_addr().unwrap());
         let provider = tokio::spawn(reads(listener, 6));
@@ -577,14 +589,7 @@ async fn head_and_body_leave_as_one() {
         let gateway = Gateway::start(&yaml).await;
         let mut client = TcpStream::connect(gateway.public()).await.unwrap();
         for number in 0..6 {
-            let body = body::json_of_size(&format!("m{number}"), 1 << 10);
-            let path = path("custom-raw", "v1/chat/completions");
-            let head = format!("POST {path} HTTP/1.1\r\nhost: gateway\r\ncontent-length: 1024\r\n");
-            let request = [head.as_bytes(), b"\r\n", &body].concat();
-            client.write_all(&request).await.unwrap();
-            let mut answer = vec![0; 1 << 16];
-            let length = client.read(&mut answer).await.unwrap();
-            let answer = String::from_utf8_lossy(&answer[..length]);
+            let answer = first_read(&mut client, number).await;
             let (head, body) = answer.split_once("\r\n\r\n").unwrap();
             assert!(head.contains("hhhh"), "{answer}");
             let chunks = ["", "384\r\n\r\n0\r\n\r\n"][number % 2];
@@ -593,6 +598,12 @@ async fn head_and_body_leave_as_one() {
         for read in provider.await.unwrap() {
             let (_, body) = read.split_once("\r\n\r\n").unwrap();
             assert_eq!(body.len(), 1024, "{read}");
+        }
+        for number in 0..hits {
+            let answer = first_read(&mut client, number).await;
+            let (head, body) = answer.split_once("\r\n\r\n").unwrap();
+            assert!(head.contains("cf-aig-cache-status: HIT"), "{answer}");
+            assert_eq!(body.len(), 900, "{answer}");
         }
     }
 }
