@@ -1,12 +1,13 @@
-# make test   everything that must pass before a change lands; installs what it needs
-# make run    the demo gateway
-# make bench  benchmarks; writes benches/RESULTS.md and benches/STORES.md (about an hour, two cores)
+# make test     everything that must pass before a change lands; installs what it needs
+# make run      the demo gateway
+# make release  the binary to install, target/trained/tollgate (about forty minutes, two cores)
+# make bench    make release, then benchmarks; writes benches/RESULTS.md and benches/STORES.md (another hour)
 
 CARGO ?= cargo
 # nextest shows and ends tests that hang; cargo's own runner serves where it is missing.
 RUNNER := $(shell $(CARGO) nextest --version >/dev/null 2>&1 && echo "nextest run" || echo "test")
 
-.PHONY: test tools format lint docs rust sdk page run bench
+.PHONY: test tools format lint docs rust sdk page run release bench
 
 test: tools format lint docs rust sdk page
 
@@ -35,8 +36,9 @@ page:
 run:
 	$(CARGO) run --release
 
-bench:
-	$(CARGO) build --release
-	$(CARGO) build --release --manifest-path benches/Cargo.toml --target-dir target/bench
-	target/bench/release/door
+release: tools
+	benches/release.sh
+
+bench: release
+	target/bench/release/door --gateway target/trained/tollgate
 	benches/stores.sh

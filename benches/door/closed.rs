@@ -136,7 +136,9 @@ pub fn measure(leg: &Leg, questions: Questions, load: Load) -> Outcome<(Throughp
         tokio::time::sleep(load.window).await;
         let after = Snapshot::take(leg, watched.answered.get())?;
         watched.stop.set(None);
-        after.since(&before)
+        after
+            .since(&before)
+            .map_err(|why| format!("{}: {why}", leg.name))
     })?;
     Ok((throughput, shared.sent.get()))
 }

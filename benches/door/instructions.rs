@@ -143,7 +143,7 @@ fn profile(
 
 fn end(leg: Leg) -> Outcome<()> {
     leg.process
-        .map_or(Ok(()), |process| process.interrupt(WRITE_LIMIT))
+        .map_or(Ok(()), |mut process| process.interrupt(WRITE_LIMIT))
 }
 
 fn total(profile: &str) -> Option<u64> {

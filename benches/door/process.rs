@@ -25,6 +25,9 @@ pub const WRITER: &str = "logs";
 /// How long a process may take until it accepts connections. Callgrind is slow.
 const START_LIMIT: Duration = Duration::from_secs(60);
 
+/// How long one that is no longer needed may take to end by itself, and to write a profile.
+const END_LIMIT: Duration = Duration::from_secs(10);
+
 /// The two cores of a run.
 #[derive(Debug, Clone, Copy)]
 pub struct Cores {
@@ -71,7 +74,7 @@ pub fn become_pinned(core: usize, program: &[String]) -> Outcome<()> {
     Err(format!("{path}: {error}"))
 }
 
-/// A process that is killed when dropped.
+/// A process that ends when dropped: asked to, and killed when it does not.
 #[derive(Debug)]
 pub struct Process {
     name: &'static str,
@@ -194,7 +197,7 @@ impl Process {
     }
 
     /// Asks it to end at once (SIGINT) and waits, so that a profiler can write its file.
-    pub fn interrupt(mut self, limit: Duration) -> Outcome<()> {
+    pub fn interrupt(&mut self, limit: Duration) -> Outcome<()> {
         kill(self.pid(), Signal::SIGINT).map_err(|e| e.to_string())?;
         let deadline = Instant::now() + limit;
         while Instant::now() < deadline {
@@ -212,6 +215,9 @@ impl Process {
 
 impl Drop for Process {
     fn drop(&mut self) {
+        if let Ok(None) = self.child.try_wait() {
+            let _ = self.interrupt(END_LIMIT);
+        }
         let _ = self.child.kill();
         let _ = self.child.wait();
     }

@@ -25,6 +25,10 @@ pub fn render(run: &Finished, effort: &Effort, binaries: &Binaries) -> String {
     );
     line(
         &mut out,
+        format_args!("- its binary: `{}`", binaries.gateway.display()),
+    );
+    line(
+        &mut out,
         format_args!(
             "- when: {}",
             output_of("date", &["-u", "+%Y-%m-%d %H:%M UTC"])
