@@ -142,7 +142,7 @@ const STATUSES: [&str; 7] = [
     "server_error",
 ];
 
-/// As `docs/resilience.md` counts a status.
+/// As the README counts a status.
 fn cause_of(status: u16) -> Option<&'static str> {
     match status {
         0..=399 => None,

@@ -71,7 +71,7 @@ const ACTS: [(u64, Act); 17] = [
     (15, Act::BreaksChunk),
 ];
 
-/// Every row of the table in `docs/resilience.md`, and what is no status at all.
+/// Every row of the table in the README, and what is no status at all.
 const ERRORS: [u16; 36] = [
     400, 401, 402, 403, 404, 405, 406, 408, 409, 410, 413, 415, 422, 425, 429, 429, 429, 451, 500,
     501, 502, 503, 503, 504, 505, 507, 511, 520, 522, 524, 525, 526, 529, 599, 600, 799,
