@@ -9,6 +9,7 @@
 set -euo pipefail
 cd "$(dirname "$0")/.."
 host=$(rustc -vV | sed -n 's/^host: //p')
+counting=$PWD/target/counting
 trained=$PWD/target/trained
 
 # profdata: the tool that adds counts up. Rust's own (rustup component add llvm-tools), or Debian's.
@@ -29,34 +30,34 @@ if ! profdata >/dev/null; then
     }
 fi
 
-# build FLAGS TO: for a named target, so that they do not reach the programs that only build.
+# build DIRECTORY FLAGS: for a named target, so that they do not reach the programs that only build.
 build() {
-    RUSTFLAGS=$1 cargo build --release --target "$host" --target-dir "$trained"
-    cp "$trained/$host/release/tollgate" "$2"
+    RUSTFLAGS=$2 cargo build --release --target "$host" --target-dir "$1"
+    cp "$1/$host/release/tollgate" "$1/tollgate"
 }
 
 echo "1 of 3: build one that counts"
-counts=$trained/counts
-build "-Cprofile-generate=$counts" "$trained/counting"
+counts=$counting/counts
+build "$counting" "-Cprofile-generate=$counts"
 cargo build --release --manifest-path benches/Cargo.toml --target-dir target/bench
 
 # load: once more where a run does not count, as on a machine that stood still for a moment.
 load() {
     for _ in 1 2 3; do
         rm -rf "$counts"
-        target/bench/release/door --quick --gateway "$trained/counting" >/dev/null && return
+        target/bench/release/door --quick --gateway "$counting/tollgate" >/dev/null && return
     done
     return 1
 }
 
 echo "2 of 3: put it under load"
 load
-TOLLGATE_BIN=$trained/counting tests/sdk/run >/dev/null
-"$(profdata)" merge -sparse -o "$trained/merged.profdata" "$counts"
+TOLLGATE_BIN=$counting/tollgate tests/sdk/run >/dev/null
 
 echo "3 of 3: build it for that"
-# Cargo builds anew when the name changes, and only then.
-profile=$trained/$(sha256sum "$trained/merged.profdata" | cut -c1-16).profdata
-mv "$trained/merged.profdata" "$profile"
-build "-Cprofile-use=$profile -Clink-arg=-Wl,-z,keep-text-section-prefix" "$trained/tollgate"
+# From nothing: cargo does not see what has changed in a profile.
+rm -rf "$trained"
+mkdir -p "$trained"
+"$(profdata)" merge -sparse -o "$trained/profile" "$counts"
+build "$trained" "-Cprofile-use=$trained/profile -Clink-arg=-Wl,-z,keep-text-section-prefix"
 ls -l "$trained/tollgate"
