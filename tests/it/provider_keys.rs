@@ -6,6 +6,7 @@ use std::path::Path;
 use std::process::{Command, Stdio};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
 use nix::sys::signal::Signal;
 use serde_json::{Value, json};
@@ -250,11 +251,19 @@ async fn what_another_process_changes_is_followed_and_other_keys_keep_their_heal
         .execute("DELETE FROM keys WHERE id = ?1", [&id])
         .unwrap();
     assert_eq!(deleted, 1);
+    // Its own change may have been told in the same words: what counts is that the key is gone.
+    let alias = [("cf-aig-byok-alias", "team")];
+    let mut statuses = Vec::new();
+    while !statuses.contains(&400) && statuses.len() < 100 {
+        upstream.script(Answer::new(200));
+        statuses.push(question("plain", &alias).send(&process).await.status);
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    assert_eq!(statuses.pop(), Some(400));
+    assert!(statuses.iter().all(|status| *status == 200), "{statuses:?}");
     process
         .logged("the stored provider keys changed and are in force")
         .await;
-    let alias = [("cf-aig-byok-alias", "team")];
-    assert_eq!(question("plain", &alias).send(&process).await.status, 400);
     let metrics = process.metrics().await;
     assert_eq!(metrics.sum("tollgate_key_cooling", &cooling), 1.0);
 }
