@@ -19,13 +19,13 @@ profdata() {
     if [ -x "$own" ]; then
         echo "$own"
     else
-        command -v llvm-profdata-19 || command -v llvm-profdata
+        command -v llvm-profdata-19 # older ones cannot read what this Rust writes
     fi
 }
 if ! profdata >/dev/null; then
     echo "installing: llvm-19"
     { apt-get update -qq && apt-get install -y -qq --no-install-recommends llvm-19 >/dev/null; } || {
-        echo "release.sh needs llvm-profdata, 19 or newer: rustup component add llvm-tools" >&2
+        echo "release.sh needs llvm-profdata: rustup component add llvm-tools, or install llvm-19" >&2
         exit 1
     }
 fi
@@ -53,11 +53,10 @@ load() {
 echo "2 of 3: put it under load"
 load
 TOLLGATE_BIN=$counting/tollgate tests/sdk/run >/dev/null
+"$(profdata)" merge -sparse -o "$counting/profile" "$counts"
 
 echo "3 of 3: build it for that"
 # From nothing: cargo does not see what has changed in a profile.
 rm -rf "$trained"
-mkdir -p "$trained"
-"$(profdata)" merge -sparse -o "$trained/profile" "$counts"
-build "$trained" "-Cprofile-use=$trained/profile -Clink-arg=-Wl,-z,keep-text-section-prefix"
+build "$trained" "-Cprofile-use=$counting/profile -Clink-arg=-Wl,-z,keep-text-section-prefix"
 ls -l "$trained/tollgate"
