@@ -52,7 +52,7 @@ load() {
 
 echo "2 of 3: put it under load"
 load
-TOLLGATE_BIN=$counting/tollgate tests/sdk/run >/dev/null
+TOLLGATE_BIN=$counting/tollgate tests/sdk/run
 "$(profdata)" merge -sparse -o "$counting/profile" "$counts"
 
 echo "3 of 3: build it for that"
