@@ -19,7 +19,7 @@
 //!     [`telemetry`], [`logs`], [`analytics`] and [`mod@export`]: the record's views.
 //!
 //! Around them: [`mock`] (a built-in provider), [`lifecycle`] (start, reload,
-//! upgrade, drain), [`cache`] (stored answers), [`database`] (files of SQLite), [`background`] (threads beside the requests), [`probe`] (looks whether providers are there),
+//! upgrade, drain), [`cache`] (stored answers), [`database`] (files of SQLite), [`json`] (one reading of a document for several), [`background`] (threads beside the requests), [`probe`] (looks whether providers are there),
 //! [`admin`] (the operators' listener) and [`cli`].
 
 pub mod admin;
@@ -38,6 +38,7 @@ pub mod endpoint;
 pub mod error;
 pub mod export;
 pub mod gateway;
+pub mod json;
 pub mod keys;
 pub mod ledger;
 pub mod lifecycle;

@@ -20,6 +20,7 @@ use serde::Deserializer;
 use serde::de::{DeserializeSeed, Error, IgnoredAny, MapAccess, SeqAccess, Visitor};
 
 use crate::call::MAX_MODEL;
+use crate::json::{Listener, Scalar};
 
 use super::pointers::Active;
 pub use super::pointers::{Pointers, Problem};
@@ -66,8 +67,28 @@ pub struct Body {
 ///
 /// An ignored object member counts as absent, an ignored array element still counts as one.
 pub fn digest(body: &[u8], ignore: &Pointers) -> Body {
+    digest_for(body, ignore, (), &mut ())
+}
+
+/// The same, with a `listener` that learns of the body as of one that stands at `heard_at`: of all
+/// of it, if the result is `canonical` and nothing is ignored.
+pub fn digest_for<L: Listener>(
+    body: &[u8],
+    ignore: &Pointers,
+    heard_at: L::Place,
+    listener: &mut L,
+) -> Body {
     let mut scratch = Scratch::with_capacity(body.len());
-    match encode(body, ignore, &mut scratch) {
+    let root = Encode {
+        scratch: &mut scratch,
+        ignore,
+        active: ignore.all(),
+        depth: 0,
+        place: Place::Elsewhere,
+        listener,
+        heard_at: Some(heard_at),
+    };
+    match root.read(body) {
         Ok(()) => Body {
             digest: *blake3::keyed_hash(CANONICAL, &scratch.bytes).as_bytes(),
             model: scratch.model,
@@ -87,21 +108,6 @@ fn verbatim(body: &[u8]) -> Body {
         changes_state: false,
         canonical: false,
     }
-}
-
-fn encode(body: &[u8], ignore: &Pointers, scratch: &mut Scratch) -> serde_json::Result<()> {
-    // Checked as a whole at memory speed, UTF-8 need not be checked string by string.
-    let text = std::str::from_utf8(body).map_err(Error::custom)?;
-    let mut json = serde_json::Deserializer::from_str(text);
-    let root = Encode {
-        scratch,
-        ignore,
-        active: ignore.all(),
-        depth: 0,
-        place: Place::Elsewhere,
-    };
-    root.deserialize(&mut json)?;
-    json.end()
 }
 
 /// First byte of every encoded value, key and end of a container.
@@ -257,24 +263,42 @@ impl Place {
 }
 
 /// Writes the encoding of the value that is parsed next.
-struct Encode<'s> {
+struct Encode<'s, L: Listener> {
     scratch: &'s mut Scratch,
     ignore: &'s Pointers,
     /// The pointers that lead through this value.
     active: Active,
     depth: usize,
     place: Place,
+    /// Learns of the values in passing.
+    listener: &'s mut L,
+    /// Where this one stands to it; `None`: it does not want to know.
+    heard_at: Option<L::Place>,
 }
 
-impl Encode<'_> {
-    fn child(&mut self, active: Active, place: Place) -> Encode<'_> {
+impl<L: Listener> Encode<'_, L> {
+    fn read(self, body: &[u8]) -> serde_json::Result<()> {
+        // Checked as a whole at memory speed, UTF-8 need not be checked string by string.
+        let text = std::str::from_utf8(body).map_err(serde_json::Error::custom)?;
+        let mut json = serde_json::Deserializer::from_str(text);
+        self.deserialize(&mut json)?;
+        json.end()
+    }
+
+    fn child(&mut self, active: Active, place: Place, heard_at: Option<L::Place>) -> Encode<'_, L> {
         Encode {
             scratch: self.scratch,
             ignore: self.ignore,
             active,
             depth: self.depth + 1,
             place,
+            listener: self.listener,
+            heard_at,
         }
+    }
+
+    fn hear(&mut self, value: Scalar<'_>) -> Option<L::Seen> {
+        self.heard_at.map(|_| self.listener.scalar(value))
     }
 
     /// The next element of an array; `false` at its end.
@@ -282,17 +306,25 @@ impl Encode<'_> {
         &mut self,
         elements: &mut A,
         index: usize,
+        array: &mut L::Array,
     ) -> Result<bool, A::Error> {
         let step = self.ignore.element(self.active, self.depth, index);
-        if !step.ignored {
-            let element = self.child(step.active, Place::Elsewhere);
-            return Ok(elements.next_element_seed(element)?.is_some());
+        if step.ignored {
+            let present = elements.next_element::<IgnoredAny>()?.is_some();
+            if present {
+                self.scratch.tag(Tag::Ignored);
+            }
+            return Ok(present);
         }
-        let present = elements.next_element::<IgnoredAny>()?.is_some();
-        if present {
-            self.scratch.tag(Tag::Ignored);
+        let within = self.heard_at.map(|at| self.listener.element_place(at));
+        let element = self.child(step.active, Place::Elsewhere, within);
+        let Some(seen) = elements.next_element_seed(element)? else {
+            return Ok(false);
+        };
+        if let (Some(at), Some(seen)) = (self.heard_at, seen) {
+            self.listener.element(at, array, &seen);
         }
-        Ok(present)
+        Ok(true)
     }
 
     /// The value of the member whose key was just written; `false` if it is left out.
@@ -300,10 +332,14 @@ impl Encode<'_> {
         &mut self,
         map: &mut A,
         key: &Range<usize>,
+        object: &mut L::Object,
     ) -> Result<bool, A::Error> {
         let name = &self.scratch.bytes[key.clone()];
         let place = Place::of(name, self.depth);
         let step = self.ignore.member(self.active, self.depth, name);
+        let within = self
+            .heard_at
+            .and_then(|at| self.listener.member_place(at, text(name)));
         // Of a key that comes twice, the last value counts, as it does for most parsers.
         match place {
             Place::Model => self.scratch.model = None,
@@ -312,98 +348,109 @@ impl Encode<'_> {
         }
         if step.ignored && place == Place::Elsewhere {
             map.next_value::<IgnoredAny>()?;
-        } else {
-            map.next_value_seed(self.child(step.active, place))?;
+            return Ok(false);
+        }
+        let seen = map.next_value_seed(self.child(step.active, place, within))?;
+        if let Some(at) = self.heard_at {
+            let name = text(&self.scratch.bytes[key.clone()]);
+            self.listener.member(at, object, name, seen.as_ref());
         }
         Ok(!step.ignored)
     }
 }
 
-impl<'de> DeserializeSeed<'de> for Encode<'_> {
-    type Value = ();
+/// A key, which was text when it was written.
+fn text(key: &[u8]) -> &str {
+    std::str::from_utf8(key).unwrap_or_default()
+}
 
-    fn deserialize<D: Deserializer<'de>>(self, json: D) -> Result<(), D::Error> {
+impl<'de, L: Listener> DeserializeSeed<'de> for Encode<'_, L> {
+    type Value = Option<L::Seen>;
+
+    fn deserialize<D: Deserializer<'de>>(self, json: D) -> Result<Self::Value, D::Error> {
         json.deserialize_any(self)
     }
 }
 
-impl<'de> Visitor<'de> for Encode<'_> {
-    type Value = ();
+impl<'de, L: Listener> Visitor<'de> for Encode<'_, L> {
+    type Value = Option<L::Seen>;
 
     fn expecting(&self, out: &mut fmt::Formatter) -> fmt::Result {
         out.write_str("a JSON value")
     }
 
-    fn visit_unit<E: Error>(self) -> Result<(), E> {
+    fn visit_unit<E: Error>(mut self) -> Result<Self::Value, E> {
         self.scratch.tag(Tag::Null);
-        Ok(())
+        Ok(self.hear(Scalar::Null))
     }
 
-    fn visit_bool<E: Error>(self, value: bool) -> Result<(), E> {
+    fn visit_bool<E: Error>(mut self, value: bool) -> Result<Self::Value, E> {
         if self.place == Place::Stream {
             self.scratch.stream = value;
         }
         self.scratch.changes_state |= value && self.place == Place::State;
         self.scratch.tag(if value { Tag::True } else { Tag::False });
-        Ok(())
+        Ok(self.hear(Scalar::Bool(value)))
     }
 
-    fn visit_u64<E: Error>(self, value: u64) -> Result<(), E> {
+    fn visit_u64<E: Error>(mut self, value: u64) -> Result<Self::Value, E> {
         self.scratch.tag(Tag::Unsigned);
         self.scratch.length(value);
-        Ok(())
+        Ok(self.hear(Scalar::Unsigned(value)))
     }
 
-    fn visit_i64<E: Error>(self, value: i64) -> Result<(), E> {
+    fn visit_i64<E: Error>(mut self, value: i64) -> Result<Self::Value, E> {
         self.scratch.tag(Tag::Negative);
         self.scratch.length(value.unsigned_abs());
-        Ok(())
+        Ok(self.hear(Scalar::Negative(value)))
     }
 
-    fn visit_f64<E: Error>(self, value: f64) -> Result<(), E> {
+    fn visit_f64<E: Error>(mut self, value: f64) -> Result<Self::Value, E> {
         if value.abs() >= INTEGERS_BLUR {
             return Err(E::custom("an integer that lost digits"));
         }
         self.scratch.tag(Tag::Float);
         let bytes = value.to_bits().to_le_bytes();
         self.scratch.bytes.extend_from_slice(&bytes);
-        Ok(())
+        Ok(self.hear(Scalar::Float(value)))
     }
 
-    fn visit_str<E: Error>(self, text: &str) -> Result<(), E> {
+    fn visit_str<E: Error>(mut self, text: &str) -> Result<Self::Value, E> {
         if self.place == Place::Model {
             self.scratch.model = (text.len() <= MAX_MODEL).then(|| text.into());
         }
         self.scratch.changes_state |= self.place == Place::State;
         self.scratch.text(text);
-        Ok(())
+        Ok(self.hear(Scalar::Text(text)))
     }
 
-    fn visit_seq<A: SeqAccess<'de>>(mut self, mut elements: A) -> Result<(), A::Error> {
+    fn visit_seq<A: SeqAccess<'de>>(mut self, mut elements: A) -> Result<Self::Value, A::Error> {
         let start = self.scratch.bytes.len();
         self.scratch.tag(Tag::Array);
+        let mut array = L::Array::default();
         let mut index = 0;
-        while self.element(&mut elements, index)? {
+        while self.element(&mut elements, index, &mut array)? {
             self.scratch.fold(start);
             self.scratch.check()?;
             index += 1;
         }
         self.scratch.tag(Tag::End);
         self.scratch.shorten(start);
-        Ok(())
+        Ok(self.heard_at.map(|_| self.listener.array(array)))
     }
 
-    fn visit_map<A: MapAccess<'de>>(mut self, mut map: A) -> Result<(), A::Error> {
+    fn visit_map<A: MapAccess<'de>>(mut self, mut map: A) -> Result<Self::Value, A::Error> {
         self.scratch.changes_state |= self.place == Place::State;
         let first = self.scratch.members.len();
         let start = self.scratch.bytes.len();
         self.scratch.tag(Tag::Object);
+        let mut object = L::Object::default();
         loop {
             let member = self.scratch.bytes.len();
             let Some(key) = map.next_key_seed(Key(self.scratch))? else {
                 break;
             };
-            if self.member(&mut map, &key)? {
+            if self.member(&mut map, &key, &mut object)? {
                 let end = self.scratch.bytes.len();
                 let span = Span { member, key, end };
                 self.scratch.members.push(span);
@@ -416,7 +463,7 @@ impl<'de> Visitor<'de> for Encode<'_> {
         self.scratch.members.truncate(first);
         self.scratch.tag(Tag::End);
         self.scratch.shorten(start);
-        Ok(())
+        Ok(self.heard_at.map(|_| self.listener.object(object)))
     }
 }
 

@@ -19,8 +19,11 @@ mod walk;
 mod words;
 
 use crate::config::schema::Format;
+use crate::json;
 
 use found::Found;
+use walk::At;
+pub use walk::Judge;
 
 /// Tokens that one image in the body may take at most, whatever its size: `gpt-4o-mini` takes up to
 /// 48,169 (OpenAI, "Images and vision": 2,833, and 5,667 for each of 8 tiles), others up to 16,384.
@@ -68,22 +71,41 @@ impl Worst {
 /// What a request with this decoded body can take at most, in one pass over it. A body that is no
 /// JSON, such as a form, bounds its input alone.
 pub fn of(body: &[u8], format: Format) -> Worst {
-    let length = u64::try_from(body.len()).unwrap_or(u64::MAX);
     let unbounded = |unbounded| Worst {
-        input: length,
+        input: length(body),
         output: None,
         choices: 1,
         unbounded,
         other_models: false,
     };
-    if format == Format::Opaque {
+    let Some(mut judge) = Judge::new(format) else {
         return unbounded(Some(words::FORMAT));
-    }
-    match walk::find(body, format) {
-        Ok(found) => found.worst(length),
+    };
+    match json::read(body, Judge::TOP, &mut judge) {
+        Ok(()) => judge.worst(body),
         Err(_) if looks_like_json(body) => unbounded(Some(words::JSON)),
         Err(_) => unbounded(None),
     }
+}
+
+impl Judge {
+    /// Where the body stands.
+    pub const TOP: At = At::Top;
+
+    /// Of a request of that format, if anything is known of it.
+    pub fn new(format: Format) -> Option<Self> {
+        let found = Found::default();
+        (format != Format::Opaque).then_some(Self { found, format })
+    }
+
+    /// After all of `body` has been read: the same as [`of`].
+    pub fn worst(self, body: &[u8]) -> Worst {
+        self.found.worst(length(body))
+    }
+}
+
+fn length(body: &[u8]) -> u64 {
+    u64::try_from(body.len()).unwrap_or(u64::MAX)
 }
 
 /// Whether a provider may read more of it than the parser here, which gives up at the first mistake.

@@ -2,6 +2,7 @@
 //! budgets that pay for it, and it is settled with the real cost by the ledger when the request is
 //! over, however it ends.
 
+use std::fmt::Write;
 use std::time::SystemTime;
 
 use http::header::CONTENT_ENCODING;
@@ -14,12 +15,12 @@ use crate::error::{Failure, Kind};
 use crate::limits::bounds::Bounds;
 use crate::limits::facts::Facts;
 use crate::limits::spend::{Ask, Exceeded, Left, Reservation, Rule};
-use crate::limits::worst::{self, Worst};
+use crate::limits::worst::Worst;
 use crate::pricing::{Cost, Scale, Seller};
 use crate::spending::Reserved;
 
 use super::Door;
-use super::context::{Body, Context};
+use super::context::Context;
 use super::permitting::{asks_a_model, bounds, facts, named};
 
 /// What is left of the budgets that pay for a request, as it was set aside:
@@ -197,10 +198,9 @@ impl<'a> Most<'a> {
 
 fn worst_of(session: &Session, ctx: &Context) -> Worst {
     let headers = &session.req_header().headers;
-    let mut worst = match (&ctx.body, &ctx.route) {
-        (Body::Held { bytes, .. }, Some(route)) => worst::of(bytes, route.format),
-        _ => unbounded(NOT_HELD),
-    };
+    let format = ctx.route.as_ref().map(|route| route.format);
+    let held = format.and_then(|format| ctx.body.worst(format));
+    let mut worst = held.unwrap_or_else(|| unbounded(NOT_HELD));
     let path = ctx
         .route
         .as_ref()
@@ -257,17 +257,19 @@ fn not_known(bounds: &Bounds, rule: &Rule, why: &str) -> Refused {
 
 /// Tells a client what is left.
 pub fn tell(response: &mut ResponseHeader, aside: &Aside) -> pingora_core::Result<()> {
-    let shown = |left: &Left| {
-        let Left {
-            rule,
-            limit,
-            remaining,
-        } = left;
-        format!("{rule};limit={limit};remaining={remaining}")
-    };
-    let all: Vec<_> = aside.reservation.left().map(shown).collect();
+    let mut all = String::new();
+    for Left {
+        rule,
+        limit,
+        remaining,
+    } in aside.reservation.left()
+    {
+        let comma = if all.is_empty() { "" } else { ", " };
+        // A String takes whatever is written to it.
+        let _ = write!(all, "{comma}{rule};limit={limit};remaining={remaining}");
+    }
     match all.is_empty() {
         true => Ok(()),
-        false => response.insert_header(BUDGET, all.join(", ")),
+        false => response.insert_header(BUDGET, all),
     }
 }

@@ -19,6 +19,7 @@ use crate::credential::{Credential, ServiceAccount};
 use crate::directives::Directives;
 use crate::error::Failure;
 use crate::gateway::{Gateway, Mounted, Snapshot};
+use crate::limits::worst::{self, Worst};
 use crate::memory::Reservation;
 use crate::metadata::Metadata;
 use crate::provider::{StoredKey, Target};
@@ -163,6 +164,8 @@ pub enum Body {
         bytes: Bytes,
         /// The model it names, where that was looked for.
         model: Option<Box<str>>,
+        /// What it can take at most as a body of that format, where that was learnt in passing.
+        worst: Option<(Format, Worst)>,
         /// Keeps their memory accounted for.
         _memory: Reservation,
     },
@@ -171,9 +174,24 @@ pub enum Body {
 impl Body {
     /// Other bytes take the place of those that are held, in the memory reserved for them.
     pub fn replace(&mut self, other: Bytes) {
-        if let Self::Held { bytes, model, .. } = self {
-            (*bytes, *model) = (other, None);
+        if let Self::Held {
+            bytes,
+            model,
+            worst,
+            ..
+        } = self
+        {
+            (*bytes, *model, *worst) = (other, None, None);
         }
+    }
+
+    /// What it can take at most as a body of that format; `None` where it is not held.
+    pub fn worst(&self, format: Format) -> Option<Worst> {
+        let Self::Held { bytes, worst, .. } = self else {
+            return None;
+        };
+        let known = worst.filter(|(known, _)| *known == format);
+        Some(known.map_or_else(|| worst::of(bytes, format), |(_, worst)| worst))
     }
 }
 
@@ -327,6 +345,7 @@ impl Context {
         again.body = Body::Held {
             bytes: bytes.clone(),
             model: model.clone(),
+            worst: None,
             _memory: memory,
         };
         Some(again)
@@ -359,6 +378,7 @@ impl Context {
         twin.body = Body::Held {
             bytes: bytes.clone(),
             model: model.clone(),
+            worst: None,
             _memory: door.memory.reserve_nothing(),
         };
         Some(twin)

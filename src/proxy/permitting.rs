@@ -10,10 +10,10 @@ use crate::gateway::Mounted;
 use crate::limits::access::{Access, Denied};
 use crate::limits::bounds::Bounds;
 use crate::limits::facts::Facts;
-use crate::limits::worst::{self, Worst};
+use crate::limits::worst::Worst;
 
 use super::attempt::is_websocket;
-use super::context::{Body, Context};
+use super::context::Context;
 
 /// Within what a request must stay: of its gateway, and of the key that it brought, which comes last.
 pub fn bounds(ctx: &Context) -> impl Iterator<Item = &Bounds> {
@@ -145,10 +145,7 @@ fn asked_tokens(ctx: &Context, worst: Option<Worst>) -> Option<Option<u64>> {
 
 /// What a body that is held can take.
 fn worst_of(ctx: &Context) -> Option<Worst> {
-    match (&ctx.body, &ctx.route) {
-        (Body::Held { bytes, .. }, Some(route)) => Some(worst::of(bytes, route.format)),
-        _ => None,
-    }
+    ctx.body.worst(ctx.route.as_ref()?.format)
 }
 
 fn each(ctx: &Context, keeps: impl Fn(&Access) -> Result<(), Denied>) -> Result<(), Failure> {

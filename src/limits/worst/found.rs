@@ -6,7 +6,7 @@ use crate::config::schema::Format;
 
 /// What a request says of what it takes.
 #[derive(Debug, Default)]
-pub(super) struct Found {
+pub struct Found {
     pub outputs: Outputs,
     /// The largest number of answers asked for; 0 for none.
     pub choices: u64,
@@ -26,7 +26,7 @@ pub(super) struct Found {
 
 /// Bounds of the output.
 #[derive(Debug, Default)]
-pub(super) struct Outputs {
+pub struct Outputs {
     said: Vec<Said>,
     /// One says that there is none: it is negative, or what is no number.
     none: bool,
@@ -46,7 +46,8 @@ struct Said {
 }
 
 /// What a value was.
-pub(super) enum Seen {
+#[derive(Debug)]
+pub enum Seen {
     Nothing,
     Flag,
     Number(Option<u64>),
@@ -56,8 +57,8 @@ pub(super) enum Seen {
 }
 
 /// What is to be known of an object where it ends.
-#[derive(Default)]
-pub(super) struct Object {
+#[derive(Debug, Default)]
+pub struct Object {
     pub fields: u32,
     kind: Start,
     mime: Start,

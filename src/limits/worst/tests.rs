@@ -1,12 +1,25 @@
 use serde_json::{Value, json};
 
 use super::*;
+use crate::cache::canonical::{self, Pointers};
 use crate::config::schema::Format::{
     AnthropicMessages, Bedrock, CohereChat, GeminiGenerate, Opaque, OpenaiChat, OpenaiResponses,
 };
 
 fn worst(format: Format, body: &Value) -> Worst {
-    of(body.to_string().as_bytes(), format)
+    let body = body.to_string();
+    let worst = of(body.as_bytes(), format);
+    if let Some(judge) = Judge::new(format) {
+        assert_eq!(in_passing(judge, body.as_bytes()), worst, "{body}");
+    }
+    worst
+}
+
+/// The same while the cache's key is made.
+fn in_passing(mut judge: Judge, body: &[u8]) -> Worst {
+    let read = canonical::digest_for(body, &Pointers::default(), Judge::TOP, &mut judge);
+    assert!(read.canonical);
+    judge.worst(body)
 }
 
 /// Output and choices.

@@ -5,7 +5,7 @@ const KEPT: usize = 32;
 
 /// A text's first bytes, and how long it is.
 #[derive(Debug, Clone, Copy, Default)]
-pub(super) struct Start {
+pub struct Start {
     kept: [u8; KEPT],
     /// Of the whole text, in bytes.
     pub length: usize,

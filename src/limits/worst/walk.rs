@@ -1,20 +1,15 @@
-//! One pass over a request's JSON that builds nothing: each value is judged where it ends, by what
-//! it was and under which name it stood (`found`).
-
-use std::fmt;
-
-use serde::de;
-use serde::de::{DeserializeSeed, IgnoredAny, MapAccess, SeqAccess, Visitor};
-use serde_json::Deserializer;
+//! Judges the values of a request's JSON where they end, by what they were and under which name they
+//! stood (`found`).
 
 use super::found::{Found, Object, Seen};
 use super::text::Start;
 use super::words::{self, Bound, bound};
 use crate::config::schema::Format;
+use crate::json::{Listener, Scalar};
 
 /// Where a value stands.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum At {
+pub enum At {
     /// The request, and its fields.
     Top,
     /// An object whose fields are as good as the request's: `additionalModelRequestFields`.
@@ -23,8 +18,9 @@ pub(super) enum At {
     Config,
     /// What has the tools: `toolConfig`.
     ToolConfig,
-    /// The list of tools, and each of them.
+    /// The list of tools.
     Tools,
+    /// Each of them.
     Tool,
     /// The list of items that OpenAI's responses take.
     Items,
@@ -32,51 +28,78 @@ pub(super) enum At {
     Content,
 }
 
-/// Reads all of `body`, which must be JSON.
-pub(super) fn find(body: &[u8], format: Format) -> Result<Found, serde_json::Error> {
-    let mut found = Found::default();
-    let mut json = Deserializer::from_slice(body);
-    let walk = Walk {
-        found: &mut found,
-        format,
-        at: At::Top,
-    };
-    walk.deserialize(&mut json)?;
-    json.end()?;
-    Ok(found)
+/// Learns what a request can take while its body is read.
+#[derive(Debug)]
+pub struct Judge {
+    pub(super) found: Found,
+    pub(super) format: Format,
 }
 
-/// Reads one value.
-struct Walk<'w> {
-    found: &'w mut Found,
-    format: Format,
-    at: At,
+/// What is known of an array while it lasts.
+#[derive(Debug, Default)]
+pub struct Array {
+    length: u64,
+    /// Texts and lists, of which each may be a prompt.
+    prompts: u64,
 }
 
-impl Walk<'_> {
-    fn inner(&mut self, at: At) -> Walk<'_> {
-        Walk {
-            found: self.found,
-            format: self.format,
-            at,
-        }
-    }
-
-    fn field(&mut self, key: &str, seen: &Seen) -> bool {
-        if matches!(self.at, At::Top | At::Fields) {
+impl Judge {
+    fn field(&mut self, at: At, key: &str, seen: &Seen) -> bool {
+        if matches!(at, At::Top | At::Fields) {
             self.found.top(self.format, key, seen);
         }
         self.found.content(key, seen);
-        let bound = bound(self.format, self.at, key);
+        let bound = bound(self.format, at, key);
         if let Some(bound) = bound {
             self.found.number(bound, seen);
         }
         matches!(bound, Some(Bound::Output(_)))
     }
+}
 
-    /// Where the value of a field stands.
-    fn below(&self, key: &str) -> At {
-        match (self.at, key) {
+impl Listener for Judge {
+    type Place = At;
+    type Seen = Seen;
+    type Array = Array;
+    type Object = Object;
+
+    fn scalar(&mut self, value: Scalar<'_>) -> Seen {
+        match value {
+            Scalar::Null | Scalar::Bool(false) => Seen::Nothing,
+            Scalar::Bool(true) => Seen::Flag,
+            Scalar::Unsigned(number) => Seen::Number(Some(number)),
+            Scalar::Negative(_) => Seen::Number(None),
+            // As good as the provider's rounding; what is too large stays at the largest.
+            Scalar::Float(number) => Seen::Number((number >= 0.0).then(|| number.ceil() as u64)),
+            Scalar::Text(text) => Seen::Text(Start::of(text)),
+        }
+    }
+
+    fn element_place(&self, array: At) -> At {
+        match array {
+            At::Tools => At::Tool,
+            _ => At::Content,
+        }
+    }
+
+    fn element(&mut self, place: At, array: &mut Array, seen: &Seen) {
+        array.length += 1;
+        array.prompts += u64::from(matches!(seen, Seen::Text(_) | Seen::List { .. }));
+        match (place, seen) {
+            (At::Tools, Seen::Object(tool)) => self.found.tool(tool),
+            (At::Items, Seen::Object(item)) => self.found.item(item),
+            _ => {}
+        }
+    }
+
+    fn array(&mut self, array: Array) -> Seen {
+        let Array { length, prompts } = array;
+        Seen::List { length, prompts }
+    }
+
+    fn member_place(&self, object: At, key: &str) -> Option<At> {
+        let at = match (object, key) {
+            (object, key) if words::is_made_up(object, key) => return None,
             (At::Top | At::Fields | At::ToolConfig, "tools") => At::Tools,
             (At::Top, "toolConfig") => At::ToolConfig,
             (At::Top, "additionalModelRequestFields") => At::Fields,
@@ -84,105 +107,21 @@ impl Walk<'_> {
             (At::Top, "generationConfig" | "generation_config" | "parameters") => At::Config,
             (At::Top, "inferenceConfig" | "textGenerationConfig") => At::Config,
             _ => At::Content,
-        }
-    }
-}
-
-impl<'de> DeserializeSeed<'de> for Walk<'_> {
-    type Value = Seen;
-
-    fn deserialize<D: de::Deserializer<'de>>(self, json: D) -> Result<Seen, D::Error> {
-        json.deserialize_any(self)
-    }
-}
-
-impl<'de> Visitor<'de> for Walk<'_> {
-    type Value = Seen;
-
-    fn expecting(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
-        out.write_str("JSON")
-    }
-
-    fn visit_unit<E>(self) -> Result<Seen, E> {
-        Ok(Seen::Nothing)
-    }
-
-    fn visit_bool<E>(self, said: bool) -> Result<Seen, E> {
-        Ok(if said { Seen::Flag } else { Seen::Nothing })
-    }
-
-    fn visit_u64<E>(self, number: u64) -> Result<Seen, E> {
-        Ok(Seen::Number(Some(number)))
-    }
-
-    fn visit_i64<E>(self, number: i64) -> Result<Seen, E> {
-        Ok(Seen::Number(u64::try_from(number).ok()))
-    }
-
-    fn visit_f64<E>(self, number: f64) -> Result<Seen, E> {
-        // As good as the provider's rounding; what is too large stays at the largest.
-        let number = (number >= 0.0).then(|| number.ceil() as u64);
-        Ok(Seen::Number(number))
-    }
-
-    fn visit_str<E>(self, text: &str) -> Result<Seen, E> {
-        Ok(Seen::Text(Start::of(text)))
-    }
-
-    fn visit_seq<A: SeqAccess<'de>>(mut self, mut list: A) -> Result<Seen, A::Error> {
-        let within = match self.at {
-            At::Tools => At::Tool,
-            _ => At::Content,
         };
-        let (mut length, mut prompts) = (0, 0);
-        while let Some(seen) = list.next_element_seed(self.inner(within))? {
-            length += 1;
-            prompts += u64::from(matches!(seen, Seen::Text(_) | Seen::List { .. }));
-            match (self.at, &seen) {
-                (At::Tools, Seen::Object(tool)) => self.found.tool(tool),
-                (At::Items, Seen::Object(item)) => self.found.item(item),
-                _ => {}
+        Some(at)
+    }
+
+    fn member(&mut self, place: At, object: &mut Object, key: &str, seen: Option<&Seen>) {
+        match seen {
+            Some(seen) => {
+                object.has_bound |= self.field(place, key, seen);
+                object.learn(key, seen);
             }
+            None => object.fields = object.fields.saturating_add(1),
         }
-        Ok(Seen::List { length, prompts })
     }
 
-    fn visit_map<A: MapAccess<'de>>(mut self, mut map: A) -> Result<Seen, A::Error> {
-        let mut object = Object::default();
-        while let Some(key) = map.next_key_seed(Word)? {
-            let key = key.word();
-            if words::is_made_up(self.at, key) {
-                map.next_value::<IgnoredAny>()?;
-                object.fields = object.fields.saturating_add(1);
-                continue;
-            }
-            let seen = map.next_value_seed(self.inner(self.below(key)))?;
-            object.has_bound |= self.field(key, &seen);
-            object.learn(key, &seen);
-        }
-        Ok(Seen::Object(object))
-    }
-}
-
-/// Reads a name.
-struct Word;
-
-impl<'de> DeserializeSeed<'de> for Word {
-    type Value = Start;
-
-    fn deserialize<D: de::Deserializer<'de>>(self, json: D) -> Result<Start, D::Error> {
-        json.deserialize_str(self)
-    }
-}
-
-impl Visitor<'_> for Word {
-    type Value = Start;
-
-    fn expecting(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
-        out.write_str("a name")
-    }
-
-    fn visit_str<E>(self, name: &str) -> Result<Start, E> {
-        Ok(Start::of(name))
+    fn object(&mut self, object: Object) -> Seen {
+        Seen::Object(object)
     }
 }

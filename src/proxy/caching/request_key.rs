@@ -4,13 +4,16 @@ use std::borrow::Cow;
 use std::cell::RefCell;
 use std::sync::Arc;
 
+use bytes::Bytes;
 use http::header::{ACCEPT, HeaderMap, HeaderName, ORIGIN};
 use pingora_proxy::Session;
 
 use super::policy;
-use crate::cache::canonical;
+use crate::cache::canonical::{self, Pointers};
 use crate::cache::key::{Content, Identity, Key, KeyParts};
 use crate::cache::recent::Recent;
+use crate::limits::worst::{Judge, Worst};
+use crate::proxy::budgeting;
 use crate::proxy::context::{Body, Context, Spend};
 use crate::wire;
 
@@ -24,22 +27,59 @@ thread_local! {
 }
 
 /// The digest of the held body. A large one is made beside the requests: it takes milliseconds.
-pub async fn digest(ctx: &Context) -> Option<canonical::Body> {
-    let (Body::Held { bytes, .. }, Some(gateway)) = (&ctx.body, &ctx.gateway) else {
+/// What the body can take at most is learnt in the same reading, if a budget will want to know.
+pub async fn digest(ctx: &mut Context) -> Option<canonical::Body> {
+    let gateway = Arc::clone(ctx.gateway.as_ref()?);
+    let format = ctx.route.as_ref()?.format;
+    let judge = budgeting::reads_body(ctx).then(|| Judge::new(format));
+    let Body::Held { bytes, worst, .. } = &mut ctx.body else {
         return None;
     };
-    let ignore = &gateway.cache.ignore;
-    if bytes.len() <= LARGE {
-        let made = || canonical::digest(bytes, ignore);
-        return Some(match ignore.is_empty() {
-            true => RECENT.with_borrow_mut(|recent| recent.digest(bytes, made)),
-            false => made(),
-        });
+    let (read, judge) = (bytes.clone(), judge.flatten());
+    let (digest, most) = if bytes.len() <= LARGE {
+        recent(&read, &gateway.cache.ignore, judge)
+    } else {
+        let reading = move || reading(&read, &gateway.cache.ignore, judge);
+        // It does not panic; if it did, the request would not be cached.
+        tokio::task::spawn_blocking(reading).await.ok()?
+    };
+    *worst = most.map(|most| (format, most));
+    Some(digest)
+}
+
+/// [`reading`], unless this thread has read the same before.
+fn recent(
+    body: &Bytes,
+    ignore: &Pointers,
+    judge: Option<Judge>,
+) -> (canonical::Body, Option<Worst>) {
+    if !ignore.is_empty() {
+        return reading(body, ignore, judge);
     }
-    let (bytes, gateway) = (bytes.clone(), Arc::clone(gateway));
-    let digest = move || canonical::digest(&bytes, &gateway.cache.ignore);
-    // It does not panic; if it did, the request would not be cached.
-    tokio::task::spawn_blocking(digest).await.ok()
+    let mut worst = None;
+    let made = || {
+        let (digest, most) = reading(body, ignore, judge);
+        worst = most;
+        digest
+    };
+    let digest = RECENT.with_borrow_mut(|recent| recent.digest(body, made));
+    (digest, worst)
+}
+
+/// The digest of a body, and with a judge what it can take at most, unless that takes a reading of
+/// its own.
+fn reading(
+    body: &[u8],
+    ignore: &Pointers,
+    judge: Option<Judge>,
+) -> (canonical::Body, Option<Worst>) {
+    // A judge would not learn of what is ignored.
+    let Some(mut judge) = judge.filter(|_| ignore.is_empty()) else {
+        return (canonical::digest(body, ignore), None);
+    };
+    let digest = canonical::digest_for(body, ignore, Judge::TOP, &mut judge);
+    let worst = digest.canonical.then(|| judge.worst(body));
+    (digest, worst)
 }
 
 /// The key of a request whose body has been changed for another target than the first. `None`
