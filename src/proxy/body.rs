@@ -14,6 +14,7 @@ use crate::config::schema::Format;
 use crate::credential::Credential;
 use crate::error::{Failure, Kind};
 use crate::gateway::Limits;
+use crate::lifecycle::threshold;
 use crate::memory::Reservation;
 
 use super::admission::content_length;
@@ -175,6 +176,22 @@ async fn hold(
     limit: Limit,
     limits: &Limits,
 ) -> Result<(Bytes, Reservation), Failure> {
+    let last_apart = declared.is_some_and(|length| can_read_the_last_apart(session, length));
+    let held = read_whole(door, session, declared, limit, limits, last_apart).await;
+    if last_apart {
+        read_at_most(session, u64::MAX);
+    }
+    held
+}
+
+async fn read_whole(
+    door: &Door,
+    session: &mut Session,
+    declared: Option<u64>,
+    limit: Limit,
+    limits: &Limits,
+    last_apart: bool,
+) -> Result<(Bytes, Reservation), Failure> {
     let mut memory = door.memory.reserve_nothing();
     let mut reserve = |bytes| match memory.grow(bytes, limits.max_buffered) {
         true => Ok(()),
@@ -182,13 +199,10 @@ async fn hold(
     };
     let mut reserved = declared.unwrap_or(0);
     reserve(reserved)?;
-    let mut body = BytesMut::with_capacity(usize::try_from(reserved).unwrap_or(0));
+    let mut body = BytesMut::new();
     loop {
-        // Without a length any read may be the last one, so the buffer is on from the first.
-        let remaining = declared.map_or(0, |length| length.saturating_sub(body.len() as u64));
-        if remaining <= REPLAY_BUFFER {
-            session.enable_retry_buffering();
-        }
+        let left = declared.map(|length| length.saturating_sub(body.len() as u64));
+        prepare_read(session, left, last_apart);
         // Pingora's own read timeout is for HTTP/1 only.
         let read = pingora_timeout::timeout(limits.body_timeout, session.read_request_body());
         let read = read.await.map_err(|_| Failure::new(Kind::ClientTimeout))?;
@@ -199,6 +213,10 @@ async fn hold(
         if length > limit.bytes {
             return Err(limit.exceeded());
         }
+        if declared == Some(piece.len() as u64) {
+            // All of it at once: it need not be copied.
+            return Ok((piece, memory));
+        }
         if length > reserved {
             // Grows as the buffer does, by doubling.
             let target = (reserved * 2)
@@ -206,14 +224,41 @@ async fn hold(
                 .min(limits.max_body)
                 .max(length);
             reserve(target - reserved)?;
-            body.reserve(
-                usize::try_from(target)
-                    .unwrap_or(0)
-                    .saturating_sub(body.len()),
-            );
             reserved = target;
         }
+        body.reserve(
+            usize::try_from(reserved)
+                .unwrap_or(0)
+                .saturating_sub(body.len()),
+        );
         body.extend_from_slice(&piece);
+    }
+}
+
+/// Whether the last byte of a body can be read by itself, as more of it is still to be read from the
+/// connection. Then Pingora's replay buffer has that one, and not a copy of a body that is held.
+fn can_read_the_last_apart(session: &Session, length: u64) -> bool {
+    let stream = session.as_http1().map(|http1| http1.stream());
+    let came = stream.and_then(threshold::came_with_head);
+    came.is_some_and(|came| length > came as u64)
+}
+
+/// Before a read of a body of which `left` bytes are to come, where that is known: the last read
+/// happens with the replay buffer on.
+fn prepare_read(session: &mut Session, left: Option<u64>, last_apart: bool) {
+    let before_the_last = left.filter(|_| last_apart).unwrap_or(1).saturating_sub(1);
+    if last_apart {
+        read_at_most(session, before_the_last);
+    }
+    // Without a length any read may be the last one, so the buffer is on from the first.
+    if before_the_last == 0 && left.is_none_or(|left| left <= REPLAY_BUFFER) {
+        session.enable_retry_buffering();
+    }
+}
+
+fn read_at_most(session: &Session, most: u64) {
+    if let Some(http1) = session.as_http1() {
+        threshold::read_at_most(http1.stream(), usize::try_from(most).unwrap_or(usize::MAX));
     }
 }
 

@@ -521,6 +521,40 @@ async fn chunks_that_come_in_bits_are_one_body() {
     }
 }
 
+/// The end of a held body is read apart: wherever its pieces are cut, none of it is missing, and the
+/// next request on the connection is read as ever.
+#[tokio::test]
+async fn held_bodies_arrive_whole_however_they_are_cut() {
+    let upstream = Upstream::h1().await;
+    let retries =
+        "accounts: { default: { gateways: { default: { retry: { max_attempts: 2 } } } } }\n";
+    let yaml = at(&upstream, "openai", "/v1", "") + retries;
+    let gateway = Gateway::start(&yaml).await;
+    upstream.always(Reply::Digest);
+    let mut connection = Connection::open(&gateway).await;
+    for size in [30, 900, 3_900, 4_096, 32_768, 65_537, 200_000] {
+        let body = body::json_of_size("m", size);
+        let head = format!(
+            "POST {CHAT} HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\n\
+             content-length: {size}\r\n\r\n"
+        );
+        let sent = [head.as_bytes(), &body].concat();
+        for left in [0, 1, 2, 10, size / 2, size - 1, size, size + 1] {
+            let (first, rest) = sent.split_at(sent.len() - left);
+            connection.write(first).await;
+            tokio::time::sleep(Duration::from_millis(10)).await;
+            connection.write(rest).await;
+            let answer = connection.read().await.unwrap();
+            let wanted = Digest::of(&body).json();
+            assert_eq!(
+                (answer.status, answer.text()),
+                (200, wanted),
+                "{size} {left}"
+            );
+        }
+    }
+}
+
 /// Less than what one read brings may be allowed, whether a length is announced or not.
 #[tokio::test]
 async fn a_small_bound_holds_for_held_bodies_of_any_framing() {
