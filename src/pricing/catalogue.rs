@@ -54,6 +54,28 @@ impl Listed {
 struct Found {
     model: Arc<Model>,
     own: bool,
+    /// Its prices as they stay from then on, worked out once.
+    settled: Option<(SystemTime, Arc<[Card]>)>,
+}
+
+impl Found {
+    fn new(model: &Arc<Model>, own: bool) -> Self {
+        let settled = model
+            .settled_since()
+            .map(|since| (since, model.cards(own, since).into()));
+        Self {
+            model: Arc::clone(model),
+            own,
+            settled,
+        }
+    }
+
+    fn cards(&self, at: SystemTime) -> Arc<[Card]> {
+        match &self.settled {
+            Some((since, cards)) if at >= *since => Arc::clone(cards),
+            _ => self.model.cards(self.own, at).into(),
+        }
+    }
 }
 
 impl Catalogue {
@@ -97,11 +119,9 @@ impl Catalogue {
         Some(found.model.card(tier, found.own, at))
     }
 
-    /// The same for every class of service.
-    pub fn cards(&self, provider: &str, model: &str, at: SystemTime) -> Option<Vec<Card>> {
-        let found = self.find(provider, model)?;
-        let card = |tier| found.model.card(tier, found.own, at);
-        Some(ServiceTier::ALL.into_iter().map(card).collect())
+    /// The same for every class of service, equal ones once.
+    pub fn cards(&self, provider: &str, model: &str, at: SystemTime) -> Option<Arc<[Card]>> {
+        Some(self.find(provider, model)?.cards(at))
     }
 
     /// The catalogue's name for a model; `None` if it knows none.
@@ -137,8 +157,7 @@ impl Catalogue {
                 .chain(others.clone().map(|other| (other, false)));
             sellers.into_iter().find_map(|(seller, own)| {
                 let model = seller.models.iter().find(|model| model.is_called(name))?;
-                let model = Arc::clone(model);
-                Some(Found { model, own })
+                Some(Found::new(model, own))
             })
         })
     }
@@ -160,6 +179,7 @@ impl Catalogue {
 }
 
 #[cfg(test)]
+#[allow(clippy::unwrap_used)]
 mod tests {
     use super::*;
 
@@ -170,6 +190,29 @@ mod tests {
         for (id, listed) in &catalogue.providers {
             assert!(listed.provider().is_some(), "{id}");
         }
+    }
+
+    #[test]
+    fn prices_that_were_worked_out_once_are_those_of_any_time() {
+        let catalogue = Catalogue::bundled();
+        let day = std::time::Duration::from_secs(86_400);
+        let now = SystemTime::now();
+        let mut settled = 0;
+        let providers = catalogue.providers.values().filter_map(Listed::provider);
+        for model in providers.flat_map(|provider| &provider.models) {
+            for own in [true, false] {
+                let found = Found::new(model, own);
+                settled += usize::from(found.settled.is_some());
+                for days in [0, 100, 400, 1_000] {
+                    let at = now - day * days;
+                    let cards = found.cards(at);
+                    let one_by_one = ServiceTier::ALL.map(|tier| model.card(tier, own, at));
+                    assert!(one_by_one.iter().all(|card| cards.contains(card)));
+                    assert!(cards.iter().all(|card| one_by_one.contains(card)));
+                }
+            }
+        }
+        assert!(settled > 500, "{settled}");
     }
 
     #[test]

@@ -17,6 +17,7 @@ mod rates;
 mod source;
 mod spellings;
 
+use std::sync::Arc;
 use std::time::SystemTime;
 
 use crate::usage::{ServiceTier, Usage};
@@ -109,11 +110,12 @@ impl Prices {
     /// for several questions.
     pub fn scale(&self, seller: Seller<'_>, at: SystemTime) -> Scale {
         if let Some(own) = self.own(seller) {
-            return Scale(vec![own.card.clone()]);
+            return Scale([own.card.clone()].into());
         }
         let catalogue = Catalogue::bundled();
         let cards = |model: &&str| catalogue.cards(seller.id?, model, at);
-        Scale(seller.models.iter().find_map(cards).unwrap_or_default())
+        let found = seller.models.iter().find_map(cards);
+        Scale(found.unwrap_or_else(|| [].into()))
     }
 
     /// The most tokens that a model can write, as far as the catalogue knows: as many as fit into
@@ -135,7 +137,7 @@ impl Prices {
 }
 
 /// All by which a call may be priced.
-pub struct Scale(Vec<Card>);
+pub struct Scale(Arc<[Card]>);
 
 impl Scale {
     /// The most that so many tokens can cost; `None` if nobody knows.

@@ -104,6 +104,30 @@ impl Model {
         self.names.matches(name)
     }
 
+    /// The prices of every class of service at `at`, equal ones once.
+    pub fn cards(&self, own: bool, at: SystemTime) -> Vec<Card> {
+        let mut cards = Vec::new();
+        for tier in ServiceTier::ALL {
+            let card = self.card(tier, own, at);
+            if !cards.contains(&card) {
+                cards.push(card);
+            }
+        }
+        cards
+    }
+
+    /// From when on its prices stay as they are; `None` if they change with the time of the day.
+    pub fn settled_since(&self) -> Option<SystemTime> {
+        let variants = self.variants.iter().map(|variant| &variant.dated);
+        let all = self.prices.iter().chain(variants);
+        all.map(|dated| match dated.when {
+            When::Always => Some(UNIX_EPOCH),
+            When::From(start) => Some(start),
+            When::Daily(..) => None,
+        })
+        .try_fold(UNIX_EPOCH, |latest, start| Some(latest.max(start?)))
+    }
+
     /// The prices of a call at `at`. `own` is whether the provider that was called lists the
     /// model itself: special ways of processing have a price there only.
     pub fn card(&self, tier: ServiceTier, own: bool, at: SystemTime) -> Card {
