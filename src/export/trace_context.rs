@@ -4,15 +4,15 @@
 //! `cf-aig-otel-parent-span-id`); W3C Trace Context, level 1 (`traceparent`). Leaves out
 //! `tracestate`, which belongs to the vendors along the way.
 
-use http::HeaderMap;
+use http::{HeaderMap, HeaderName};
 use uuid::Uuid;
 
 use crate::record::RequestRecord;
 
 /// 32 hexadecimal digits.
-const TRACE_ID: &str = "cf-aig-otel-trace-id";
+static TRACE_ID: HeaderName = HeaderName::from_static("cf-aig-otel-trace-id");
 /// 16 hexadecimal digits.
-const PARENT: &str = "cf-aig-otel-parent-span-id";
+static PARENT: HeaderName = HeaderName::from_static("cf-aig-otel-parent-span-id");
 
 /// Of a trace; never all zeros, which is no id.
 pub type TraceId = [u8; 16];
@@ -41,10 +41,10 @@ pub struct TraceContext {
 impl Given {
     /// Reads the headers of a request.
     pub fn read(headers: &HeaderMap) -> Self {
-        let value = |name| headers.get(name).map(|value| value.as_bytes());
+        let value = |name: &HeaderName| headers.get(name).map(|value| value.as_bytes());
         Self {
-            trace_id: value(TRACE_ID).and_then(id),
-            parent: value(PARENT).and_then(id),
+            trace_id: value(&TRACE_ID).and_then(id),
+            parent: value(&PARENT).and_then(id),
         }
     }
 }
@@ -161,7 +161,7 @@ mod tests {
 
     fn given(trace: &[u8], parent: &[u8]) -> Given {
         let mut headers = HeaderMap::new();
-        for (name, value) in [(TRACE_ID, trace), (PARENT, parent)] {
+        for (name, value) in [(&TRACE_ID, trace), (&PARENT, parent)] {
             headers.insert(name, HeaderValue::from_bytes(value).unwrap());
         }
         Given::read(&headers)

@@ -22,44 +22,6 @@ use super::context::Context;
 use super::response::{ERROR_SOURCE, observer, own_headers};
 use super::{cork, failure, planning, told};
 
-/// What of an answer's head was for its first reader only: cookies, the ids of its request,
-/// what was left of its quota, and how it was carried.
-///
-/// In the order of the alphabet.
-const NOT_SHARED: [&str; 30] = [
-    "age",
-    "alt-svc",
-    "apim-request-id",
-    "cf-cache-status",
-    "cf-ray",
-    "connection",
-    "content-length",
-    "date",
-    "keep-alive",
-    "nel",
-    "openai-processing-ms",
-    "proxy-authenticate",
-    "proxy-connection",
-    "report-to",
-    "request-id",
-    "retry-after",
-    "server-timing",
-    "set-cookie",
-    "set-cookie2",
-    "te",
-    "tollgate-error-source",
-    "trailer",
-    "transfer-encoding",
-    "upgrade",
-    "via",
-    "x-amzn-requestid",
-    "x-cloud-trace-context",
-    "x-correlation-id",
-    "x-request-id",
-    "x-trace-id",
-];
-const NOT_SHARED_FAMILIES: [&str; 4] = ["x-ratelimit-", "anthropic-ratelimit-", "x-envoy-", PREFIX];
-
 /// The head as others than its first reader see it: those who wait for it now, and, if it is
 /// `kept`, those who come later.
 pub fn head_for_others(response: &ResponseHeader, kept: bool) -> Head {
@@ -81,10 +43,45 @@ pub fn head_for_others(response: &ResponseHeader, kept: bool) -> Head {
     }
 }
 
-/// `name` is in lower case.
+/// Whether a field is not for the answer's first reader only, as cookies are, the ids of its request,
+/// what was left of its quota, and how it was carried. `name` is in lower case.
 fn is_shared(name: &str) -> bool {
-    let family = |family: &&str| name.starts_with(family);
-    NOT_SHARED.binary_search(&name).is_err() && !NOT_SHARED_FAMILIES.iter().any(family)
+    const FAMILIES: [&str; 4] = ["x-ratelimit-", "anthropic-ratelimit-", "x-envoy-", PREFIX];
+    // Compiled to a comparison of lengths first.
+    let is_private = matches!(
+        name,
+        "age"
+            | "alt-svc"
+            | "apim-request-id"
+            | "cf-cache-status"
+            | "cf-ray"
+            | "connection"
+            | "content-length"
+            | "date"
+            | "keep-alive"
+            | "nel"
+            | "openai-processing-ms"
+            | "proxy-authenticate"
+            | "proxy-connection"
+            | "report-to"
+            | "request-id"
+            | "retry-after"
+            | "server-timing"
+            | "set-cookie"
+            | "set-cookie2"
+            | "te"
+            | "tollgate-error-source"
+            | "trailer"
+            | "transfer-encoding"
+            | "upgrade"
+            | "via"
+            | "x-amzn-requestid"
+            | "x-cloud-trace-context"
+            | "x-correlation-id"
+            | "x-request-id"
+            | "x-trace-id"
+    );
+    !is_private && !FAMILIES.iter().any(|family| name.starts_with(family))
 }
 
 /// Gives a stored answer: a stream with the pauses with which it came where its pieces were
@@ -291,7 +288,6 @@ mod tests {
         ] {
             response.append_header(name, value).unwrap();
         }
-        assert!(NOT_SHARED.is_sorted());
         let waiting = head_for_others(&response, false);
         assert_eq!(waiting.headers.last().unwrap().1, "3");
         let head = head_for_others(&response, true);

@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use http::header::{CONTENT_TYPE, HeaderValue, USER_AGENT};
+use http::header::{CONTENT_TYPE, HeaderName, HeaderValue, USER_AGENT};
 use pingora_core::Error;
 use pingora_proxy::Session;
 
@@ -38,7 +38,8 @@ impl Asked {
     /// Copied out of the session.
     pub fn of(session: &Session, ctx: &Context) -> Self {
         let head = session.req_header();
-        let shown = |name: &str| {
+        static TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
+        let shown = |name: &HeaderName| {
             let value = head.headers.get(name)?.to_str().ok()?;
             Some(cut(value, MAX_HEADER).into())
         };
@@ -49,8 +50,8 @@ impl Asked {
                 .client_addr()
                 .and_then(|address| address.as_inet().copied()),
             content_type: essence(head.headers.get(CONTENT_TYPE)),
-            user_agent: shown(USER_AGENT.as_str()),
-            traceparent: shown("traceparent"),
+            user_agent: shown(&USER_AGENT),
+            traceparent: shown(&TRACEPARENT),
             otel: Given::read(&head.headers),
         }
     }

@@ -18,8 +18,9 @@ impl Lines {
     pub fn of(head: &HeaderMap) -> Self {
         // Most names and values are short.
         let mut lines = Self(Vec::with_capacity(head.len() * 48));
+        // A `HeaderValue` has no line end in it.
         for (name, value) in head {
-            lines.push(name.as_str().as_bytes(), value.as_bytes());
+            lines.push_as_it_is(name.as_str().as_bytes(), value.as_bytes());
         }
         lines
     }

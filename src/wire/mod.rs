@@ -8,6 +8,8 @@ pub mod complete;
 pub mod eventstream;
 pub mod sse;
 
+use http::HeaderName;
+
 use crate::config::schema::Format;
 
 /// The format of the API at an upstream path; `provider` where the path does not tell.
@@ -32,13 +34,21 @@ pub fn format_of(path: &str, provider: Format) -> Format {
 /// Request headers that change the answers of any provider that speaks `format`: versions,
 /// beta flags, and who in an organisation pays. What only one provider reads stands in its
 /// entry of `conf/providers.yaml`.
-pub fn answer_headers(format: Format) -> &'static [&'static str] {
+pub fn answer_headers(format: Format) -> &'static [HeaderName] {
+    static OPENAI: [HeaderName; 3] = [
+        HeaderName::from_static("openai-beta"),
+        HeaderName::from_static("openai-organization"),
+        HeaderName::from_static("openai-project"),
+    ];
+    static ANTHROPIC: [HeaderName; 2] = [
+        HeaderName::from_static("anthropic-beta"),
+        HeaderName::from_static("anthropic-version"),
+    ];
+    static GEMINI: [HeaderName; 1] = [HeaderName::from_static("x-goog-user-project")];
     match format {
-        Format::OpenaiChat | Format::OpenaiResponses => {
-            &["openai-beta", "openai-organization", "openai-project"]
-        }
-        Format::AnthropicMessages => &["anthropic-beta", "anthropic-version"],
-        Format::GeminiGenerate => &["x-goog-user-project"],
+        Format::OpenaiChat | Format::OpenaiResponses => &OPENAI,
+        Format::AnthropicMessages => &ANTHROPIC,
+        Format::GeminiGenerate => &GEMINI,
         Format::Bedrock | Format::CohereChat | Format::Opaque => &[],
     }
 }

@@ -44,13 +44,28 @@ pub fn decide(
     response: &ResponseHeader,
     ctx: &mut Context,
 ) -> pingora_core::Result<RespCacheable> {
+    let aside = ctx.answer.aside.take();
+    let head = aside.as_deref().unwrap_or(response);
+    let is_recorded = decide_on(door, session, head, ctx);
+    ctx.answer.aside = aside;
+    if !is_recorded {
+        let why = NoCacheReason::Custom("not an answer to keep");
+        return Ok(RespCacheable::Uncacheable(why));
+    }
+    let now = SystemTime::UNIX_EPOCH;
+    let meta = CacheMeta::new(now, now, 0, 0, response.clone());
+    Ok(RespCacheable::Cacheable(meta))
+}
+
+/// Whether it is recorded, for whomever.
+fn decide_on(door: &Door, session: &Session, response: &ResponseHeader, ctx: &mut Context) -> bool {
     let verdict = Verdict::of(response.status.as_u16(), policy(ctx).shared);
     let Some(lead) = take_lead(ctx) else {
-        return Ok(uncacheable());
+        return false;
     };
     if !is_accepted(response, ctx) {
         // The others do not accept it either; perhaps the next answer comes as it should.
-        return Ok(uncacheable());
+        return false;
     }
     match verdict {
         Verdict::Answer if is_too_large(response, ctx) => share(door, session, response, ctx, lead),
@@ -64,7 +79,7 @@ pub fn decide(
                 None => share(door, session, response, ctx, lead),
                 Some(delay) => {
                     lead.stand_down(delay, &Failure::new(Kind::UpstreamCut));
-                    Ok(uncacheable())
+                    false
                 }
             }
         }
@@ -82,10 +97,6 @@ fn is_accepted(response: &ResponseHeader, ctx: &Context) -> bool {
 /// Whether it says that it is larger than what is kept.
 fn is_too_large(response: &ResponseHeader, ctx: &Context) -> bool {
     told_length(response).is_some_and(|length| length > policy(ctx).max_body)
-}
-
-fn uncacheable() -> RespCacheable {
-    RespCacheable::Uncacheable(NoCacheReason::Custom("not an answer to keep"))
 }
 
 /// An answer that is none yet (202), has no body or only a part of it is passed on but not
@@ -111,11 +122,8 @@ fn share(
     response: &ResponseHeader,
     ctx: &mut Context,
     lead: Lead,
-) -> pingora_core::Result<RespCacheable> {
-    match lead.listener().has_company() {
-        true => record(door, session, response, ctx, lead, false),
-        false => Ok(uncacheable()),
-    }
+) -> bool {
+    lead.listener().has_company() && record(door, session, response, ctx, lead, false)
 }
 
 fn record(
@@ -125,7 +133,7 @@ fn record(
     ctx: &mut Context,
     lead: Lead,
     keep: bool,
-) -> pingora_core::Result<RespCacheable> {
+) -> bool {
     let listener = Arc::clone(lead.listener());
     let bounds = Bounds {
         whole: policy(ctx).max_body,
@@ -137,7 +145,7 @@ fn record(
     let recording = lead.open(head, bounds, door.memory.reserve_nothing());
     let desk = session.cache.cache_key().extensions.get::<Arc<Desk>>();
     let Some(desk) = desk else {
-        return Ok(uncacheable());
+        return false;
     };
     let cache = Arc::clone(&door.cache);
     let keep =
@@ -148,9 +156,7 @@ fn record(
     if let Some(caching) = &mut ctx.caching {
         caching.role = Role::Recording(listener);
     }
-    let now = SystemTime::UNIX_EPOCH;
-    let meta = CacheMeta::new(now, now, 0, 0, response.clone());
-    Ok(RespCacheable::Cacheable(meta))
+    true
 }
 
 fn is_fallback(ctx: &Context) -> bool {

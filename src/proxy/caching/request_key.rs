@@ -173,19 +173,14 @@ fn answer_headers<'a>(ctx: &'a Context, headers: &'a HeaderMap) -> Vec<(&'a str,
     let (Some(route), Some(mounted)) = (&ctx.route, &ctx.provider) else {
         return Vec::new();
     };
-    let own = mounted
-        .provider
-        .answer_headers
-        .iter()
-        .map(HeaderName::as_str);
-    let dialect = wire::answer_headers(route.format).iter().copied();
     // Providers answer browsers with the origin that asked.
-    let always = [ACCEPT.as_str(), ORIGIN.as_str()];
-    let names = own.chain(dialect).chain(always);
+    static ALWAYS: [HeaderName; 2] = [ACCEPT, ORIGIN];
+    let own = mounted.provider.answer_headers.iter();
+    let names = own.chain(wire::answer_headers(route.format)).chain(&ALWAYS);
     let mut found = Vec::new();
     for name in names {
         let values = headers.get_all(name).iter();
-        found.extend(values.map(|value| (name, value.as_bytes())));
+        found.extend(values.map(|value| (name.as_str(), value.as_bytes())));
     }
     found
 }
