@@ -2,6 +2,7 @@
 
 pub mod governed;
 
+use std::thread;
 use std::time::Duration;
 
 use crate::answer::CacheStatus;
@@ -14,6 +15,9 @@ use crate::process::{self, Cores, Scratch};
 use crate::recorded::Kept;
 use crate::request::{Numbers, Questions, StreamShape};
 use crate::{Binaries, Outcome, open, streams};
+
+/// By then a process has started, whoever it is.
+const STARTED: Duration = Duration::from_secs(2);
 
 /// How much time a run takes.
 #[derive(Debug, Clone, Copy)]
@@ -351,6 +355,9 @@ impl Run<'_> {
 
     /// Idle is after two equal requests: all legs lead to the upstream, and a cache has answered.
     fn memory(&mut self, cell: Cell, measure: Measure) -> Outcome<()> {
+        if measure == Measure::IdleMemory {
+            thread::sleep(STARTED);
+        }
         let mut round = [None; 3];
         for (figure, leg) in round.iter_mut().zip(self.legs.of(cell)) {
             if measure == Measure::IdleMemory {

@@ -2,8 +2,11 @@
 
 use std::ffi::OsStr;
 use std::io;
+use std::ops::Range;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
+
+use rustix::mm::{Advice, madvise};
 
 /// The path this program was started from, made absolute but with its symbolic links kept:
 /// an upgrade starts what the path then names. Ask early: later the working directory or the
@@ -17,6 +20,39 @@ pub fn path() -> io::Result<PathBuf> {
     Ok(named
         .filter(|named| same_file(named, &running))
         .unwrap_or(running))
+}
+
+/// Lets go of the program's code as far as it is in memory: most of what has run so far runs only at
+/// the start. What is needed comes back from the page cache, piece by piece as it is called. Where the
+/// system does not tell where the code lies, all of it stays.
+pub fn forget_how_it_started() {
+    let maps = std::fs::read_to_string("/proc/self/maps").unwrap_or_default();
+    if let Some(code) = code_around(forget_how_it_started as *const () as usize, &maps) {
+        drop_pages(code);
+    }
+}
+
+/// The mapping of a file's code in which `address` lies, by the lines of proc_pid_maps(5).
+fn code_around(address: usize, maps: &str) -> Option<Range<usize>> {
+    maps.lines().find_map(|line| {
+        let mut fields = line.split_ascii_whitespace();
+        let (range, permissions) = (fields.next()?, fields.next()?);
+        let (start, end) = range.split_once('-')?;
+        let hex = |text| usize::from_str_radix(text, 16).ok();
+        let range = hex(start)?..hex(end)?;
+        (permissions == "r-xp" && range.contains(&address)).then_some(range)
+    })
+}
+
+#[allow(unsafe_code)]
+fn drop_pages(code: Range<usize>) {
+    let start = std::ptr::with_exposed_provenance_mut(code.start);
+    // SAFETY: the pages are those of a file, and nobody has written to them (they are not writable):
+    // they read the same when they are there again.
+    let dropped = unsafe { madvise(start, code.len(), Advice::LinuxDontNeed) };
+    if let Err(error) = dropped {
+        log::debug!("the program's code stays in memory: {error}");
+    }
 }
 
 /// Resolves the name of a command as a shell does.
@@ -61,6 +97,33 @@ mod tests {
         assert!(same_file(&file, &link));
         assert!(!same_file(&file, Path::new("/bin/sh")));
         assert!(!same_file(Path::new("/nowhere"), Path::new("/nowhere")));
+    }
+
+    #[test]
+    fn code_is_where_it_runs_and_cannot_be_written_to() {
+        let maps = "\
+            1000-2000 r--p 00000000 fd:00 7 /bin/x\n\
+            2000-4000 r-xp 00001000 fd:00 7 /bin/x\n\
+            4000-5000 rwxp 00003000 fd:00 7 /bin/x\n\
+            ffffffffff600000-ffffffffff601000 --xp 00000000 00:00 0 [vsyscall]\n";
+        for (address, expected) in [
+            (0x2000, Some(0x2000..0x4000)),
+            (0x3fff, Some(0x2000..0x4000)),
+            (0x1800, None),
+            (0x4000, None),
+            (0x9000, None),
+        ] {
+            assert_eq!(code_around(address, maps), expected, "{address:x}");
+        }
+        assert_eq!(code_around(0x2000, "no lines of maps"), None);
+    }
+
+    #[test]
+    fn what_is_forgotten_runs_again() {
+        let maps = std::fs::read_to_string("/proc/self/maps").unwrap();
+        assert!(code_around(forget_how_it_started as *const () as usize, &maps).is_some());
+        forget_how_it_started();
+        assert!(path().is_ok());
     }
 
     #[test]

@@ -22,10 +22,12 @@ use super::phase::{Phase, State};
 use super::reload::Live;
 use super::successor::Predecessor;
 use super::upgrade::Upgrader;
-use super::{systemd, watch};
+use super::{program, systemd, watch};
 use crate::cache::store::Cache;
 use crate::probe::Prober;
 
+/// How long a start takes at most, all parts included.
+const STARTED: Duration = Duration::from_secs(1);
 /// How often the clock of the cache is written down.
 const CACHE_SAVED: Duration = Duration::from_secs(60);
 /// How often a process on its way out asks what was purged.
@@ -238,6 +240,7 @@ impl Control {
             watch::reload_on_change(&self.live),
             self.look_after_the_cache(),
             self.prober.run(),
+            forget_the_start(),
         );
     }
 
@@ -252,6 +255,12 @@ impl Control {
             Err(error) => log::warn!("SIGHUP cannot be handled: {error}"),
         }
     }
+}
+
+/// What only the start has needed is dropped once all parts have started.
+async fn forget_the_start() {
+    tokio::time::sleep(STARTED).await;
+    program::forget_how_it_started();
 }
 
 #[async_trait]
