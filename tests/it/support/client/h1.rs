@@ -1,5 +1,6 @@
 //! The raw HTTP/1.1 client.
 
+use std::io::ErrorKind;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
@@ -24,15 +25,20 @@ pub struct Connection {
 impl Connection {
     /// Connects.
     pub async fn open(to: impl Into<SocketAddr>) -> Self {
-        let address = to.into();
-        let wire = Wire::new(connect(address).await);
-        Self { wire, address }
+        let connected = Self::try_open(to.into()).await;
+        connected.expect("a connection")
+    }
+
+    /// Connects; `None` where the gateway ends at that moment.
+    async fn try_open(address: SocketAddr) -> Option<Self> {
+        let wire = Wire::new(connect(address).await?);
+        Some(Self { wire, address })
     }
 
     /// Connects over TLS, to the name `localhost`.
     async fn open_tls(address: SocketAddr, config: Arc<ClientConfig>) -> Self {
         let name = ServerName::try_from("localhost").expect("a name");
-        let stream = connect(address).await;
+        let stream = connect(address).await.expect("a connection");
         let stream = TlsConnector::from(config).connect(name, stream).await;
         let wire = Wire::new(stream.expect("a TLS handshake"));
         Self { wire, address }
@@ -127,10 +133,14 @@ impl Connection {
     }
 }
 
-async fn connect(address: SocketAddr) -> TcpStream {
-    let stream = TcpStream::connect(address).await.expect("a connection");
+async fn connect(address: SocketAddr) -> Option<TcpStream> {
+    let stream = match TcpStream::connect(address).await {
+        // Who listened has ended while this connection waited to be accepted.
+        Err(error) if error.kind() == ErrorKind::ConnectionReset => return None,
+        connected => connected.expect("a connection"),
+    };
     stream.set_nodelay(true).expect("TCP_NODELAY");
-    stream
+    Some(stream)
 }
 
 /// A response body being read.
@@ -149,7 +159,7 @@ impl Reading {
 pub(super) async fn open(request: &Request, address: SocketAddr) -> Option<Live> {
     let mut connection = match &request.tls {
         Some(config) => Connection::open_tls(address, config.clone()).await,
-        None => Connection::open(address).await,
+        None => Connection::try_open(address).await?,
     };
     let mut interim = connection.send(request).await;
     let head = connection.final_head(&mut interim).await?;
