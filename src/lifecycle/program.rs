@@ -1,4 +1,4 @@
-//! Where this program was started from.
+//! The program itself: where it was started from, and its code in memory.
 
 use std::ffi::OsStr;
 use std::io;
@@ -32,23 +32,26 @@ pub fn forget_how_it_started() {
     }
 }
 
-/// The mapping of a file's code in which `address` lies, by the lines of proc_pid_maps(5).
+/// The mapping of a file's code in which `address` lies, by the lines of proc_pid_maps(5): addresses,
+/// permissions, offset, device, inode, path. Code without an inode has no file to come back from.
 fn code_around(address: usize, maps: &str) -> Option<Range<usize>> {
     maps.lines().find_map(|line| {
-        let mut fields = line.split_ascii_whitespace();
-        let (range, permissions) = (fields.next()?, fields.next()?);
+        let fields: Vec<_> = line.split_ascii_whitespace().take(5).collect();
+        let [range, "r-xp", _, _, inode] = fields[..] else {
+            return None;
+        };
         let (start, end) = range.split_once('-')?;
         let hex = |text| usize::from_str_radix(text, 16).ok();
         let range = hex(start)?..hex(end)?;
-        (permissions == "r-xp" && range.contains(&address)).then_some(range)
+        (inode != "0" && range.contains(&address)).then_some(range)
     })
 }
 
 #[allow(unsafe_code)]
 fn drop_pages(code: Range<usize>) {
     let start = std::ptr::with_exposed_provenance_mut(code.start);
-    // SAFETY: the pages are those of a file, and nobody has written to them (they are not writable):
-    // they read the same when they are there again.
+    // SAFETY: the pages are those of a file and cannot be written to: they read the same when they are
+    // there again.
     let dropped = unsafe { madvise(start, code.len(), Advice::LinuxDontNeed) };
     if let Err(error) = dropped {
         log::debug!("the program's code stays in memory: {error}");
@@ -105,12 +108,14 @@ mod tests {
             1000-2000 r--p 00000000 fd:00 7 /bin/x\n\
             2000-4000 r-xp 00001000 fd:00 7 /bin/x\n\
             4000-5000 rwxp 00003000 fd:00 7 /bin/x\n\
+            5000-6000 r-xp 00000000 00:00 0\n\
             ffffffffff600000-ffffffffff601000 --xp 00000000 00:00 0 [vsyscall]\n";
         for (address, expected) in [
             (0x2000, Some(0x2000..0x4000)),
             (0x3fff, Some(0x2000..0x4000)),
             (0x1800, None),
             (0x4000, None),
+            (0x5000, None),
             (0x9000, None),
         ] {
             assert_eq!(code_around(address, maps), expected, "{address:x}");
