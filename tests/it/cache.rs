@@ -505,16 +505,21 @@ async fn metrics_tell_hits_from_misses() {
     for _ in 0..3 {
         chat(BODY).send(&gateway).await;
     }
+    upstream.script(answer("y"));
+    let skips = chat(BODY).header("cf-aig-skip-cache", "true");
+    skips.send(&gateway).await;
     let count = |status: &'static str| {
         move |metrics: &crate::support::metrics::Metrics| {
             metrics.sum("tollgate_cache_requests_total", &[("status", status)])
         }
     };
     let metrics = gateway
-        .metrics_when("three hits", |metrics| count("hit")(metrics) == 3.0)
+        .metrics_when("three hits", |metrics| {
+            count("hit")(metrics) == 3.0 && count("bypass")(metrics) == 1.0
+        })
         .await;
     assert_eq!(count("miss")(&metrics), 1.0);
-    assert_eq!(metrics.sum("tollgate_upstream_attempts_total", &[]), 1.0);
+    assert_eq!(metrics.sum("tollgate_upstream_attempts_total", &[]), 2.0);
     assert_eq!(
         metrics.sum("tollgate_cache_serve_seconds_count", &[("tier", "memory")]),
         3.0

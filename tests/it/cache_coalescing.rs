@@ -155,6 +155,13 @@ async fn a_thousand_identical_streams_are_one_call_and_a_thousand_whole_answers(
     let misses = answers.iter().filter(|answer| status(answer) == "MISS");
     assert_eq!(misses.count(), 1);
     upstream.only().await;
+    gateway
+        .metrics_when("999 that shared it", |metrics| {
+            let count =
+                |status| metrics.sum("tollgate_cache_requests_total", &[("status", status)]);
+            count("coalesced") == 999.0 && count("miss") == 1.0
+        })
+        .await;
 }
 
 #[tokio::test]

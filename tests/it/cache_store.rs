@@ -152,6 +152,11 @@ async fn answers_and_purges_survive_a_restart() {
     assert_eq!(kept.text(), "{\"text\":\"x\"}");
     assert_eq!(status(&asked("purged").send(&gateway).await), "MISS");
     gateway.logged("cache_tier=disk").await;
+    gateway
+        .metrics_when("one given from disk", |metrics| {
+            metrics.sum("tollgate_cache_serve_seconds_count", &[("tier", "disk")]) == 1.0
+        })
+        .await;
     // It is in memory now.
     asked("kept").send(&gateway).await;
     gateway.logged("cache_tier=memory").await;
