@@ -1,6 +1,6 @@
 # make test     everything that must pass before a change lands; installs what it needs
 # make run      the demo gateway
-# make release  the binary to install, target/trained/tollgate (about forty minutes, two cores)
+# make release  the binary to install, target/trained/tollgate (about fifty minutes, two cores)
 # make bench    make release, then benchmarks; writes benches/RESULTS.md and benches/STORES.md (another hour)
 
 CARGO ?= cargo
