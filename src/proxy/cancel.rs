@@ -11,7 +11,7 @@
 
 use std::future::Future;
 use std::os::fd::{AsRawFd, OwnedFd, RawFd};
-use std::pin::pin;
+use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -171,14 +171,19 @@ impl<A> Cancellable<A> {
 
 #[async_trait]
 impl<A: HttpServerApp + Send + Sync + 'static> HttpServerApp for Cancellable<A> {
-    async fn process_new_http(
-        self: &Arc<Self>,
+    /// Not an `async fn`: the session, some kilobytes, moves into the future of the application, and not
+    /// into one around that first.
+    fn process_new_http<'me, 'watch, 'future>(
+        self: &'me Arc<Self>,
         session: ServerSession,
-        shutdown: &ShutdownWatch,
-    ) -> Option<ReusedHttpStream> {
-        until_cancelled(self.0.process_new_http(session, shutdown))
-            .await
-            .flatten()
+        shutdown: &'watch ShutdownWatch,
+    ) -> Pin<Box<dyn Future<Output = Option<ReusedHttpStream>> + Send + 'future>>
+    where
+        'me: 'future,
+        'watch: 'future,
+    {
+        let request = self.0.process_new_http(session, shutdown);
+        Box::pin(async { until_cancelled(request).await.flatten() })
     }
 
     fn h2_options(&self) -> Option<H2Options> {
