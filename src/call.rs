@@ -14,6 +14,9 @@ use percent_encoding::{AsciiSet, CONTROLS, utf8_percent_encode};
 /// the request.
 pub const MAX_MODEL: usize = 256;
 
+/// Bytes that hold the names of most models and of most of a request's fields.
+const USUAL_NAME: usize = 64;
+
 /// Whether a content type says JSON (`application/json`, `…+json`), parameters aside.
 pub fn is_json(content_type: &[u8]) -> bool {
     let essence = essence(content_type);
@@ -183,6 +186,9 @@ impl ModelScan {
                     self.opened = self.read + at;
                     self.text.clear();
                     self.keep = self.depth == 1 && (self.at_key || self.value_is_model);
+                    if self.keep {
+                        self.text.reserve(USUAL_NAME);
+                    }
                     self.state = State::Text;
                     return &bytes[at + 1..];
                 }

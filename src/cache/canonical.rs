@@ -226,6 +226,7 @@ impl Scratch {
         }
         spans.sort_by(|one, other| key(one).cmp(key(other)));
         sorted.clear();
+        sorted.reserve(bytes.len() - start);
         for span in spans {
             sorted.extend_from_slice(&bytes[span.member..span.end]);
         }

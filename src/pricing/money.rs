@@ -54,12 +54,19 @@ impl Cost {
 /// Decimal dollars, all digits and no trailing zeros: `0.00000015`.
 impl fmt::Display for Cost {
     fn fmt(&self, out: &mut fmt::Formatter) -> fmt::Result {
-        let (dollars, pico) = (self.0 / DOLLAR, self.0 % DOLLAR);
-        if pico == 0 {
-            return out.pad(&dollars.to_string());
+        if out.width().is_some() {
+            return out.pad(&self.to_string());
         }
-        let text = format!("{dollars}.{pico:012}");
-        out.pad(text.trim_end_matches('0'))
+        let (dollars, mut decimals) = (self.0 / DOLLAR, self.0 % DOLLAR);
+        if decimals == 0 {
+            return write!(out, "{dollars}");
+        }
+        let mut places = COST_DECIMALS as usize;
+        while decimals.is_multiple_of(10) {
+            decimals /= 10;
+            places -= 1;
+        }
+        write!(out, "{dollars}.{decimals:0places$}")
     }
 }
 

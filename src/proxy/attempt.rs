@@ -310,8 +310,8 @@ fn sign(
 /// Whether the client asks for a WebSocket. Pingora takes any `Upgrade` header for one.
 pub fn is_websocket(session: &Session) -> bool {
     let upgrade = session.req_header().headers.get(UPGRADE);
-    session.is_upgrade_req()
-        && upgrade.is_some_and(|to| to.as_bytes().eq_ignore_ascii_case(b"websocket"))
+    upgrade.is_some_and(|to| to.as_bytes().eq_ignore_ascii_case(b"websocket"))
+        && session.is_upgrade_req()
 }
 
 /// The subprotocols that a WebSocket client offers.

@@ -257,7 +257,7 @@ fn not_known(bounds: &Bounds, rule: &Rule, why: &str) -> Refused {
 
 /// Tells a client what is left.
 pub fn tell(response: &mut ResponseHeader, aside: &Aside) -> pingora_core::Result<()> {
-    let mut all = String::new();
+    let mut all = String::with_capacity(64); // most budgets are alone
     for Left {
         rule,
         limit,
