@@ -15,9 +15,9 @@ host=$(rustc -vV | sed -n 's/^host: //p')
 counting=$PWD/target/counting
 trained=$PWD/target/trained
 
-# Rust's own tools (rustup component add llvm-tools) come first; Debian's are where their version says, and
-# older ones cannot read what this Rust writes.
-PATH=$(rustc --print sysroot)/lib/rustlib/$host/bin:$PATH:/usr/lib/llvm-19/bin
+# Rust's own tools (rustup component add llvm-tools) come first, then Debian's, which are where their version
+# says; older ones cannot read what this Rust writes.
+PATH=$(rustc --print sysroot)/lib/rustlib/$host/bin:/usr/lib/llvm-19/bin:$PATH
 has() { command -v "$1" >/dev/null; }
 if ! { has llvm-profdata && has llvm-bolt && has merge-fdata; }; then
     echo "installing: llvm-19 bolt-19"
