@@ -20,6 +20,7 @@ use crate::memory::Reservation;
 use super::admission::content_length;
 use super::context::{Body, Context, Spend};
 use super::kept::{self, Kept};
+use super::permitting::MaxBody;
 use super::{Door, again, copied, limiting, permitting, planning};
 
 /// Pingora replays a body it has read out of a buffer of this size, in bytes. The last read
@@ -63,7 +64,7 @@ pub async fn admit(
         let kept = (most > 0).then(|| Kept::new(memory, limits.max_buffered, most));
         ctx.body = Body::Streaming {
             passed: 0,
-            limit: limit.bytes,
+            limit,
             scan,
             kept,
         };
@@ -98,47 +99,47 @@ fn may_be_sent_again(ctx: &Context) -> bool {
 
 /// The most bytes a body may have, and the key that says so.
 #[derive(Clone, Copy)]
-struct Limit {
+pub struct Limit {
     bytes: u64,
     key: &'static str,
+    /// Where that is an access rule: whether it is one of an API key.
+    of_key: Option<bool>,
 }
 
 impl Limit {
     fn of(limits: &Limits, small: bool) -> Self {
-        if small {
-            Self {
-                bytes: limits.max_body,
-                key: "server.max_body",
-            }
-        } else {
-            Self {
-                bytes: limits.max_upload,
-                key: "server.max_upload",
-            }
+        let (bytes, key) = match small {
+            true => (limits.max_body, "server.max_body"),
+            false => (limits.max_upload, "server.max_upload"),
+        };
+        Self {
+            bytes,
+            key,
+            of_key: None,
         }
     }
 
     /// No more than a rule permits.
-    fn within(self, permitted: Option<u64>) -> Self {
+    fn within(self, permitted: Option<MaxBody>) -> Self {
         match permitted {
-            Some(bytes) if bytes < self.bytes => Self {
-                bytes,
+            Some(rule) if rule.bytes < self.bytes => Self {
+                bytes: rule.bytes,
                 key: "access.max_body",
+                of_key: Some(rule.is_of_key),
             },
             _ => self,
         }
     }
 
     fn exceeded(self) -> Failure {
-        too_large(self.bytes, self.key)
+        let Self { bytes, key, .. } = self;
+        let message = format!("The request body is larger than the {bytes} bytes of {key}");
+        let failure = Failure::because(Kind::BodyTooLarge, message);
+        match self.of_key {
+            Some(is_of_key) => failure.denied_by(permitting::named(key, is_of_key)),
+            None => failure,
+        }
     }
-}
-
-fn too_large(bytes: u64, key: &str) -> Failure {
-    Failure::because(
-        Kind::BodyTooLarge,
-        format!("The request body is larger than the {bytes} bytes of {key}"),
-    )
 }
 
 /// Holds the body of a request to the universal endpoint.
@@ -313,11 +314,8 @@ pub fn pass(
             }
             let Some(piece) = piece else { return Ok(()) };
             *passed += piece.len() as u64;
-            if *passed > *limit {
-                let message = format!(
-                    "The request body is larger than the {limit} bytes that server.max_body (JSON), server.max_upload or access.max_body allows"
-                );
-                return Err(Failure::because(Kind::BodyTooLarge, message));
+            if *passed > limit.bytes {
+                return Err(limit.exceeded());
             }
             if let Some(scan) = scan {
                 scan.feed(piece);

@@ -30,6 +30,7 @@ use crate::wire::{Framing, Watch};
 pub use answer::Answer;
 
 use super::Door;
+use super::body::Limit;
 use super::caching::Caching;
 use super::cancel::Switch;
 use super::copied::Copied;
@@ -152,7 +153,7 @@ pub enum Body {
         /// Bytes of this attempt so far.
         passed: u64,
         /// Most bytes it may have.
-        limit: u64,
+        limit: Limit,
         /// Looks for the model's name as it passes.
         scan: Option<ModelScan>,
         /// What is kept of it for the record.

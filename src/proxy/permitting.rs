@@ -61,11 +61,23 @@ pub fn reads_body(ctx: &Context) -> bool {
     bounds(ctx).any(|bounds| bounds.access.needs_body())
 }
 
-/// The largest body that is permitted, in bytes.
-pub fn max_body(ctx: &Context) -> Option<u64> {
-    bounds(ctx)
-        .filter_map(|bounds| bounds.access.max_body)
-        .min()
+/// The largest body that is permitted.
+pub struct MaxBody {
+    /// Its length.
+    pub bytes: u64,
+    /// Whether the API key says so, and not the gateway.
+    pub is_of_key: bool,
+}
+
+/// The largest body that is permitted, where a rule says so.
+pub fn max_body(ctx: &Context) -> Option<MaxBody> {
+    let rules = bounds(ctx).filter_map(|bounds| {
+        Some(MaxBody {
+            bytes: bounds.access.max_body?,
+            is_of_key: bounds.are_a_key_s(),
+        })
+    });
+    rules.min_by_key(|rule| rule.bytes)
 }
 
 /// Where the body and the target are known: what is asked for. Of a route one target must be
