@@ -54,9 +54,17 @@ impl Cost {
 /// Decimal dollars, all digits and no trailing zeros: `0.00000015`.
 impl fmt::Display for Cost {
     fn fmt(&self, out: &mut fmt::Formatter) -> fmt::Result {
-        if out.width().is_some() {
-            return out.pad(&self.to_string());
+        if out.width().is_none() {
+            return self.write(out);
         }
+        let mut text = String::new();
+        self.write(&mut text)?;
+        out.pad(&text)
+    }
+}
+
+impl Cost {
+    fn write(self, out: &mut impl fmt::Write) -> fmt::Result {
         let (dollars, mut decimals) = (self.0 / DOLLAR, self.0 % DOLLAR);
         if decimals == 0 {
             return write!(out, "{dollars}");
