@@ -1,6 +1,8 @@
 //! What requests may ask for: models, providers, from where, how much; who is refused learns which
 //! rule it was.
 
+use crate::logs;
+use crate::support::client::Told;
 use crate::support::conf::{CHAT, entry, path};
 use crate::support::{Answer, Connection, Gateway, Request, Response, Upstream};
 
@@ -126,11 +128,13 @@ async fn a_provider_that_is_not_permitted_is_refused_before_the_body_is_read() {
         path("groq", "chat/completions")
     );
     connection.write(head).await;
-    let said = denied(&connection.read().await.unwrap());
+    let answer = connection.read().await.unwrap();
+    let said = denied(&answer);
     assert!(
         said.contains("the provider `groq` is not permitted (access.providers)"),
         "{said}"
     );
+    logs::denied(&guarded.gateway, &answer, "access.providers").await;
     assert_eq!(guarded.ask(CHAT, "{}").await.status, 200);
     guarded.groq.untouched();
 }
@@ -147,6 +151,7 @@ async fn who_is_elsewhere_may_not_ask() {
         assert_eq!(answer.status, status, "{list}");
         if status == 403 {
             assert!(denied(&answer).contains("not from this address (access.addresses)"));
+            logs::denied(&guarded.gateway, &answer, "access.addresses").await;
         }
     }
 }
@@ -170,7 +175,10 @@ async fn a_maximum_of_tokens_and_of_the_body_holds() {
         let answer = guarded.ask(CHAT, body).await;
         match expected {
             None => assert_eq!(answer.status, 200, "{body}"),
-            Some(expected) => assert!(denied(&answer).contains(expected), "{body}"),
+            Some(expected) => {
+                assert!(denied(&answer).contains(expected), "{body}");
+                logs::denied(&guarded.gateway, &answer, "access.max_tokens").await;
+            }
         }
     }
     let embeddings = path("openai", "embeddings");
@@ -185,13 +193,52 @@ async fn a_maximum_of_tokens_and_of_the_body_holds() {
     for chunked in [false, true] {
         let request = Request::post(CHAT, &large);
         let request = match chunked {
-            true => request.told(crate::support::client::Told::Open),
+            true => request.told(Told::Open),
             false => request,
         };
         let answer = request.send(&guarded.gateway).await;
         assert_eq!(answer.status, 413, "chunked: {chunked}");
         assert!(answer.text().contains("200 bytes of access.max_body"));
     }
+}
+
+/// Whether it is read before it is sent, or passes as it comes.
+#[tokio::test]
+async fn a_body_that_is_too_large_is_on_record_with_its_rule() {
+    let guarded = Guarded::start("max_body: 200B", ", retry: { max_attempts: 2 }").await;
+    let mut refused = Vec::new();
+    for told in [Told::Length, Told::Open] {
+        let held = Request::post(CHAT, format!(r#"{{"model":"{}"}}"#, "m".repeat(200)));
+        refused.push(held.told(told).send(&guarded.gateway).await);
+    }
+    guarded.openai.untouched();
+    let mut connection = Connection::open(&guarded.gateway).await;
+    let head = format!(
+        "POST {CHAT} HTTP/1.1\r\nHost: x\r\nContent-Type: application/octet-stream\r\nTransfer-Encoding: chunked\r\n\r\n"
+    );
+    let chunk = format!("96\r\n{}\r\n", "x".repeat(150));
+    connection.write(head + &chunk).await;
+    guarded.openai.reached(1).await;
+    connection.write(chunk).await;
+    refused.push(connection.read().await.unwrap());
+    for answer in &refused {
+        assert_eq!(answer.status, 413, "{}", answer.text());
+        assert!(answer.text().contains("200 bytes of access.max_body"));
+        logs::denied(&guarded.gateway, answer, "access.max_body").await;
+    }
+    let metrics = guarded.gateway.metrics().await;
+    let denials = metrics.sum("tollgate_denials_total", &[("rule", "access.max_body")]);
+    assert_eq!(denials, 3.0);
+}
+
+#[tokio::test]
+async fn what_comes_too_fast_is_on_record_with_its_rule() {
+    let rates = ", rate_limits: [ { id: few, limit: 1, window: 1h } ]";
+    let guarded = Guarded::start("", rates).await;
+    assert_eq!(guarded.ask(CHAT, "{}").await.status, 200);
+    let answer = guarded.ask(CHAT, "{}").await;
+    assert_eq!(answer.status, 429);
+    logs::denied(&guarded.gateway, &answer, "few").await;
 }
 
 /// A route passes over the targets that are not permitted, and is refused where none is.

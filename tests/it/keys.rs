@@ -15,7 +15,7 @@ use crate::support::{Answer, Connection, Gateway, Reply, Request, Response, Upst
 
 const QUESTION: &str = r#"{"model":"gpt-5-mini","messages":[{"role":"user","content":"hi"}]}"#;
 const ADMIN: &str = "ops-0123456789abcdef";
-const KEYS: &str = "/-/keys";
+pub const KEYS: &str = "/-/keys";
 
 /// Two gateways, of which one wants a token or a key, and a stored key.
 fn conf(upstream: &Upstream) -> String {
@@ -73,7 +73,7 @@ fn refused(answer: &Response, expected: &str) {
 }
 
 /// Asks the API as who has the set-up token.
-async fn asks(gateway: &Gateway, method: &str, path: &str, body: Value) -> Response {
+pub async fn asks(gateway: &Gateway, method: &str, path: &str, body: Value) -> Response {
     let token = std::fs::read_to_string(gateway.directory().join("data/setup-token")).unwrap();
     let request = Request::new(method, path)
         .header("authorization", &format!("Bearer {}", token.trim()))

@@ -59,6 +59,16 @@ async fn one(gateway: &Gateway, id: &str) -> Value {
     answer.json()["result"].clone()
 }
 
+/// That a request was denied is on record, with the rule and the status.
+pub async fn denied(gateway: &Gateway, answer: &Response, rule: &str) {
+    let entry = one(gateway, &id_of(answer)).await;
+    assert_eq!(
+        (&entry["denied_by"], &entry["status_code"]),
+        (&json!(rule), &json!(answer.status)),
+        "{entry:#}"
+    );
+}
+
 async fn stored_body(gateway: &Gateway, id: &str, which: &str) -> Response {
     settled(gateway).await;
     gateway
@@ -70,7 +80,7 @@ fn id_of(answer: &Response) -> String {
     answer.header("cf-aig-log-id").unwrap().to_owned()
 }
 
-fn gzip(text: &str) -> Vec<u8> {
+pub fn gzip(text: &str) -> Vec<u8> {
     let mut encoder = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
     encoder.write_all(text.as_bytes()).unwrap();
     encoder.finish().unwrap()

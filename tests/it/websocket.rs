@@ -6,7 +6,7 @@ use crate::support::wire::Head;
 use crate::support::{Answer, Connection, Gateway, Reply, Request, Upstream};
 
 /// The client's side of a WebSocket handshake.
-fn handshake(target: &str, headers: &str) -> String {
+pub fn handshake(target: &str, headers: &str) -> String {
     format!(
         "GET {target} HTTP/1.1\r\nHost: gateway.example\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\
          Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n{headers}\r\n"
@@ -14,7 +14,7 @@ fn handshake(target: &str, headers: &str) -> String {
 }
 
 /// The provider's side.
-fn accepting(more: &[(&str, &str)]) -> Reply {
+pub fn accepting(more: &[(&str, &str)]) -> Reply {
     let own = [
         ("Upgrade", "websocket"),
         ("Sec-WebSocket-Accept", "s3pPLMBiTxaQ9kYGzzhZRbK+xOo="),
@@ -28,7 +28,7 @@ fn accepting(more: &[(&str, &str)]) -> Reply {
 }
 
 /// Opens an upgraded connection.
-async fn upgraded(gateway: &Gateway, target: &str, headers: &str) -> (Connection, Head) {
+pub async fn upgraded(gateway: &Gateway, target: &str, headers: &str) -> (Connection, Head) {
     let mut connection = Connection::open(gateway).await;
     connection.write(handshake(target, headers)).await;
     let head = connection.head().await.unwrap();
