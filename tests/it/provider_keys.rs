@@ -11,7 +11,9 @@ use std::time::Duration;
 use nix::sys::signal::Signal;
 use serde_json::{Value, json};
 
+use crate::logs::settled;
 use crate::support::conf::entry;
+use crate::support::emitted::{assert_nowhere, assert_searched, told, written};
 use crate::support::gateway::{Builder, check_file};
 use crate::support::{Answer, Gateway, Request, Response, Upstream, eventually, run};
 
@@ -159,6 +161,26 @@ async fn who_pays_is_the_key_on_the_request_then_the_nearest_stored_one_then_nob
     );
     store(&process, &of_gateway("own"), "team", "team-of-own").await;
     assert_eq!(pays("own", &alias).await, is("team-of-own"));
+}
+
+#[tokio::test]
+async fn a_key_of_the_environment_pays_for_the_gateway_that_names_it() {
+    let upstream = upstream().await;
+    let accounts = ACCOUNTS.replace("yaml-of-own", "\"${TEAM_OPENAI_KEY}\"");
+    let keys = "keys: [ { value: \"${OPENAI_API_KEY}\" } ]";
+    let process = Gateway::with(&(accounts + &providers(&upstream, keys)))
+        .env("TEAM_OPENAI_KEY", "sk-of-the-team")
+        .env("OPENAI_API_KEY", "sk-of-all");
+    let process = process.start().await;
+    let brought = [("authorization", "Bearer brought")];
+    for (gateway, headers, key) in [
+        ("own", &[] as &[_], "sk-of-the-team"),
+        ("plain", &[], "sk-of-all"),
+        ("own", &brought, "brought"),
+    ] {
+        let paid = pays(&process, &upstream, gateway, headers).await;
+        assert_eq!(paid, Ok(key.to_owned()), "{gateway}");
+    }
 }
 
 #[tokio::test]
@@ -629,23 +651,30 @@ async fn who_brings_no_token_neither_sees_nor_changes_a_key() {
         .await;
 }
 
-/// Of what is stored, and of what it is encrypted under.
+/// Of what is stored or configured, and of what it is encrypted under.
 #[tokio::test]
 async fn secrets_are_nowhere_in_what_the_process_emits_or_writes() {
     const SECRET: &str = "sk-hunter2-hunter2-hunter2";
+    const CONFIGURED: &str = "sk-tulip-tulip-tulip";
     let upstream = upstream().await;
     let yaml = format!(
-        "log: {{ access: json, level: debug }}\nsecrets: {{ master_key: \"${{MASTER}}\" }}\n{ACCOUNTS}{}",
-        providers(&upstream, "")
+        "log: {{ access: json, level: trace }}\nsecrets: {{ master_key: \"${{MASTER}}\" }}\n{ACCOUNTS}{}",
+        providers(&upstream, "keys: [ { alias: team, value: \"${TEAM}\" } ]")
     );
-    let process = Gateway::with(&yaml).env("MASTER", MASTER).start().await;
+    let process = Gateway::with(&yaml)
+        .env("MASTER", MASTER)
+        .env("TEAM", CONFIGURED);
+    let process = process.start().await;
     let mut emitted = String::new();
     let id = store(&process, ALL, "default", SECRET).await;
     store(&process, &of_gateway("plain"), "pooled", SECRET).await;
-    assert_eq!(
-        pays(&process, &upstream, "plain", &[]).await,
-        Ok(SECRET.to_owned())
-    );
+    for (headers, key) in [
+        (&[] as &[_], SECRET),
+        (&[("cf-aig-byok-alias", "team")], CONFIGURED),
+    ] {
+        let paid = pays(&process, &upstream, "plain", headers).await;
+        assert_eq!(paid, Ok(key.to_owned()));
+    }
     let one = format!("{ALL}/{id}");
     for (method, path, body) in [
         ("GET", ALL, Value::Null),
@@ -668,41 +697,22 @@ async fn secrets_are_nowhere_in_what_the_process_emits_or_writes() {
     }
     let refused = question("plain", &[("cf-aig-byok-alias", "nobody")]);
     emitted += &refused.send(&process).await.everything();
-    for path in ["/metrics", "/-/logs", "/-/analytics"] {
-        emitted += &process.ask(Request::get(path)).await.everything();
-    }
+    settled(&process).await;
+    emitted += &told(&process, "", &[]).await;
     // While the process lives the newest rows are in the WAL.
-    let mut written = files(&process.directory().join("data"));
+    let mut files = written(&process.directory().join("data"));
     emitted += &process.log();
     let process = process.restarted(Signal::SIGTERM).await;
-    written.extend(files(&process.directory().join("data")));
+    files.extend(written(&process.directory().join("data")));
     emitted += &process.log();
+    emitted += &process.printed();
     assert!(
-        written
+        files
             .iter()
-            .any(|(name, _)| name.ends_with("provider-keys.db-wal"))
+            .any(|(path, _)| path.ends_with("provider-keys.db-wal"))
     );
-    for needle in ["hunter2", MASTER, &MASTER[..16]] {
-        assert!(!emitted.contains(needle), "{needle} in {emitted}");
-        for (name, bytes) in &written {
-            let found = memchr::memmem::find(bytes, needle.as_bytes());
-            assert_eq!(found, None, "{needle} in {name}");
-        }
+    for secret in ["hunter2", "tulip", &MASTER[..16]] {
+        assert_nowhere(secret, &emitted, &files);
     }
-}
-
-/// All files below a directory.
-fn files(directory: &Path) -> Vec<(String, Vec<u8>)> {
-    let mut found = Vec::new();
-    for entry in std::fs::read_dir(directory).unwrap() {
-        let path = entry.unwrap().path();
-        match path.is_dir() {
-            true => found.extend(files(&path)),
-            false => found.push((
-                path.display().to_string(),
-                std::fs::read(&path).unwrap_or_default(),
-            )),
-        }
-    }
-    found
+    assert_searched(r#""content":"hi""#, &emitted, &files);
 }

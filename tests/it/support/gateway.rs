@@ -1,5 +1,6 @@
 //! The real binary, started on free ports with a temporary configuration.
 
+use std::fs::File;
 use std::io::Read;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -21,6 +22,9 @@ const BINARY: &str = env!("CARGO_BIN_EXE_tollgate");
 
 /// Used unless the fragment brings its own.
 const ACCOUNTS: &str = "accounts: { default: { gateways: { default: {} } } }\n";
+
+/// The file that has its standard output, beside the configuration.
+const PRINTED: &str = "stdout";
 
 /// A running gateway. Dropping it ends its processes and removes its files.
 pub struct Gateway {
@@ -102,6 +106,10 @@ impl Builder {
     }
 
     fn command(&self, directory: &Path) -> Command {
+        let printed = File::options()
+            .create(true)
+            .append(true)
+            .open(directory.join(PRINTED));
         let program = self.program.as_deref().unwrap_or(Path::new(BINARY));
         let mut command = Command::new(program);
         command
@@ -112,7 +120,7 @@ impl Builder {
             .env_remove("NOTIFY_SOCKET")
             .envs(self.environment.iter().map(|(name, value)| (name, value)))
             .stdin(Stdio::null())
-            .stdout(Stdio::null())
+            .stdout(printed.expect("a file"))
             .stderr(Stdio::piped());
         command
     }
@@ -233,6 +241,12 @@ impl Gateway {
     /// Everything written to standard error so far.
     pub fn log(&self) -> String {
         let bytes = self.stderr.lock().expect("the log");
+        String::from_utf8_lossy(&bytes).into_owned()
+    }
+
+    /// Everything written to standard output so far, also before a restart.
+    pub fn printed(&self) -> String {
+        let bytes = std::fs::read(self.directory().join(PRINTED)).expect("a file");
         String::from_utf8_lossy(&bytes).into_owned()
     }
 

@@ -5,6 +5,7 @@ pub mod body;
 pub mod client;
 pub mod conf;
 pub mod dns;
+pub mod emitted;
 pub mod gateway;
 pub mod metrics;
 pub mod notify;
