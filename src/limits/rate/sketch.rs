@@ -131,4 +131,32 @@ mod tests {
         let most = strangers.max().unwrap_or(0);
         assert!(most <= 30, "{most}");
     }
+
+    /// What docs/limits.md says: by √(N / 16,384) in each of 17 slots, and mostly too low.
+    #[test]
+    fn in_a_sliding_window_the_errors_of_its_slots_add_up() {
+        let window = Window::sliding(Duration::from_secs(60));
+        let sketch = Sketch::new(&window);
+        let last = window.span();
+        let regulars = || (0..50).map(|key: Key| (key << 20) + 1);
+        for slot in 1..=last {
+            for key in 0..100_000 {
+                sketch.add(key << 20, slot, 1);
+            }
+            for key in regulars() {
+                sketch.add(key, slot, 20);
+            }
+        }
+        let said = last as f64 * (100_000.0_f64 / 16_384.0).sqrt();
+        let estimates = regulars().map(|key| sketch.used(key, &window, last));
+        let mean = estimates.sum::<u64>() as f64 / 50.0;
+        let too_low = (last * 20) as f64 - mean;
+        assert!(
+            (0.75 * said..1.25 * said).contains(&too_low),
+            "{too_low} of {said}"
+        );
+        let strangers = (0..1000_u128).map(|key| sketch.used((key << 20) + 3, &window, last));
+        let most = strangers.max().unwrap_or(0);
+        assert!(most as f64 <= said, "{most} of {said}");
+    }
 }

@@ -8,8 +8,9 @@ use std::sync::{Barrier, OnceLock};
 use std::thread;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+use super::calls::Calls;
 use super::state::State;
-use super::table::MADE_UP;
+use super::table::{Key, MADE_UP};
 use super::*;
 use crate::config::schema::{Counted, Technique};
 use crate::limits::facts::Facts;
@@ -117,6 +118,43 @@ fn calls_at_the_same_time_are_exact_too() {
     assert_eq!((refused.retry_after, refused.standing.left), (1, 0));
     held.lock().truncate(19);
     assert!(enter(rules.iter(), &registry, &facts).is_ok());
+}
+
+/// Once all that may have a counter are in a call, who comes then has none.
+#[test]
+fn calls_of_values_without_a_counter_are_bounded_too() {
+    let calls = Calls::new(Some(MADE_UP));
+    let values = MADE_UP as Key;
+    let first: Vec<_> = (0..values).map(|value| calls.enter(value, 1)).collect();
+    let own = |permit: &Option<Permit>| matches!(permit, Some(Permit::Own(_)));
+    let estimated = |permit: &Option<Permit>| matches!(permit, Some(Permit::Estimated(_)));
+    assert!(first.iter().all(own));
+    for value in [values, values + 1] {
+        let mut held: Vec<_> = (0..3).map(|_| calls.enter(value, 3)).collect();
+        assert!(held.iter().all(estimated));
+        assert!(calls.enter(value, 3).is_none());
+        assert!(calls.enter(value, 3).is_none());
+        held.pop();
+        held.push(calls.enter(value, 3));
+        assert!(held.iter().all(estimated));
+        assert!(calls.enter(value, 3).is_none());
+    }
+    assert!(calls.enter(0, 1).is_none(), "who was there before");
+    drop(first);
+    assert!(own(&calls.enter(values, 3)), "there is room again");
+}
+
+/// What docs/limits.md says: beside a thousand others, one of some 5,700 is taken for one that is
+/// in a call too.
+#[test]
+fn hardly_any_value_is_refused_for_the_calls_of_others() {
+    let calls = Calls::new(Some(0));
+    let others: Vec<_> = (0..1000).map(|value| calls.enter(value, 1)).collect();
+    let mistaken = others.iter().filter(|permit| permit.is_none()).count();
+    assert!(mistaken <= 5, "{mistaken}");
+    let strangers = (1000..12_400).map(|value| calls.enter(value, 1));
+    let mistaken = strangers.filter(Option::is_none).count();
+    assert!(mistaken <= 15, "{mistaken} of 11,400, where 2 are expected");
 }
 
 /// Ten in ten minutes: ten at 12:09 and ten at 12:11 (contract, 4.1).
@@ -250,28 +288,48 @@ fn counts_outlive_a_configuration_that_only_changes_how_many() {
     );
 }
 
+/// What docs/limits.md says that a rule takes, with values that are estimated, and some room for
+/// the allocator.
+const MOST: u64 = (13 + 9 + 6) << 20;
+
+/// Resident memory of this process, in bytes.
+fn resident() -> u64 {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap();
+    let line = status.lines().find(|line| line.starts_with("VmRSS:"));
+    let kibibytes = line.and_then(|line| line.split_whitespace().nth(1));
+    kibibytes.unwrap().parse::<u64>().unwrap() * 1024
+}
+
+/// By how much it has grown; nothing where other tests share the process.
+fn grown(before: u64) -> u64 {
+    let alone = std::env::var_os("NEXTEST").is_some();
+    resident().saturating_sub(before) * u64::from(alone)
+}
+
 /// Made-up values: memory stays bounded, who was there before is counted exactly, and who comes in
 /// the middle of it is served too.
-fn flood(technique: Technique, values: u64) {
+fn flood(technique: Technique, by: &str, values: u64) {
     let registry = Registry::default();
-    let rules = [rule(
-        "each",
-        40,
-        Counted::Requests,
-        technique,
-        &["client_address"],
-    )];
-    let taken = |network: u64| {
-        let address = Ipv6Addr::from_bits(u128::from(network) << 64);
+    let rules = [rule("each", 40, Counted::Requests, technique, &[by])];
+    let by_user = by == "metadata.user";
+    let taken = |value: u64| {
+        let address = Ipv6Addr::from_bits(u128::from(value) << 64);
+        let metadata = match by_user {
+            true => vec![("user".into(), Value::Text(value.to_string().into()))],
+            false => Metadata::new(),
+        };
         let facts = Facts {
             address: Some(address.into()),
-            ..facts(None, NOTHING)
+            ..facts(None, &metadata)
         };
         take(rules.iter(), &registry, &facts, minute(1)).is_ok()
     };
     let regular = |times: u64| (0..times).filter(|_| taken(1)).count();
     assert_eq!(regular(20), 20);
+    let before = resident();
     let refused = (2..values).filter(|value| !taken(*value)).count() as u64;
+    let grown = grown(before);
+    assert!(grown <= MOST, "{grown}");
     assert_eq!(regular(30), 20, "exactly what was left");
     let newcomer = (0..20).filter(|_| taken(values + 1)).count();
     assert_eq!(newcomer, 20);
@@ -284,10 +342,15 @@ fn flood(technique: Technique, values: u64) {
 
 #[test]
 fn a_flood_of_ten_million_values_takes_bounded_memory_and_nobody_s_place() {
-    flood(Technique::Fixed, 10_000_000);
+    flood(Technique::Fixed, "client_address", 10_000_000);
+}
+
+#[test]
+fn nor_does_one_of_words_that_clients_make_up() {
+    flood(Technique::Fixed, "metadata.user", 300_000);
 }
 
 #[test]
 fn nor_does_one_that_meets_a_sliding_window() {
-    flood(Technique::Sliding, 500_000);
+    flood(Technique::Sliding, "client_address", 500_000);
 }
