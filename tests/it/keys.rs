@@ -55,7 +55,7 @@ async fn keys(gateway: &Gateway, arguments: &[&str]) -> String {
 }
 
 /// A new key, as the command prints it.
-async fn made(gateway: &Gateway, arguments: &[&str]) -> String {
+pub async fn made(gateway: &Gateway, arguments: &[&str]) -> String {
     let key = keys(gateway, &[&["create", "--name", "app"], arguments].concat()).await;
     assert!(key.starts_with("tg-") && key.len() == 59, "{key}");
     key
@@ -830,4 +830,27 @@ async fn a_revocation_holds_within_a_second_in_another_process() {
     // long; where the file is read too seldom, more are.
     let late = took.iter().filter(|took| **took >= Duration::from_secs(1));
     assert!(late.count() <= 1, "{took:?}");
+}
+
+#[tokio::test]
+async fn a_rate_of_a_key_is_for_all_its_gateways_together_unless_it_is_by_gateway() {
+    let upstream = upstream().await;
+    let gateway = Gateway::start(&conf(&upstream)).await;
+    let closed = CHAT.replacen("default/default", "default/closed", 1);
+    for (by, elsewhere) in [(json!([]), 429), (json!(["gateway"]), 200)] {
+        let said =
+            json!({ "name": "app", "rate_limits": [{ "limit": 1, "window": "1h", "by": by }] });
+        let answer = asks(&gateway, "POST", KEYS, said).await.json();
+        let key = answer["result"]["key"].as_str().unwrap();
+        for (target, status) in [
+            (CHAT, 200),
+            (CHAT, 429),
+            (&closed, elsewhere),
+            (&closed, 429),
+        ] {
+            let call = Request::post(target, QUESTION).header("cf-aig-authorization", key);
+            let answer = call.send(&gateway).await;
+            assert_eq!(answer.status, status, "{by} {target}: {}", answer.text());
+        }
+    }
 }

@@ -6,6 +6,8 @@ use std::time::Duration;
 use serde_json::Value;
 use tokio::task::JoinSet;
 
+use crate::cache::{status, stored};
+use crate::keys::made;
 use crate::support::conf::{CHAT, entry};
 use crate::support::{
     Answer, Connection, Gate, Gateway, Request, Response, Upstream, eventually, within,
@@ -16,10 +18,10 @@ const ANSWER: &str =
     r#"{"model":"gpt-5-mini","choices":[],"usage":{"prompt_tokens":30,"completion_tokens":12}}"#;
 const GROQ: &str = "/v1/default/default/groq/chat/completions";
 
-/// Two providers, and a gateway that says this.
-fn conf(openai: &Upstream, groq: &Upstream, says: &str) -> String {
+/// Two providers, and these gateways.
+fn conf(openai: &Upstream, groq: &Upstream, gateways: &str) -> String {
     format!(
-        "log: {{ access: json }}\nproviders:\n{}{}accounts: {{ default: {{ gateways: {{ default: {{ {says} }} }} }} }}\n",
+        "log: {{ access: json }}\nproviders:\n{}{}accounts: {{ default: {{ gateways: {{ {gateways} }} }} }}\n",
         entry(openai, "openai", "/v1", "keys: [ { value: sk-stored } ]"),
         entry(
             groq,
@@ -37,12 +39,17 @@ struct Limited {
 }
 
 impl Limited {
+    /// In front of both, a gateway that says this.
     async fn start(says: &str) -> Self {
+        Self::with(&format!("default: {{ {says} }}")).await
+    }
+
+    async fn with(gateways: &str) -> Self {
         let (openai, groq) = (Upstream::h1().await, Upstream::h1().await);
         for upstream in [&openai, &groq] {
             upstream.always(Answer::json(ANSWER));
         }
-        let gateway = Gateway::start(&conf(&openai, &groq, says)).await;
+        let gateway = Gateway::start(&conf(&openai, &groq, gateways)).await;
         Self {
             openai,
             groq,
@@ -84,6 +91,9 @@ fn refused(answer: &Response) -> String {
     );
     let message = said["message"].as_str().unwrap();
     assert!(message.starts_with("Rate limited: rule `"), "{message}");
+    let (_, allowed) = message.split_once("` allows ").unwrap();
+    let limit = answer.header("ratelimit-limit").unwrap();
+    assert_eq!(allowed.split(' ').next(), Some(limit), "{message}");
     message.to_owned()
 }
 
@@ -150,6 +160,50 @@ async fn a_client_learns_where_it_stands_and_the_log_which_rule_refused() {
         &[("rule", "few"), ("gateway", "default/default")],
     );
     assert_eq!(denied, 1.0);
+}
+
+#[tokio::test]
+async fn gateways_with_the_same_rule_do_not_share_what_it_allows() {
+    let other = CHAT.replacen("default/default", "default/other", 1);
+    for (by, words) in [
+        ("", "in 1h;"),
+        (", by: [gateway]", "in 1h for each gateway;"),
+    ] {
+        let says = format!("{{ rate_limits: [ {{ limit: 1, window: 1h{by} }} ] }}");
+        let limited = Limited::with(&format!("default: {says}, other: {says}")).await;
+        for target in [CHAT, &other] {
+            let call = Request::post(target, QUESTION);
+            assert_eq!(
+                call.send(&limited.gateway).await.status,
+                200,
+                "{target}{by}"
+            );
+            let said = refused(&call.send(&limited.gateway).await);
+            assert!(said.contains(words), "{said}");
+        }
+    }
+}
+
+/// Two of one owner, a token and a key of our own, and one of another's.
+#[tokio::test]
+async fn a_rule_by_owner_counts_together_what_one_by_key_counts_apart() {
+    const CI: &str = "tg-ci-0123456789abcdef";
+    const WEB: &str = "tg-web-0123456789abcdef";
+    for (by, passes) in [("owner", [1, 0, 1]), ("key", [1, 1, 1])] {
+        let limited = Limited::start(&format!(
+            "authentication: {{ tokens: [ {{ name: ci, owner: team-a, value: {CI} }}, {{ name: web, owner: team-b, value: {WEB} }} ] }}, \
+             rate_limits: [ {{ limit: 1, window: 1h, by: [{by}] }} ]"
+        ))
+        .await;
+        let key = made(&limited.gateway, &["--owner", "team-a"]).await;
+        for (token, passes) in [CI, &key, WEB].into_iter().zip(passes) {
+            let brings = [("cf-aig-authorization", token)];
+            assert_eq!(limited.pass(1, &brings).await, passes, "{by}: {token}");
+            let said = refused(&limited.ask(&brings).await);
+            assert!(said.contains(&format!("for each {by}")), "{said}");
+        }
+        assert_eq!(limited.pass(2, &[]).await, 2, "nobody is not meant");
+    }
 }
 
 /// What a provider says of its own limits passes as it is.
@@ -238,6 +292,30 @@ async fn tokens_are_counted_when_they_are_known_and_answers_from_the_cache_cost_
     assert_eq!(limited.openai.requests().len(), 2);
 }
 
+/// An answer takes 30 in and 12 out: a call may go past what is left, the next is refused.
+#[tokio::test]
+async fn what_goes_in_and_what_comes_out_are_counted_apart() {
+    for (count, limit, passes) in [
+        ("input", 30, 1),
+        ("input", 31, 2),
+        ("output", 12, 1),
+        ("output", 13, 2),
+    ] {
+        let limited = Limited::start(&format!(
+            "rate_limits: [ {{ limit: {limit}, window: 31d, count: {count}_tokens }} ]"
+        ))
+        .await;
+        for call in 1..=passes {
+            assert_eq!(limited.pass(1, &[]).await, 1, "{count} {limit}: {call}");
+            limited.gateway.settled(call).await;
+        }
+        let said = refused(&limited.ask(&[]).await);
+        let words = format!("rule `rate-1` allows {limit} {count} tokens in");
+        assert!(said.contains(&words), "{said}");
+        assert_eq!(limited.openai.requests().len(), passes);
+    }
+}
+
 #[tokio::test]
 async fn calls_at_the_same_time_count_until_their_stream_ends() {
     let limited = Limited::start(
@@ -295,6 +373,36 @@ async fn calls_at_the_same_time_count_until_their_stream_ends() {
     })
     .await;
     gate.open();
+}
+
+#[tokio::test]
+async fn what_the_cache_answers_is_no_call_at_the_same_time() {
+    let limited = Limited::start(
+        "cache: { ttl: 60s }, rate_limits: [ { id: calls, limit: 1, count: concurrent } ]",
+    )
+    .await;
+    assert_eq!(status(&limited.ask(&[]).await), "MISS");
+    stored(&limited.gateway).await;
+    limited.gateway.settled(1).await;
+    let gate = Gate::new();
+    limited
+        .openai
+        .script(Answer::sse().text("data: {}\n\n").wait(&gate));
+    let fresh = [("cf-aig-skip-cache", "true")];
+    let mut stream = ask(&fresh).open(limited.gateway.public()).await;
+    stream.read_past("data: {}").await;
+    for _ in 0..3 {
+        let answer = limited.ask(&[]).await;
+        assert_eq!((answer.status, status(&answer)), (200, "HIT"));
+    }
+    let other = Request::post(CHAT, QUESTION.replace("hi", "ho"));
+    let said = refused(&other.send(&limited.gateway).await);
+    assert!(said.contains("rule `calls` allows 1 calls"), "{said}");
+    assert_eq!(limited.openai.requests().len(), 2);
+    gate.open();
+    stream.finish().await;
+    limited.gateway.settled(6).await;
+    assert_eq!(other.send(&limited.gateway).await.status, 200);
 }
 
 /// Where one provider is beyond a rule, the next target of a route may be within it.
