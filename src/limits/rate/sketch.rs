@@ -12,7 +12,7 @@ use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 use pingora_limits::estimator::Estimator;
 
 use super::table::Key;
-use super::window::Window;
+use super::window::{Counts, Window};
 
 const ROWS: usize = 4;
 
@@ -56,9 +56,25 @@ impl Sketch {
         slots.map(|of| of.estimate(key, self.cells)).sum()
     }
 
+    /// The same, slot by slot.
+    pub fn counts(&self, key: Key, window: &Window, slot: u64) -> Counts {
+        let mut counts = Counts::default();
+        for at in window.first(slot)..=slot {
+            let of = self.slot(at);
+            if of.at.load(Ordering::Acquire) == at {
+                counts.add(at, of.estimate(key, self.cells));
+            }
+        }
+        counts
+    }
+
+    fn slot(&self, slot: u64) -> &Slot {
+        &self.slots[(slot % self.slots.len() as u64) as usize]
+    }
+
     /// Counts `amount` for a value at `slot`.
     pub fn add(&self, key: Key, slot: u64, amount: u64) {
-        let of = &self.slots[(slot % self.slots.len() as u64) as usize];
+        let of = self.slot(slot);
         of.becomes(slot);
         let amount = i64::try_from(amount).unwrap_or(i64::MAX >> 16);
         of.counted.fetch_add(amount, Ordering::Relaxed);

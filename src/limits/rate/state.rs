@@ -41,10 +41,19 @@ pub enum Place<'a> {
 impl Windows {
     /// Where a value is counted at `slot`.
     pub fn place(&self, key: Key, slot: u64) -> Place<'_> {
-        match self.exact.counter(key, self.window.first(slot)) {
+        let make = || Mutex::new(self.estimated(key, slot));
+        match self.exact.counter(key, self.window.first(slot), make) {
             Some(own) => Place::Own(own),
             None => Place::Estimated(self.rest.get_or_init(|| Sketch::new(&self.window)), key),
         }
+    }
+
+    /// What a value that gets a counter is taken to have counted before.
+    fn estimated(&self, key: Key, slot: u64) -> Counts {
+        let sketch = self.rest.get();
+        sketch.map_or_else(Counts::default, |sketch| {
+            sketch.counts(key, &self.window, slot)
+        })
     }
 
     /// Values that have a counter of their own.

@@ -10,7 +10,7 @@ use ahash::AHashMap;
 use parking_lot::Mutex;
 
 /// Values made up by clients that have a counter of their own, in each rule. A counter takes some
-/// 100 bytes, with a sliding window up to 400: at most 13 MiB a rule.
+/// 200 bytes, with a sliding window up to 480: at most 15 MiB a rule.
 pub const MADE_UP: usize = 32_768;
 
 /// Parts of the table that are locked apart, each for the time of one look-up.
@@ -38,7 +38,7 @@ struct Shard<C> {
     swept: u64,
 }
 
-impl<C: Default + Idle> Table<C> {
+impl<C: Idle> Table<C> {
     /// `most`: counters at once; `None` where their values are bounded elsewhere.
     pub fn new(most: Option<usize>) -> Self {
         let shard = || {
@@ -54,7 +54,7 @@ impl<C: Default + Idle> Table<C> {
     }
 
     /// The counter of a value, made if there is room. `first`: the first slot that counts now.
-    pub fn counter(&self, key: Key, first: u64) -> Option<Arc<C>> {
+    pub fn counter(&self, key: Key, first: u64, make: impl FnOnce() -> C) -> Option<Arc<C>> {
         let shard = self.shards.get(key as usize % SHARDS)?;
         let mut shard = shard.lock();
         if let Some(counter) = shard.counters.get(&key) {
@@ -63,8 +63,9 @@ impl<C: Default + Idle> Table<C> {
         if shard.counters.len() >= self.most && !shard.makes_room(first) {
             return None;
         }
-        let counter = shard.counters.entry(key).or_default();
-        Some(Arc::clone(counter))
+        let counter = Arc::new(make());
+        shard.counters.insert(key, Arc::clone(&counter));
+        Some(counter)
     }
 
     /// How many there are.
@@ -109,18 +110,15 @@ mod tests {
     #[test]
     fn there_are_no_more_than_may_be_and_idle_ones_make_room() {
         let table = Table::<Until>::new(Some(SHARDS));
-        let in_first_shard = |n: u128| n * SHARDS as u128;
-        let first = table.counter(in_first_shard(1), 5).unwrap();
+        let counter = |n: u128, first| table.counter(n * SHARDS as u128, first, Until::default);
+        let first = counter(1, 5).unwrap();
         first.0.store(7, Ordering::Relaxed);
-        assert!(Arc::ptr_eq(
-            &first,
-            &table.counter(in_first_shard(1), 5).unwrap()
-        ));
-        assert!(table.counter(in_first_shard(2), 6).is_none());
-        assert!(table.counter(in_first_shard(2), 8).is_none(), "it is used");
+        assert!(Arc::ptr_eq(&first, &counter(1, 5).unwrap()));
+        assert!(counter(2, 6).is_none());
+        assert!(counter(2, 8).is_none(), "it is used");
         drop(first);
-        assert!(table.counter(in_first_shard(2), 8).is_none(), "once a slot");
-        assert!(table.counter(in_first_shard(2), 9).is_some());
+        assert!(counter(2, 8).is_none(), "once a slot");
+        assert!(counter(2, 9).is_some());
         assert_eq!(table.len(), 1);
     }
 
@@ -128,7 +126,7 @@ mod tests {
     fn bounded_values_all_have_one() {
         let table = Table::<Until>::new(None);
         for key in 0..10_000 {
-            assert!(table.counter(key, 0).is_some());
+            assert!(table.counter(key, 0, Until::default).is_some());
         }
         assert_eq!(table.len(), 10_000);
     }
