@@ -366,6 +366,8 @@ fn log_filter(level: Option<&str>, problems: &mut Problems) -> String {
         "pingora_http",
         "h2",
         "rustls",
+        // Tells of every line that is written to a log beside the files that it watches.
+        "notify",
     ] {
         filter += &format!(",{engine}={engines}");
     }

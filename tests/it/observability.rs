@@ -243,3 +243,22 @@ async fn counters_survive_a_reload() {
         .metrics_when("the requests before and after", both)
         .await;
 }
+
+/// As where it lies beside the configuration, whose directory is watched.
+#[tokio::test]
+async fn a_log_of_all_there_is_does_not_tell_of_its_own_writing() {
+    let upstream = Upstream::h1().await;
+    upstream.always(Answer::json("{}"));
+    let conf = format!("log: {{ level: trace }}\n{}", openai(&upstream));
+    let gateway = Gateway::start(&conf).await;
+    let beside = gateway.directory().join("beside.log");
+    for _ in 0..20 {
+        std::fs::write(&beside, "a line").unwrap();
+        assert_eq!(Request::post(CHAT, "{}").send(&gateway).await.status, 200);
+    }
+    gateway.settled(20).await;
+    let log = gateway.log();
+    assert!(log.contains("level=trace"), "{log}");
+    let of_itself = log.lines().filter(|line| line.contains("notify"));
+    assert_eq!(of_itself.count(), 0, "{log}");
+}
