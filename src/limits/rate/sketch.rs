@@ -2,8 +2,9 @@
 //! each slot of a window, in bounded memory however many values there are.
 //!
 //! A cell counts for all values that fall into it. What others are expected to have added is taken
-//! off: with N counted in a slot, and C cells in a row, N / C. So an estimate is off to either side,
-//! by some √(N / C), and exact while few values are counted. A sketch has four rows of 65,536 cells
+//! off: with N counted in a slot, and C cells in a row, N / C. The least of four cells has less than that
+//! from others, so an estimate is mostly too low, by some √(N / C) where each value counts once, and exact
+//! while few values are counted. A sketch has four rows of 65,536 cells
 //! (fixed windows: two of 2 MiB) or of 16,384 (sliding ones: eighteen of 512 KiB), made with the
 //! first value that needs it.
 
