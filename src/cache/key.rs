@@ -236,7 +236,7 @@ impl Layout {
 /// `identity` always is, others beside a `*`. Without the header the result is empty.
 /// What does not parse allows nothing.
 pub fn encodings<'a>(accept_encoding: impl Iterator<Item = &'a [u8]>) -> String {
-    let mut allowed: BTreeMap<String, bool> = BTreeMap::new();
+    let mut allowed: BTreeMap<Cow<str>, bool> = BTreeMap::new();
     let items = accept_encoding.flat_map(|value| value.split(|byte| *byte == b','));
     for (coding, allows) in items.filter_map(preference) {
         let entry = allowed.entry(coding).or_insert(true);
@@ -245,18 +245,18 @@ pub fn encodings<'a>(accept_encoding: impl Iterator<Item = &'a [u8]>) -> String 
     let any = allowed.get("*").copied();
     if any == Some(false) {
         // "*;q=0" refuses what is not named, identity included.
-        allowed.entry("identity".to_owned()).or_insert(false);
+        allowed.entry("identity".into()).or_insert(false);
     }
     let kept = allowed.iter().filter_map(|(coding, allows)| match allows {
-        true => Some(coding.clone()),
-        false if coding == "identity" || any == Some(true) => Some(format!("{coding};q=0")),
+        true => Some(Cow::from(&**coding)),
+        false if coding == "identity" || any == Some(true) => Some(format!("{coding};q=0").into()),
         false => None,
     });
     kept.collect::<Vec<_>>().join(",")
 }
 
 /// One item of an `Accept-Encoding` list: a coding, and whether its quality is above zero.
-fn preference(item: &[u8]) -> Option<(String, bool)> {
+fn preference(item: &[u8]) -> Option<(Cow<'_, str>, bool)> {
     let mut parts = item.split(|byte| *byte == b';').map(<[u8]>::trim_ascii);
     let coding = coding(parts.next()?)?;
     let quality = match parts.next() {
@@ -274,15 +274,15 @@ fn quality(weight: &[u8]) -> Option<f32> {
 }
 
 /// A coding's name in lower case; the old names of RFC 9110, section 8.4.1, as the new.
-fn coding(token: &[u8]) -> Option<String> {
+fn coding(token: &[u8]) -> Option<Cow<'_, str>> {
     let is_token = |byte: &u8| byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(byte);
     if token.is_empty() || !token.iter().all(is_token) {
         return None;
     }
-    let name = String::from_utf8_lossy(token).to_ascii_lowercase();
-    Some(match name.as_str() {
-        "x-gzip" => "gzip".to_owned(),
-        "x-compress" => "compress".to_owned(),
+    let name = lower_case(std::str::from_utf8(token).ok()?);
+    Some(match &*name {
+        "x-gzip" => "gzip".into(),
+        "x-compress" => "compress".into(),
         _ => name,
     })
 }
@@ -293,7 +293,7 @@ fn coding(token: &[u8]) -> Option<String> {
 /// A client that sends no `Accept-Encoding` gets plain answers only: it may well decode
 /// nothing.
 pub fn accepts(normalised: &str, content_encoding: Option<&[u8]>) -> bool {
-    let list = content_encoding.unwrap_or(b"identity").trim_ascii();
+    let list = content_encoding.unwrap_or_default().trim_ascii();
     if list.is_empty() {
         return allows(normalised, "identity");
     }
