@@ -54,6 +54,8 @@ pub struct Body {
     /// The string under the top-level key `model`, at most [`MAX_MODEL`] bytes; the last one
     /// where there are several. Read even where a pointer leaves it out of the digest.
     pub model: Option<Box<str>>,
+    /// There are several, and they differ: nobody knows which one a provider takes.
+    pub names_several: bool,
     /// The top-level key `stream` is `true`.
     pub stream: bool,
     /// It asks for more than an answer: to work in the background, or to add to a conversation
@@ -91,7 +93,8 @@ pub fn digest_for<L: Listener>(
     match root.read(body) {
         Ok(()) => Body {
             digest: *blake3::keyed_hash(CANONICAL, &scratch.bytes).as_bytes(),
-            model: scratch.model,
+            model: scratch.models.last,
+            names_several: scratch.models.differ,
             stream: scratch.stream,
             changes_state: scratch.changes_state,
             canonical: true,
@@ -104,6 +107,7 @@ fn verbatim(body: &[u8]) -> Body {
     Body {
         digest: *blake3::keyed_hash(VERBATIM, body).as_bytes(),
         model: None,
+        names_several: false,
         stream: false,
         changes_state: false,
         canonical: false,
@@ -150,9 +154,25 @@ struct Scratch {
     members: Vec<Span>,
     /// Where an object's members are put in order.
     sorted: Vec<u8>,
-    model: Option<Box<str>>,
+    models: Models,
     stream: bool,
     changes_state: bool,
+}
+
+/// The strings under the top-level key `model`; one that is too long counts as no name.
+#[derive(Default)]
+struct Models {
+    is_named: bool,
+    last: Option<Box<str>>,
+    differ: bool,
+}
+
+impl Models {
+    fn add(&mut self, name: &str) {
+        let name = (name.len() <= MAX_MODEL).then(|| name.into());
+        self.differ |= self.is_named && self.last != name;
+        (self.is_named, self.last) = (true, name);
+    }
 }
 
 impl Scratch {
@@ -341,11 +361,9 @@ impl<L: Listener> Encode<'_, L> {
         let within = self
             .heard_at
             .and_then(|at| self.listener.member_place(at, text(name)));
-        // Of a key that comes twice, the last value counts, as it does for most parsers.
-        match place {
-            Place::Model => self.scratch.model = None,
-            Place::Stream => self.scratch.stream = false,
-            Place::State | Place::Elsewhere => {}
+        if place == Place::Stream {
+            // Of a key that comes twice, the last value counts, as it does for most parsers.
+            self.scratch.stream = false;
         }
         if step.ignored && place == Place::Elsewhere {
             map.next_value::<IgnoredAny>()?;
@@ -418,7 +436,7 @@ impl<'de, L: Listener> Visitor<'de> for Encode<'_, L> {
 
     fn visit_str<E: Error>(mut self, text: &str) -> Result<Self::Value, E> {
         if self.place == Place::Model {
-            self.scratch.model = (text.len() <= MAX_MODEL).then(|| text.into());
+            self.scratch.models.add(text);
         }
         self.scratch.changes_state |= self.place == Place::State;
         self.scratch.text(text);

@@ -108,6 +108,9 @@ pub async fn admit(door: &Door, session: &mut Session, ctx: &mut Context) -> Res
         Choice::AsNamed => terms,
         Choice::Chosen => caching::terms(session, ctx),
     };
+    if matches!(terms, Terms::On { .. }) {
+        caching::read(ctx).await;
+    }
     limiting::target(door, session, ctx)?;
     // What only some requests do lies on the heap: it would make the state of all of them large.
     if terms != Terms::Off

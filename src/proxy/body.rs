@@ -77,6 +77,7 @@ pub async fn admit(
     ctx.body = Body::Held {
         // The cache reads the body anyway.
         model: scan.filter(|_| !for_cache).and_then(|scan| scan.of(&bytes)),
+        read: None,
         worst: None,
         bytes,
         _memory: memory,

@@ -26,6 +26,7 @@ use super::settle::{Asked, Unsettled};
 use super::{Door, attempt, cancel, planning, serve, subrequest};
 
 pub use recording::{decide, fill_key, prepare};
+pub use request_key::read;
 
 /// What happens after a request has met the cache.
 pub enum Next {
@@ -116,7 +117,7 @@ pub async fn meet(
         ctx.cache.status = (terms == Terms::Bypass).then_some(CacheStatus::Bypass);
         return Ok(Next::Forward);
     };
-    let Some(caching) = caching(door, session, ctx, ttl, note).await else {
+    let Some(caching) = caching(door, session, ctx, ttl, note) else {
         return Ok(Next::Forward);
     };
     let key = caching.key;
@@ -146,7 +147,7 @@ fn policy(ctx: &Context) -> &Policy {
 }
 
 /// The request's key, and its terms. `None` when its body says that the answer is none to keep.
-async fn caching(
+fn caching(
     door: &Door,
     session: &Session,
     ctx: &mut Context,
@@ -154,13 +155,13 @@ async fn caching(
     note: Option<String>,
 ) -> Option<Caching> {
     let begun = door.cache.now();
-    let digest = request_key::digest(ctx).await?;
+    let digest = match &mut ctx.body {
+        Body::Held { read, .. } => read.take()?,
+        Body::Unread | Body::Streaming { .. } => return None,
+    };
     // What is no JSON does not tell whether it asks for a stream, which a key of the client's
     // own must not hide.
     let hidden = ctx.directives.cache.key.is_some() && !digest.canonical;
-    if let Body::Held { model, .. } = &mut ctx.body {
-        *model = digest.model.clone();
-    }
     if digest.changes_state || hidden {
         return None;
     }

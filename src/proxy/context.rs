@@ -13,6 +13,7 @@ use pingora_http::ResponseHeader;
 use uuid::Uuid;
 
 use crate::auth::Consumer;
+use crate::cache::canonical;
 use crate::call::{MAX_MODEL, ModelScan};
 use crate::config::schema::Format;
 use crate::credential::{Credential, ServiceAccount};
@@ -165,6 +166,8 @@ pub enum Body {
         bytes: Bytes,
         /// The model it names, where that was looked for.
         model: Option<Box<str>>,
+        /// What the cache needs of it, once it has been read for that.
+        read: Option<canonical::Body>,
         /// What it can take at most as a body of that format, where that was learnt in passing.
         worst: Option<(Format, Worst)>,
         /// Keeps their memory accounted for.
@@ -178,11 +181,12 @@ impl Body {
         if let Self::Held {
             bytes,
             model,
+            read,
             worst,
             ..
         } = self
         {
-            (*bytes, *model, *worst) = (other, None, None);
+            (*bytes, *model, *read, *worst) = (other, None, None, None);
         }
     }
 
@@ -346,6 +350,7 @@ impl Context {
         again.body = Body::Held {
             bytes: bytes.clone(),
             model: model.clone(),
+            read: None,
             worst: None,
             _memory: memory,
         };
@@ -379,6 +384,7 @@ impl Context {
         twin.body = Body::Held {
             bytes: bytes.clone(),
             model: model.clone(),
+            read: None,
             worst: None,
             _memory: door.memory.reserve_nothing(),
         };

@@ -160,12 +160,19 @@ fn names_one_model(ctx: &Context) -> Result<(), Failure> {
             "The path encodes characters that need no encoding, and this gateway has rules for what it names: write letters, digits, -, ., _ and ~ as they are",
         ));
     }
-    match &ctx.body {
-        Body::Held { bytes, .. } if !call::names_one_model(bytes) => Err(Failure::because(
+    let one = match &ctx.body {
+        Body::Held {
+            read: Some(read), ..
+        } if read.canonical => !read.names_several,
+        Body::Held { bytes, .. } => call::names_one_model(bytes),
+        Body::Unread | Body::Streaming { .. } => true,
+    };
+    match one {
+        true => Ok(()),
+        false => Err(Failure::because(
             Kind::BadRequest,
             "The body names several models, and this gateway has rules for models: name one",
         )),
-        _ => Ok(()),
     }
 }
 

@@ -6,6 +6,7 @@ use std::collections::HashMap;
 use std::fmt::Write;
 
 use super::*;
+use crate::call::names_one_model;
 
 fn plain(body: &str) -> Body {
     digest(body.as_bytes(), &Pointers::default())
@@ -246,7 +247,7 @@ fn model_and_stream_are_read_in_passing() {
             Some("y"),
             false,
         ),
-        (r#"{"model":"x","model":1}"#, None, false),
+        (r#"{"model":"x","model":1}"#, Some("x"), false),
         (r#"["model","stream",true]"#, None, false),
         (r#"{"model":"x","stream":true"#, None, false),
     ];
@@ -267,6 +268,28 @@ fn model_and_stream_are_read_in_passing() {
     let long = |length| plain(&format!(r#"{{"model":"{}"}}"#, "m".repeat(length))).model;
     assert_eq!(long(MAX_MODEL).unwrap().len(), MAX_MODEL);
     assert_eq!(long(MAX_MODEL + 1), None);
+}
+
+#[test]
+fn several_models_are_noticed_as_they_are_where_nothing_is_cached() {
+    let long = "m".repeat(MAX_MODEL + 1);
+    let cases = [
+        ("{}".to_owned(), false),
+        (r#"{"model":"a","x":{"model":"b"}}"#.to_owned(), false),
+        (r#"{"model":"a","model":"\u0061"}"#.to_owned(), false),
+        (r#"{"model":"a","model":null}"#.to_owned(), false),
+        (r#"{"model":"a","model":"b"}"#.to_owned(), true),
+        (r#"{"model":"a","model":"b","model":"b"}"#.to_owned(), true),
+        (r#"{"model":"a","model":""}"#.to_owned(), true),
+        (format!(r#"{{"model":"a","model":"{long}"}}"#), true),
+        (format!(r#"{{"model":"{long}","model":"a"}}"#), true),
+    ];
+    for (body, several) in cases {
+        assert_eq!(plain(&body).names_several, several, "{body}");
+        assert_eq!(names_one_model(body.as_bytes()), !several, "{body}");
+        let ignored = ignoring(&body, &["/model"]);
+        assert_eq!(ignored.names_several, several, "{body}");
+    }
 }
 
 #[test]

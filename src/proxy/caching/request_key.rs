@@ -13,8 +13,8 @@ use crate::cache::canonical::{self, Pointers};
 use crate::cache::key::{Content, Identity, Key, KeyParts};
 use crate::cache::recent::Recent;
 use crate::limits::worst::{Judge, Worst};
-use crate::proxy::budgeting;
 use crate::proxy::context::{Body, Context, Spend};
+use crate::proxy::{budgeting, permitting};
 use crate::wire;
 
 /// Bodies over this many bytes are digested on another thread.
@@ -26,25 +26,42 @@ thread_local! {
     static RECENT: RefCell<Recent> = RefCell::default();
 }
 
-/// The digest of the held body. A large one is made beside the requests: it takes milliseconds.
-/// What the body can take at most is learnt in the same reading, if a budget will want to know.
-pub async fn digest(ctx: &mut Context) -> Option<canonical::Body> {
-    let gateway = Arc::clone(ctx.gateway.as_ref()?);
-    let format = ctx.route.as_ref()?.format;
-    let judge = budgeting::reads_body(ctx).then(|| Judge::new(format));
-    let Body::Held { bytes, worst, .. } = &mut ctx.body else {
-        return None;
+/// Reads the held body, once for all who want to know something of it: the cache its digest, rules
+/// its models, rules and budgets what it can take at most. A large one is read beside the requests: it takes
+/// milliseconds.
+pub async fn read(ctx: &mut Context) {
+    let (Some(gateway), Some(route)) = (&ctx.gateway, &ctx.route) else {
+        return;
     };
-    let (read, judge) = (bytes.clone(), judge.flatten());
+    let (gateway, format) = (Arc::clone(gateway), route.format);
+    let judged = budgeting::reads_body(ctx) || permitting::reads_body(ctx);
+    let judge = judged.then(|| Judge::new(format));
+    let Body::Held {
+        bytes,
+        model,
+        read,
+        worst,
+        ..
+    } = &mut ctx.body
+    else {
+        return;
+    };
+    let (body, judge) = (bytes.clone(), judge.flatten());
     let (digest, most) = if bytes.len() <= LARGE {
-        recent(&read, &gateway.cache.ignore, judge)
+        recent(&body, &gateway.cache.ignore, judge)
     } else {
-        let reading = move || reading(&read, &gateway.cache.ignore, judge);
-        // It does not panic; if it did, the request would not be cached.
-        tokio::task::spawn_blocking(reading).await.ok()?
+        let reading = move || reading(&body, &gateway.cache.ignore, judge);
+        match tokio::task::spawn_blocking(reading).await {
+            Ok(read) => read,
+            // It does not panic; if it did, the request would not be cached.
+            Err(_) => return,
+        }
     };
+    if digest.model.is_some() {
+        model.clone_from(&digest.model);
+    }
     *worst = most.map(|most| (format, most));
-    Some(digest)
+    *read = Some(digest);
 }
 
 /// [`reading`], unless this thread has read the same before.
