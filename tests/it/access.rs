@@ -54,11 +54,17 @@ fn denied(answer: &Response) -> String {
 
 #[tokio::test]
 async fn only_permitted_models_are_asked_for_wherever_their_name_stands() {
-    let guarded = Guarded::start(
-        "models: { allow: [ 'gpt-5*', 'groq/llama-*' ], deny: [ '*-pro' ] }",
-        "",
-    )
-    .await;
+    only_permitted_models_are_asked_for("").await;
+}
+
+#[tokio::test]
+async fn only_permitted_models_are_asked_for_where_answers_are_kept() {
+    only_permitted_models_are_asked_for(", cache: {}").await;
+}
+
+async fn only_permitted_models_are_asked_for(more: &str) {
+    let access = "models: { allow: [ 'gpt-5*', 'groq/llama-*' ], deny: [ '*-pro' ] }";
+    let guarded = Guarded::start(access, more).await;
     let groq = path("groq", "chat/completions");
     let compat = path("compat", "chat/completions");
     for (path, body, expected) in [
@@ -83,6 +89,17 @@ async fn only_permitted_models_are_asked_for_wherever_their_name_stands() {
             Some("which one this asks for cannot be told (access.models)"),
         ),
         (CHAT, "model=gpt-5", Some("cannot be told")),
+        // What is compared byte by byte for the cache names its model all the same.
+        (
+            CHAT,
+            r#"{"seed":98765432109876543210,"model":"gpt-4o"}"#,
+            Some("`gpt-4o` is not"),
+        ),
+        (
+            CHAT,
+            r#"{"model":"gpt-5","seed":98765432109876543210}"#,
+            None,
+        ),
     ] {
         let answer = guarded.ask(path, body).await;
         match expected {
@@ -103,7 +120,7 @@ async fn only_permitted_models_are_asked_for_wherever_their_name_stands() {
     assert_eq!(hidden.status, 400, "{}", hidden.text());
     let others = r#"{"model":"gpt-5","models":["o1"]}"#;
     denied(&guarded.ask(CHAT, others).await);
-    assert_eq!(guarded.openai.requests().len(), 3);
+    assert_eq!(guarded.openai.requests().len(), 4);
     assert_eq!(guarded.groq.requests().len(), 1);
     let listed = Request::get(&path("openai", "models"))
         .send(&guarded.gateway)
@@ -113,10 +130,10 @@ async fn only_permitted_models_are_asked_for_wherever_their_name_stands() {
         .gateway
         .logged("\"denied_by\":\"access.models\"")
         .await;
-    guarded.gateway.settled(13).await;
+    guarded.gateway.settled(15).await;
     let metrics = guarded.gateway.metrics().await;
     let denials = metrics.sum("tollgate_denials_total", &[("rule", "access.models")]);
-    assert_eq!(denials, 6.0);
+    assert_eq!(denials, 7.0);
 }
 
 #[tokio::test]

@@ -444,6 +444,19 @@ async fn what_cannot_be_known_beforehand_is_refused_or_noted() {
 
 /// So is what a body that is not read may cost, or a connection that has no end.
 #[tokio::test]
+async fn what_the_cache_compares_byte_by_byte_has_a_price_all_the_same() {
+    // A number that 64 bits cannot hold.
+    let large = r#"{"model":"gpt-4o-mini","max_tokens":10,"seed":98765432109876543210}"#;
+    let rules = "{ id: team, limit: 5, window: week, unpriced: refuse }";
+    for more in ["", ", cache: {}"] {
+        let budgeted = Budgeted::start(rules, more).await;
+        let answer = Request::post(CHAT, large).send(&budgeted.gateway).await;
+        assert_eq!(answer.status, 200, "{}", answer.text());
+        budgeted.spent(0.000009).await;
+    }
+}
+
+#[tokio::test]
 async fn compressed_bodies_uploads_and_websockets_are_refused_or_noted() {
     let compressed = Request::post(CHAT, logs::gzip(QUESTION)).header("content-encoding", "gzip");
     let upload = Request::new("POST", &path("openai", "files"))
