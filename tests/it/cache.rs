@@ -462,6 +462,20 @@ async fn a_large_body_of_unknown_length_meets_the_cache_too() {
 }
 
 #[tokio::test]
+async fn a_body_that_is_compared_byte_by_byte_names_its_model_all_the_same() {
+    let upstream = Upstream::h1().await;
+    let gateway = Gateway::start(&cached(&upstream)).await;
+    // A number that 64 bits cannot hold.
+    let request = chat(r#"{"model":"gpt-5","seed":98765432109876543210}"#);
+    let miss = store(&gateway, &upstream, &request, answer("one")).await;
+    let hit = request.send(&gateway).await;
+    assert_eq!(status(&hit), "HIT");
+    for answer in [miss, hit] {
+        assert_eq!(answer.header("cf-aig-model"), Some("gpt-5"));
+    }
+}
+
+#[tokio::test]
 async fn a_hit_has_the_tokens_of_the_original_and_says_where_it_is_from() {
     let upstream = Upstream::h1().await;
     let gateway = Gateway::start(&cached(&upstream)).await;

@@ -12,6 +12,7 @@ use super::policy;
 use crate::cache::canonical::{self, Pointers};
 use crate::cache::key::{Content, Identity, Key, KeyParts};
 use crate::cache::recent::Recent;
+use crate::call::ModelScan;
 use crate::limits::worst::{Judge, Worst};
 use crate::proxy::context::{Body, Context, Spend};
 use crate::proxy::{budgeting, permitting};
@@ -27,8 +28,8 @@ thread_local! {
 }
 
 /// Reads the held body, once for all who want to know something of it: the cache its digest, rules
-/// its models, rules and budgets what it can take at most. A large one is read beside the requests: it takes
-/// milliseconds.
+/// its models, both rules and budgets what it can take at most. A large one is read beside the
+/// requests: it takes milliseconds.
 pub async fn read(ctx: &mut Context) {
     let (Some(gateway), Some(route)) = (&ctx.gateway, &ctx.route) else {
         return;
@@ -57,8 +58,11 @@ pub async fn read(ctx: &mut Context) {
             Err(_) => return,
         }
     };
-    if digest.model.is_some() {
-        model.clone_from(&digest.model);
+    match &digest.model {
+        Some(named) => *model = Some(named.clone()),
+        // What is not read as JSON may name one all the same.
+        None if !digest.canonical && model.is_none() => *model = ModelScan::default().of(bytes),
+        None => {}
     }
     *worst = most.map(|most| (format, most));
     *read = Some(digest);
