@@ -442,7 +442,6 @@ async fn what_cannot_be_known_beforehand_is_refused_or_noted() {
     }
 }
 
-/// So is what a body that is not read may cost, or a connection that has no end.
 #[tokio::test]
 async fn what_the_cache_compares_byte_by_byte_has_a_price_all_the_same() {
     // A number that 64 bits cannot hold.
@@ -456,6 +455,7 @@ async fn what_the_cache_compares_byte_by_byte_has_a_price_all_the_same() {
     }
 }
 
+/// So is what a body that is not read may cost, or a connection that has no end.
 #[tokio::test]
 async fn compressed_bodies_uploads_and_websockets_are_refused_or_noted() {
     let compressed = Request::post(CHAT, logs::gzip(QUESTION)).header("content-encoding", "gzip");
