@@ -19,10 +19,11 @@
 //!     [`telemetry`], [`logs`], [`analytics`] and [`mod@export`]: the record's views.
 //!
 //! Around them: [`mock`] (a built-in provider), [`lifecycle`] (start, reload,
-//! upgrade, drain), [`cache`] (stored answers), [`database`] (files of SQLite), [`json`] (one reading of a document for several), [`background`] (threads beside the requests), [`probe`] (looks whether providers are there),
+//! upgrade, drain), [`cache`] (stored answers), [`database`] (files of SQLite), [`json`] (one reading of a document for several), [`background`] (threads beside the requests), [`probe`] (looks whether providers are there), [`allocator`] (where memory comes from),
 //! [`admin`] (the operators' listener) and [`cli`].
 
 pub mod admin;
+pub mod allocator;
 pub mod analytics;
 pub mod auth;
 pub mod background;

@@ -2,9 +2,10 @@
 
 use std::process::ExitCode;
 
-/// Costs less than glibc's on bodies that pass through, and gives memory back when idle.
+use tollgate::allocator::Allocator;
+
 #[global_allocator]
-static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
+static ALLOCATOR: Allocator = Allocator;
 
 fn main() -> ExitCode {
     tollgate::cli::run()
