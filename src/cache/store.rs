@@ -21,7 +21,7 @@ use super::stamps::{Purge, Stamps};
 use super::tiers::{DiskSettings, Tier, Tiers, Watch};
 use crate::config::schema::Format;
 use crate::telemetry::metrics::Metrics;
-use crate::usage;
+use crate::usage::{self, Heard};
 use crate::wire::{Framing, complete};
 
 /// Largest decoded answer that is looked into, in bytes.
@@ -64,6 +64,8 @@ pub struct Made {
     pub format: Format,
     /// The pauses with which it came are kept.
     pub paced: bool,
+    /// What it tells of tokens: who settles its request reads the same.
+    pub heard: Heard,
 }
 
 impl Cache {
@@ -229,7 +231,7 @@ fn entry(made: Made, recorded: &Recorded, now: SystemTime) -> Option<Entry> {
         Some(decoded) if !complete::is_complete(made.format, content_type, &decoded) => {
             return None;
         }
-        Some(decoded) => usage::of_answer(made.format, content_type, &decoded),
+        Some(decoded) => usage::of_answer(made.format, content_type, &decoded, &made.heard),
         // What cannot be looked into may have an error in it.
         None => return None,
     };

@@ -19,6 +19,8 @@ mod tokens;
 mod walk;
 mod words;
 
+use std::sync::{Arc, OnceLock};
+
 use crate::config::schema::Format;
 
 pub use decoded::decoded;
@@ -210,16 +212,24 @@ impl ServiceTier {
 }
 
 /// The usage that a complete, decoded answer reports: one JSON document, a JSON array or
-/// lines of them, server-sent events or an AWS event stream.
+/// lines of them, server-sent events or an AWS event stream. If another has read the answer
+/// already, it is not read again.
 ///
 /// The words that providers use do not clash, so they are read whatever the format: hosts
 /// serve others' formats under their own paths (Anthropic's on Bedrock and Vertex). Only
 /// from an opaque answer nothing is read.
-pub fn of_answer(format: Format, content_type: &str, body: &[u8]) -> Option<Told> {
+pub fn of_answer(format: Format, content_type: &str, body: &[u8], heard: &Heard) -> Option<Told> {
+    if let Some(told) = heard.get() {
+        return Some(told.clone());
+    }
     let mut observer = Observer::new(format, Some(content_type.as_bytes()), None);
+    observer.share(Arc::clone(heard));
     observer.read(body);
     observer.finish().told()
 }
+
+/// What one answer tells, for several who each read it in their own time: the first tells the others.
+pub type Heard = Arc<OnceLock<Told>>;
 
 /// What an answer says of itself that its price depends on.
 #[derive(Debug, Clone, PartialEq, Eq)]

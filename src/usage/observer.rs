@@ -12,7 +12,7 @@ use super::document::Document;
 use super::events::Events;
 use super::text::Text;
 use super::words::Said;
-use super::{Told, Usage};
+use super::{Heard, Told, Usage};
 use crate::config::schema::Format;
 use crate::wire::{Framing, eventstream, sse};
 
@@ -35,6 +35,8 @@ pub struct Observer {
     /// Bytes in both.
     length: usize,
     reading: Option<Box<Reading>>,
+    /// Others read the same answer.
+    heard: Option<Heard>,
 }
 
 /// What the head of the answer tells.
@@ -45,7 +47,7 @@ struct Setup {
 }
 
 /// What an answer says of itself.
-#[derive(Debug, Default, PartialEq, Eq)]
+#[derive(Debug, Default, Clone, PartialEq, Eq)]
 pub struct Observed {
     /// What it took; `None` where it reports nothing. Of a stream that did not end it may be
     /// what was reported at its beginning.
@@ -71,6 +73,30 @@ impl Observed {
             model: self.model,
         })
     }
+
+    /// Of a whole answer that has told this, and has nothing else to tell.
+    fn whole(told: Told) -> Self {
+        Self {
+            usage: Some(told.usage),
+            tier: told.tier,
+            model: told.model,
+            text: Text::default(),
+            ended: true,
+            fault: None,
+        }
+    }
+
+    /// What others need not read again: all that a whole answer tells.
+    fn all(&self) -> Option<Told> {
+        if !self.ended || self.fault.is_some() || !self.text.is_empty() {
+            return None;
+        }
+        Some(Told {
+            usage: self.usage?,
+            tier: self.tier,
+            model: self.model.clone(),
+        })
+    }
 }
 
 impl Observer {
@@ -90,7 +116,13 @@ impl Observer {
             gathered: Vec::new(),
             length: 0,
             reading: None,
+            heard: None,
         }
+    }
+
+    /// Others read the whole of the same answer: what it tells is read once.
+    pub fn share(&mut self, heard: Heard) {
+        self.heard = Some(heard);
     }
 
     /// Looks at the next piece of its body, as it came from the provider.
@@ -131,10 +163,18 @@ impl Observer {
         if self.setup.is_opaque {
             return Observed::default();
         }
+        let heard = self.heard.take();
+        if let Some(told) = heard.as_ref().and_then(|heard| heard.get()) {
+            return Observed::whole(told.clone());
+        }
         self.begin();
-        self.reading
-            .map(|reading| reading.finish())
-            .unwrap_or_default()
+        let reading = self.reading.take();
+        let observed = reading.map(|reading| reading.finish()).unwrap_or_default();
+        if let Some((heard, told)) = heard.zip(observed.all()) {
+            // Another may have been faster: it read the same.
+            let _ = heard.set(told);
+        }
+        observed
     }
 
     fn gather(&mut self) {

@@ -110,10 +110,62 @@ fn recorded_and_documented_answers() {
         assert_eq!((seen.ended, seen.fault), (ended, None), "{name}");
         let content_type = case.field("content-type");
         let of_answer = of_answer(format(case.field("format")), content_type, &case.body);
-        assert_eq!(of_answer, seen.told(), "{name}");
+        assert_eq!(of_answer, seen.clone().told(), "{name}");
+        // Whoever of two reads it first, both learn the same.
+        let heard = Heard::default();
+        let first = super::of_answer(
+            format(case.field("format")),
+            content_type,
+            &case.body,
+            &heard,
+        );
+        let mut observer = case.observer(None);
+        observer.share(Arc::clone(&heard));
+        observer.push(&case.body.clone().into());
+        assert_eq!((first, observer.finish()), (of_answer, seen), "{name}");
         providers.insert(case.field("provider").to_owned());
     }
     assert!(providers.len() >= 8, "{providers:?}");
+}
+
+#[test]
+fn a_whole_answer_is_read_by_the_first_who_wants_to_know() {
+    const WHOLE: &str = r#"{"model":"m","usage":{"prompt_tokens":1,"completion_tokens":2}}"#;
+    const CUT: &str = r#"{"model":"m","usage":{"prompt_tokens":1,"completion_tokens":2}"#;
+    const UNSAID: &str = r#"{"model":"m","choices":[{"message":{"content":"hi"}}]}"#;
+    let read = |body: &'static str, heard: &Heard| {
+        let mut observer = Observer::new(Format::OpenaiChat, Some(b"application/json"), None);
+        observer.share(Arc::clone(heard));
+        observer.push(&body.into());
+        observer.finish()
+    };
+    let another = r#"{"usage":{"prompt_tokens":7,"completion_tokens":8}}"#;
+    let heard = Heard::default();
+    let first = read(WHOLE, &heard);
+    let of_answer = |heard: &Heard| {
+        super::of_answer(
+            Format::OpenaiChat,
+            "application/json",
+            another.as_bytes(),
+            heard,
+        )
+    };
+    assert_eq!(of_answer(&heard), first.clone().told());
+    assert_eq!(read(another, &heard), first);
+    // What was cut, or says nothing of tokens, every reader reads by itself.
+    for body in [CUT, UNSAID] {
+        let heard = Heard::default();
+        read(body, &heard);
+        assert_eq!(of_answer(&heard).unwrap().usage.input, 7, "{body}");
+    }
+    let heard = Heard::default();
+    let told = of_answer(&heard);
+    assert_eq!(read(WHOLE, &heard).told(), told);
+}
+
+/// By one who reads alone.
+fn of_answer(format: Format, content_type: &str, body: &[u8]) -> Option<Told> {
+    super::of_answer(format, content_type, body, &Heard::default())
 }
 
 fn usage(input: u64, output: u64, cached_input: u64, cache_write: u64, reasoning: u64) -> Usage {

@@ -76,7 +76,14 @@ pub fn is_complete(format: Format, content_type: &str, body: &[u8]) -> bool {
 
 /// One document, one array, or one document a line. `None` when it is not JSON.
 fn documents_are_complete(format: Format, body: &[u8]) -> Option<bool> {
-    let documents = serde_json::Deserializer::from_slice(body).into_iter::<&RawValue>();
+    let body = std::str::from_utf8(body).ok()?;
+    // Nearly every answer is one object, and read once.
+    if body.trim_ascii_start().starts_with('{')
+        && let Ok(only) = serde_json::from_str::<Outline<'_>>(body)
+    {
+        return Some(object_is_complete(format, &only) && !only.is_error());
+    }
+    let documents = serde_json::Deserializer::from_str(body).into_iter::<&RawValue>();
     let documents: Vec<_> = documents.collect::<Result<_, _>>().ok()?;
     let mut parts = Vec::new();
     for document in &documents {
@@ -91,10 +98,15 @@ fn documents_are_complete(format: Format, body: &[u8]) -> Option<bool> {
     let ended = match format {
         _ if documents.len() > 1 => last.is_last(),
         Format::GeminiGenerate if parts.len() > 1 => has_any(parts.last()?.get(), &GEMINI_ENDS),
-        Format::OpenaiResponses => matches!(text(last.status), "" | "completed" | "incomplete"),
-        _ => true,
+        _ => object_is_complete(format, last),
     };
     Some(ended && !outlines.iter().any(Outline::is_error))
+}
+
+/// Whether an answer that is there as a whole is not only begun.
+fn object_is_complete(format: Format, object: &Outline<'_>) -> bool {
+    let status = text(object.status);
+    format != Format::OpenaiResponses || matches!(status, "" | "completed" | "incomplete")
 }
 
 /// What an object says of itself; other values (numbers of a vector) say nothing.
@@ -316,6 +328,9 @@ mod tests {
                 false,
             ),
             (Format::OpenaiChat, r#"{"choices":["#, false),
+            (Format::OpenaiChat, " {\"choices\":[]}\r\n", true),
+            (Format::OpenaiChat, r#"{"choices":[]}}"#, false),
+            (Format::OpenaiChat, r#"{"error":null,"error":{}}"#, false),
             (Format::OpenaiChat, "", false),
             (
                 Format::OpenaiResponses,
@@ -347,6 +362,8 @@ mod tests {
             let found = is_complete(format, JSON, body.as_bytes());
             assert_eq!(found, whole, "{format:?} {body:?}");
         }
+        let not_text = b"{\"choices\":\"\xff\"}";
+        assert!(!is_complete(Format::OpenaiChat, JSON, not_text));
         assert!(is_complete(
             Format::Opaque,
             "audio/mpeg",

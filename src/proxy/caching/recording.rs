@@ -21,6 +21,7 @@ use crate::proxy::fill::{self, Desk, FILL};
 use crate::proxy::response::told_length;
 use crate::proxy::{Door, serve};
 use crate::routing::patience;
+use crate::usage::Heard;
 
 /// Before the provider is asked: what it answers is to be recorded.
 pub fn prepare(session: &mut Session, ctx: &Context) {
@@ -140,6 +141,9 @@ fn record(
         process: ctx.snapshot.limits.max_buffered,
     };
     let made = keep.then(|| made(session, ctx)).flatten();
+    if let (Some(made), Some(observer)) = (&made, &mut ctx.answer.observer) {
+        observer.share(Arc::clone(&made.heard));
+    }
     let mut head = serve::head_for_others(response, keep);
     head.answerer = answerer(ctx);
     let recording = lead.open(head, bounds, door.memory.reserve_nothing());
@@ -204,5 +208,6 @@ fn made(session: &Session, ctx: &Context) -> Option<Made> {
         },
         format: ctx.route.as_ref()?.format,
         paced: gateway.cache.replay == rules::Replay::Paced,
+        heard: Heard::default(),
     })
 }
