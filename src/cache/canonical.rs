@@ -246,7 +246,8 @@ impl Scratch {
         }
         spans.sort_by(|one, other| key(one).cmp(key(other)));
         sorted.clear();
-        sorted.reserve(bytes.len() - start);
+        // At once for the objects around this one.
+        sorted.reserve(bytes.capacity() - start);
         for span in spans {
             sorted.extend_from_slice(&bytes[span.member..span.end]);
         }

@@ -32,13 +32,20 @@ impl Lines {
 
     /// Adds a line. A line end in a value, which no head has, becomes a space.
     pub fn push(&mut self, name: &[u8], value: &[u8]) {
-        let start = self.0.len() + name.len() + BETWEEN.len();
-        self.push_as_it_is(name, value);
-        let end = self.0.len() - 1;
-        if memchr::memchr(b'\n', &self.0[start..end]).is_some() {
-            let line_ends = self.0[start..end].iter_mut().filter(|byte| **byte == b'\n');
+        self.0.extend_from_slice(name);
+        self.0.extend_from_slice(BETWEEN);
+        self.end(value);
+    }
+
+    /// Ends a line that has its name.
+    fn end(&mut self, value: &[u8]) {
+        let start = self.0.len();
+        self.0.extend_from_slice(value);
+        if memchr::memchr(b'\n', value).is_some() {
+            let line_ends = self.0[start..].iter_mut().filter(|byte| **byte == b'\n');
             line_ends.for_each(|byte| *byte = b' ');
         }
+        self.0.push(b'\n');
     }
 
     fn push_as_it_is(&mut self, name: &[u8], value: &[u8]) {
@@ -54,12 +61,18 @@ impl Lines {
         other: impl Fn(&'a [u8], &'a [u8]) -> Option<Cow<'a, [u8]>>,
     ) -> Self {
         let mut lines = Self(Vec::with_capacity(self.0.len() + 64));
+        // What stays as it is between two other values is copied as one.
+        let (mut copied, mut read) = (0, 0);
         for (name, value) in self.iter() {
-            match other(name, value) {
-                Some(other) => lines.push(name, &other),
-                None => lines.push_as_it_is(name, value),
+            let begins = read + name.len() + BETWEEN.len();
+            read = begins + value.len() + 1;
+            if let Some(other) = other(name, value) {
+                lines.0.extend_from_slice(&self.0[copied..begins]);
+                lines.end(&other);
+                copied = read;
             }
         }
+        lines.0.extend_from_slice(&self.0[copied..read]);
         lines
     }
 
@@ -145,6 +158,32 @@ mod tests {
             lines.iter().collect::<Vec<_>>(),
             [(&b"a"[..], &b"b c: d"[..])]
         );
+    }
+
+    #[test]
+    fn lines_with_other_values_are_the_same_but_for_those() {
+        let lines = |lines: &[(&str, &str)]| {
+            let mut all = Lines::default();
+            let pairs = lines.iter();
+            pairs.for_each(|(name, value)| all.push(name.as_bytes(), value.as_bytes()));
+            all
+        };
+        let before = [("a", "1"), ("b", ""), ("c", "3: 3"), ("d", "4")];
+        for changed in ["", "a", "b", "c", "d", "ab", "bd", "acd", "abcd"] {
+            let other = |name: &[u8], value: &[u8]| {
+                let is_changed = changed.as_bytes().contains(&name[0]);
+                is_changed.then(|| [b"x\n", value].concat().into())
+            };
+            let expected = before.map(|(name, value)| match changed.contains(name) {
+                true => (name, format!("x {value}")),
+                false => (name, value.to_owned()),
+            });
+            let expected = expected.each_ref().map(|(name, value)| (*name, &**value));
+            let found = lines(&before).with_values(other);
+            assert_eq!(found, lines(&expected), "{changed}");
+        }
+        let damaged = Lines(b"a: b\nno colon\nc: d\n".to_vec());
+        assert_eq!(damaged.with_values(|_, _| None).bytes(), b"a: b\n");
     }
 
     #[test]
