@@ -28,20 +28,22 @@ if ! { has llvm-profdata && has llvm-bolt && has merge-fdata; }; then
 fi
 
 # build DIRECTORY FLAGS: for a named target, so that they do not reach the programs that only build.
+# What comes out is DIRECTORY/built.
 build() {
     RUSTFLAGS=$2 cargo build --release --target "$host" --target-dir "$1"
-    cp "$1/$host/release/tollgate" "$1/tollgate"
+    cp "$1/$host/release/tollgate" "$1/built"
 }
 
 # load BINARY COUNTS: puts it under load; it writes what it counts to the directory COUNTS.
 load() {
-    for _ in 1 2 3; do # once more where a run does not count, as on a machine that stood still for a moment
+    for _ in 1 2 3 4 5; do # once more where a run does not count, as on a machine that stood still for a moment
         rm -rf "$2" && mkdir -p "$2"
         if target/bench/release/door --quick --gateway "$1" >/dev/null; then
             TOLLGATE_BIN=$1 tests/sdk/run
             return
         fi
     done
+    echo "no run counted: other work keeps this machine from answering; see what runs on it, and start anew" >&2
     return 1
 }
 
@@ -50,7 +52,7 @@ build "$counting" "-Cprofile-generate=$counting/counts"
 cargo build --release --manifest-path benches/Cargo.toml --target-dir target/bench
 
 echo "2 of 5: put it under load"
-load "$counting/tollgate" "$counting/counts"
+load "$counting/built" "$counting/counts"
 llvm-profdata merge -sparse -o "$counting/profile" "$counting/counts"
 
 echo "3 of 5: build it for that"
@@ -60,11 +62,11 @@ build "$trained" "-Cprofile-use=$counting/profile -Clink-arg=-Wl,-z,keep-text-se
 
 echo "4 of 5: put it under load again, and lay it out for that"
 jumps=$trained/jumps
-llvm-bolt "$trained/tollgate" -o "$trained/counting" -instrument \
+llvm-bolt "$trained/built" -o "$trained/counting" -instrument \
     --instrumentation-file="$jumps/of" --instrumentation-file-append-pid
 load "$trained/counting" "$jumps"
 merge-fdata "$jumps"/of.* >"$trained/layout"
-llvm-bolt "$trained/tollgate" -o "$trained/laid-out" -data="$trained/layout" \
+llvm-bolt "$trained/built" -o "$trained/laid-out" -data="$trained/layout" \
     -reorder-blocks=ext-tsp -reorder-functions=cdsort -split-functions -split-all-cold -split-eh
 
 echo "5 of 5: try it"
