@@ -1,9 +1,9 @@
 //! Where memory comes from: jemalloc, which costs less than glibc's on bodies that pass through, and
 //! gives memory back when idle.
 //!
-//! Pingora takes a buffer of 64 KiB for each answer that it reads, however short. A thread of jemalloc's
-//! keeps free pieces of up to 32 KiB for itself; for larger ones it asks those that all threads share,
-//! under a lock, twice a request. So each thread keeps some pieces of that size here.
+//! Pingora takes a buffer of 64 KiB for each answer that it reads over HTTP/1, however short. jemalloc
+//! keeps free pieces of up to 32 KiB at hand for each thread; larger ones it takes from arenas, which
+//! threads share, under a lock, and twice a request. So each thread keeps some pieces of that size here.
 
 use std::alloc::{GlobalAlloc, Layout};
 use std::cell::Cell;
@@ -14,7 +14,8 @@ use tikv_jemallocator::Jemalloc;
 /// The size that is kept: of Pingora's buffers for bodies.
 const PIECE: usize = 64 << 10;
 /// Pieces that a thread keeps at most. One is taken when an answer begins and free again at its end,
-/// mostly before another begins; of a free one only those pages are in memory that have been written to.
+/// mostly before another begins. Those that are free stay: 256 KiB a thread at most, or what of them has
+/// been written to.
 const MOST: usize = 4;
 
 /// jemalloc, and pieces of 64 KiB at hand.
@@ -75,7 +76,9 @@ const LAYOUT: Layout = match Layout::from_size_align(PIECE, 1) {
 
 // SAFETY: everything is jemalloc's, but that a piece with `LAYOUT` which is given back may be given out
 // again with `LAYOUT`, once, because `take` forgets it. Between the two nobody else has it: it stays in one
-// thread. Nothing here allocates or panics.
+// thread. Nothing here panics. That a thread looks for its pieces for the first time may take memory, to
+// have them dropped at its end: glibc's own, or a list of this allocator's, whose layout is not `LAYOUT`, and
+// which is why the layout is looked at first.
 #[allow(unsafe_code)]
 unsafe impl GlobalAlloc for Allocator {
     #[inline]
@@ -174,7 +177,25 @@ mod tests {
     }
 
     #[test]
-    fn a_piece_may_be_given_back_in_another_thread_which_ends() {
+    fn what_is_to_be_zero_or_aligned_is_no_kept_piece() {
+        give_back(take(PIECE));
+        let aligned = Layout::from_size_align(PIECE, 4096).unwrap();
+        #[allow(unsafe_code)]
+        // SAFETY: the sizes are not zero; of the first all is initialised, and it is as large as is read.
+        let (zero, first, second) = unsafe {
+            let first = Allocator.alloc_zeroed(LAYOUT);
+            let zero = std::slice::from_raw_parts(first, PIECE).to_vec();
+            (zero, first, Allocator.alloc(aligned))
+        };
+        assert_eq!(zero, vec![0; PIECE]);
+        assert_eq!((second.addr() % 4096, kept()), (0, 1));
+        give_back((second, aligned));
+        assert_eq!(kept(), 1);
+        give_back((first, LAYOUT));
+    }
+
+    #[test]
+    fn a_piece_may_be_given_back_in_another_thread() {
         let (piece, layout) = take(PIECE);
         let place = piece.expose_provenance();
         let kept_there = std::thread::spawn(move || {

@@ -246,8 +246,7 @@ impl Scratch {
         }
         spans.sort_by(|one, other| key(one).cmp(key(other)));
         sorted.clear();
-        // At once for the objects around this one.
-        sorted.reserve(bytes.capacity() - start);
+        sorted.reserve(bytes.len() - start);
         for span in spans {
             sorted.extend_from_slice(&bytes[span.member..span.end]);
         }

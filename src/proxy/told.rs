@@ -209,7 +209,8 @@ impl Teller {
             Body::Held { bytes, .. } => vec![bytes.clone()],
             Body::Streaming { .. } | Body::Unread => Vec::new(),
         };
-        let evidence = evidence(request, ctx)?;
+        let mut evidence = evidence(request, ctx)?;
+        evidence.observer.read_alone();
         Some(Self {
             id: ctx.id,
             spending: Mutex::new(Spending::Unread(evidence)),

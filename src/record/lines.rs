@@ -89,7 +89,7 @@ impl Lines {
             let line = &rest[..end];
             rest = &rest[end + 1..];
             let colon = memchr::memchr(b':', line)?;
-            Some((&line[..colon], line.get(colon + BETWEEN.len()..)?))
+            Some((&line[..colon], line[colon..].strip_prefix(BETWEEN)?))
         })
     }
 
@@ -182,14 +182,22 @@ mod tests {
             let found = lines(&before).with_values(other);
             assert_eq!(found, lines(&expected), "{changed}");
         }
-        let damaged = Lines(b"a: b\nno colon\nc: d\n".to_vec());
-        assert_eq!(damaged.with_values(|_, _| None).bytes(), b"a: b\n");
+        for damage in ["no colon\n", "c:d\n"] {
+            let damaged = Lines(["a: b\n", damage, "e: f\n"].concat().into_bytes());
+            assert_eq!(damaged.with_values(|_, _| None).bytes(), b"a: b\n");
+        }
     }
 
     #[test]
     fn damage_ends_the_lines() {
-        for bytes in [&b"a: b\nno colon\nc: d\n"[..], b"a: b\nc: d", b"a: b\nc:\n"] {
-            assert_eq!(Lines::read(bytes).count(), 1);
+        let damaged = [
+            "a: b\nno colon\nc: d\n",
+            "a: b\nc: d",
+            "a: b\nc:\n",
+            "a: b\nc:d\n",
+        ];
+        for bytes in damaged {
+            assert_eq!(Lines::read(bytes.as_bytes()).count(), 1, "{bytes:?}");
         }
     }
 }

@@ -212,23 +212,29 @@ impl ServiceTier {
 }
 
 /// The usage that a complete, decoded answer reports: one JSON document, a JSON array or
-/// lines of them, server-sent events or an AWS event stream. If another has read the answer
-/// already, it is not read again.
+/// lines of them, server-sent events or an AWS event stream. A small one that another has read
+/// already is not read again.
 ///
 /// The words that providers use do not clash, so they are read whatever the format: hosts
 /// serve others' formats under their own paths (Anthropic's on Bedrock and Vertex). Only
 /// from an opaque answer nothing is read.
 pub fn of_answer(format: Format, content_type: &str, body: &[u8], heard: &Heard) -> Option<Told> {
-    if let Some(told) = heard.get() {
+    // What is larger may be read otherwise piece by piece than as a whole: an event, or a document,
+    // may be too large for the one and not for the other.
+    let is_small = body.len() <= observer::MAX_WAITING;
+    if let Some(told) = heard.get().filter(|_| is_small) {
         return Some(told.clone());
     }
     let mut observer = Observer::new(format, Some(content_type.as_bytes()), None);
-    observer.share(Arc::clone(heard));
+    if is_small {
+        observer.share(Arc::clone(heard));
+    }
     observer.read(body);
     observer.finish().told()
 }
 
-/// What one answer tells, for several who each read it in their own time: the first tells the others.
+/// What one answer tells, for two who each read it in their own time: who settles its request, and who
+/// keeps it. The first tells the other.
 pub type Heard = Arc<OnceLock<Told>>;
 
 /// What an answer says of itself that its price depends on.

@@ -17,7 +17,7 @@ use crate::config::schema::Format;
 use crate::wire::{Framing, eventstream, sse};
 
 /// Bytes of an answer that wait for its end, as they came.
-const MAX_WAITING: usize = 256 << 10;
+pub(super) const MAX_WAITING: usize = 256 << 10;
 /// Pieces that are smaller are copied: that costs less than counting references to them.
 const SMALL: usize = 2 << 10;
 /// Most bytes that any content coding may come to; the rest of an answer is not looked into.
@@ -35,7 +35,7 @@ pub struct Observer {
     /// Bytes in both.
     length: usize,
     reading: Option<Box<Reading>>,
-    /// Others read the same answer.
+    /// Another reads the same answer.
     heard: Option<Heard>,
 }
 
@@ -86,7 +86,7 @@ impl Observed {
         }
     }
 
-    /// What others need not read again: all that a whole answer tells.
+    /// What another need not read again: all that a whole answer tells.
     fn all(&self) -> Option<Told> {
         if !self.ended || self.fault.is_some() || !self.text.is_empty() {
             return None;
@@ -120,9 +120,14 @@ impl Observer {
         }
     }
 
-    /// Others read the whole of the same answer: what it tells is read once.
+    /// Another reads the same answer: what the whole of it tells is read once.
     pub fn share(&mut self, heard: Heard) {
         self.heard = Some(heard);
+    }
+
+    /// It is asked before the answer has ended, and may not have seen all of it by then.
+    pub fn read_alone(&mut self) {
+        self.heard = None;
     }
 
     /// Looks at the next piece of its body, as it came from the provider.

@@ -163,6 +163,54 @@ fn a_whole_answer_is_read_by_the_first_who_wants_to_know() {
     assert_eq!(read(WHOLE, &heard).told(), told);
 }
 
+#[test]
+fn what_is_not_all_of_an_answer_is_told_to_nobody() {
+    const USAGE: &str = r#"data: {"usage":{"prompt_tokens":1,"completion_tokens":2}}"#;
+    const LAST: &str = r#"data: {"type":"response.completed","response":{"usage":{"input_tokens":1,"output_tokens":2}}}"#;
+    const TEXT: &str = r#"data: {"choices":[{"delta":{"content":"hi"}}]}"#;
+    let observed = |events: &[&str], change: fn(&mut Observer)| {
+        let heard = Heard::default();
+        let mut observer = Observer::new(Format::OpenaiChat, Some(b"text/event-stream"), None);
+        observer.share(Arc::clone(&heard));
+        change(&mut observer);
+        observer.push(&(events.join("\n\n") + "\n\n").into());
+        assert!(observer.finish().usage.is_some());
+        heard.get().is_some()
+    };
+    let as_it_is = |_: &mut Observer| {};
+    assert!(observed(&[TEXT, LAST], as_it_is));
+    assert!(!observed(&[TEXT, USAGE], as_it_is), "it did not end");
+    assert!(!observed(&[LAST, TEXT], as_it_is), "it wrote more");
+    assert!(!observed(&[TEXT, LAST], Observer::read_alone));
+    // Larger ones are read by each: an event may be too large for one of them.
+    let padded = |length: usize| {
+        let body = r#"{"usage":{"prompt_tokens":7,"completion_tokens":8}}"#;
+        format!("{body}{}", " ".repeat(length - body.len()))
+    };
+    for (length, is_shared) in [(256 << 10, true), ((256 << 10) + 1, false)] {
+        let heard = Heard::default();
+        let read = |body: &str, heard: &Heard| {
+            super::of_answer(
+                Format::OpenaiChat,
+                "application/json",
+                body.as_bytes(),
+                heard,
+            )
+        };
+        let told = read(&padded(length), &heard);
+        assert_eq!(heard.get().cloned(), told.filter(|_| is_shared), "{length}");
+        let _ = heard.set(
+            read(
+                "{\"usage\":{\"prompt_tokens\":1,\"completion_tokens\":1}}",
+                &Heard::default(),
+            )
+            .unwrap(),
+        );
+        let input = read(&padded(length), &heard).unwrap().usage.input;
+        assert_eq!(input, 7, "{length}");
+    }
+}
+
 /// By one who reads alone.
 fn of_answer(format: Format, content_type: &str, body: &[u8]) -> Option<Told> {
     super::of_answer(format, content_type, body, &Heard::default())
