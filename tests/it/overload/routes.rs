@@ -143,6 +143,7 @@ async fn no_other_target_is_asked_where_none_can_have_a_place() {
         );
         gate.open();
         assert_eq!(answered(held).await.status, 200);
+        pair.in_flight("custom-one", 0.0).await;
         // The one place goes along from target to target.
         pair.first.script(Answer::new(500));
         pair.second.script(Answer::json("{}"));
