@@ -206,6 +206,9 @@ pub fn head(
             let gateway = ctx.gateway.as_ref();
             let tokens = gateway.map(|gateway| &gateway.authentication);
             keys_from_subprotocols(request, provider, tokens)?;
+        } else {
+            // Left of an upgrade that a proxy before the gateway has lost: tokens may stand there.
+            request.remove_header(&SUBPROTOCOL);
         }
         pingora_core::Result::Ok(())
     })();

@@ -223,6 +223,22 @@ async fn a_token_in_the_query_is_one_and_stays_here() {
 }
 
 /// A browser cannot set headers on a WebSocket.
+/// A proxy before the gateway may lose an upgrade and leave what was offered with it.
+#[tokio::test]
+async fn a_subprotocol_without_an_upgrade_stays_here() {
+    let upstream = Upstream::h1().await;
+    upstream.always(Answer::json("{}"));
+    let gateway = Gateway::start(&stored(&upstream)).await;
+    let offered = "realtime, cf-aig-authorization.tg-no-0123456789abcdef";
+    let answer = Request::get(&path("openai", "realtime?model=m"))
+        .header("Sec-WebSocket-Protocol", offered)
+        .send(&gateway)
+        .await;
+    assert_eq!(answer.status, 200, "{}", answer.text());
+    let asked = upstream.requests();
+    assert_eq!(asked[0].header("sec-websocket-protocol"), None);
+}
+
 #[tokio::test]
 async fn a_websocket_brings_its_token_as_a_subprotocol() {
     let upstream = Upstream::h1().await;
