@@ -10,6 +10,8 @@ use bytes::{Bytes, BytesMut};
 use memchr::memchr2;
 use percent_encoding::{AsciiSet, CONTROLS, utf8_percent_encode};
 
+use crate::config::schema::Format;
+
 /// Longest model name that is recorded, in bytes; a longer one is cut off the record, not
 /// the request.
 pub const MAX_MODEL: usize = 256;
@@ -47,7 +49,8 @@ fn essence(content_type: &[u8]) -> &[u8] {
 }
 
 /// The model in a path, for the APIs that put it there: `models/{model}:verb` (Gemini),
-/// `model/{model}/verb` (Bedrock), `deployments/{model}/…` (Azure), `@cf/{author}/{model}`.
+/// `model/{model}/verb` (Bedrock), `deployments/{model}/…` (Azure), `@cf/{author}/{model}`, and those
+/// whose names have two parts ([`model_of_two_parts`]).
 pub fn model_in_path(path: &str) -> Option<&str> {
     let end = path.find('?').unwrap_or(path.len());
     let (path, mut start) = (&path[..end], 0);
@@ -56,9 +59,12 @@ pub fn model_in_path(path: &str) -> Option<&str> {
             .find('/')
             .map_or(path.len(), |slash| start + slash);
         let rest = path.get(segment_end + 1..).unwrap_or("");
-        match &path[start..segment_end] {
-            "@cf" => return Some(&path[start..]),
-            "models" | "model" | "deployments" => return leading_model(rest),
+        match &*decoded(&path[start..segment_end]) {
+            "@cf" | "@hf" => return Some(&path[start..]),
+            "models" => {
+                return model_of_two_parts(&path[..start], rest).or_else(|| leading_model(rest));
+            }
+            "tunedModels" | "model" | "deployments" => return leading_model(rest),
             _ => start = segment_end + 1,
         }
     }
@@ -105,13 +111,40 @@ pub fn with_model_in_path(path: &str, model: &str) -> Option<String> {
     ))
 }
 
-/// Gemini's verb follows a colon; Bedrock's version does too, but then a segment follows.
+/// Gemini's verb follows a colon, encoded or not; Bedrock's version does too, but then a segment
+/// follows.
 fn leading_model(rest: &str) -> Option<&str> {
     let model = match rest.split_once('/') {
         Some((model, _)) => model,
-        None => rest.split(':').next().unwrap_or(rest),
+        None => {
+            let model = rest.split(':').next().unwrap_or(rest);
+            let encoded = ["%3A", "%3a"].into_iter().find_map(|it| model.find(it));
+            encoded.map_or(model, |at| &model[..at])
+        }
     };
     (!model.is_empty()).then_some(model)
+}
+
+/// `owner/name` behind `models/`: Hugging Face's `hf-inference/models/{org}/{model}/…`, and Replicate's
+/// `models/{owner}/{name}/predictions`.
+fn model_of_two_parts<'a>(before: &str, rest: &'a str) -> Option<&'a str> {
+    let (owner, behind) = rest.split_once('/')?;
+    let (name, verb) = behind.split_once('/').unwrap_or((behind, ""));
+    let has_two_parts = before.ends_with("hf-inference/") || verb == "predictions";
+    let is_whole = !owner.is_empty() && !name.is_empty();
+    (has_two_parts && is_whole).then(|| &rest[..owner.len() + 1 + name.len()])
+}
+
+/// Whether an API takes the model from the `model` of a body, where its path names none: what others
+/// are sent under that name decides nothing.
+pub fn is_named_in_body(format: Format) -> bool {
+    match format {
+        Format::OpenaiChat
+        | Format::OpenaiResponses
+        | Format::AnthropicMessages
+        | Format::CohereChat => true,
+        Format::GeminiGenerate | Format::Bedrock | Format::Opaque => false,
+    }
 }
 
 /// Finds the string value of the top-level key `model` in a JSON body fed in pieces.
@@ -244,7 +277,7 @@ impl ModelScan {
         }
         if self.at_key {
             self.at_key = false;
-            self.value_is_model = self.text == b"model";
+            self.value_is_model = is_model(&self.text);
         } else if self.value_is_model {
             self.value_is_model = false;
             self.has_found(end);
@@ -286,6 +319,12 @@ pub fn with_model(body: &[u8], places: &[Range<usize>], model: &str) -> Bytes {
     }
     changed.extend_from_slice(&body[from..]);
     changed.freeze()
+}
+
+/// Whether the name of a member means `model`: JSON lets it be written with escapes (RFC 8259,
+/// section 8.3), and a provider reads it so.
+fn is_model(name: &[u8]) -> bool {
+    name == b"model" || (name.contains(&b'\\') && unescape(name).as_deref() == Some("model"))
 }
 
 fn unescape(text: &[u8]) -> Option<Box<str>> {
@@ -476,6 +515,23 @@ mod tests {
             (
                 "/client/v4/accounts/0/ai/run/@cf/meta/llama-3",
                 Some("@cf/meta/llama-3"),
+            ),
+            (
+                "/ai/run/@hf/thebloke/zephyr-7b",
+                Some("@hf/thebloke/zephyr-7b"),
+            ),
+            ("/ai/run/%40cf/meta/llama-3", Some("%40cf/meta/llama-3")),
+            ("/v1beta/tunedModels/mine-1:generateContent", Some("mine-1")),
+            ("/v1/models/gemini-3%3AgenerateContent", Some("gemini-3")),
+            (
+                "/hf-inference/models/meta-llama/Llama-3.3-70B/pipeline/x",
+                Some("meta-llama/Llama-3.3-70B"),
+            ),
+            ("/hf-inference/models/gpt2", Some("gpt2")),
+            ("/v1/models/meta/llama-4/predictions", Some("meta/llama-4")),
+            (
+                "/workflows/accounts/fireworks/models/flux-1/text_to_image",
+                Some("flux-1"),
             ),
             ("/v1/chat/completions", None),
             ("/v1/models/", None),

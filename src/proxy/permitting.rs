@@ -135,8 +135,16 @@ fn named_provider(ctx: &Context, access: &Access) -> Result<(), Denied> {
 fn asked_model(ctx: &Context, access: &Access) -> Result<(), Denied> {
     let asked = ctx.provider.as_ref();
     let slug = asked.map_or("", |mounted| &mounted.provider.slug);
-    let model = ctx.model().map(call::decoded);
-    access.model(slug, model.as_deref())
+    let model = ctx.model().filter(|_| is_named_where_it_counts(ctx));
+    access.model(slug, model.map(call::decoded).as_deref())
+}
+
+/// Whether the model stands where the provider looks for it: a name in a place that it does not read
+/// would be permitted, and another one asked.
+fn is_named_where_it_counts(ctx: &Context) -> bool {
+    ctx.route
+        .as_ref()
+        .is_some_and(|route| route.model.is_some() || call::is_named_in_body(route.format))
 }
 
 /// What is only looked at, listed or deleted has no model.

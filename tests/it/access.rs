@@ -115,6 +115,11 @@ async fn only_permitted_models_are_asked_for(more: &str) {
         (twice.status, twice.json()["internalCode"].as_u64()),
         (400, Some(8002))
     );
+    // A name is the same with escapes (RFC 8259, section 8.3), and bytes are compared here.
+    let escaped = r#"{"seed":98765432109876543210,"model":"gpt-5","mod\u0065l":"o1"}"#;
+    for body in [escaped, r#"{"model":"gpt-5","mod\u0065l":"o1"}"#] {
+        assert_eq!(guarded.ask(CHAT, body).await.status, 400, "{body}");
+    }
     let hidden = path("openai", "%63hat/completions");
     let hidden = guarded.ask(&hidden, r#"{"model":"gpt-5"}"#).await;
     assert_eq!(hidden.status, 400, "{}", hidden.text());
@@ -134,6 +139,38 @@ async fn only_permitted_models_are_asked_for(more: &str) {
     let metrics = guarded.gateway.metrics().await;
     let denials = metrics.sum("tollgate_denials_total", &[("rule", "access.models")]);
     assert_eq!(denials, 7.0);
+}
+
+/// What takes its model from elsewhere is not permitted by a name that it does not read.
+#[tokio::test]
+async fn a_name_where_nobody_looks_permits_nothing() {
+    let upstream = Upstream::h1().await;
+    upstream.always(Answer::json("{}"));
+    let gateway = Gateway::start(&format!(
+        "providers:\n{}{}accounts: {{ default: {{ gateways: {{ default: {{ \
+         authentication: {{ anyone_may_spend_stored_keys: true }}, \
+         access: {{ models: {{ allow: [ 'gpt-5*', 'huggingface/meta-llama/*' ] }} }} }} }} }} }}\n",
+        entry(&upstream, "fal", "", "keys: [ { value: fal-stored } ]"),
+        entry(
+            &upstream,
+            "huggingface",
+            "",
+            "keys: [ { value: hf-stored } ]"
+        ),
+    ))
+    .await;
+    let ask = async |provider: &str, rest: &str| {
+        Request::post(&path(provider, rest), r#"{"model":"gpt-5-mini"}"#)
+            .send(&gateway)
+            .await
+    };
+    let said = denied(&ask("fal", "fal-ai/veo3").await);
+    assert!(said.contains("cannot be told"), "{said}");
+    let said = denied(&ask("huggingface", "mistralai/Mistral-7B").await);
+    assert!(said.contains("`mistralai/Mistral-7B` is not"), "{said}");
+    upstream.untouched();
+    let permitted = ask("huggingface", "meta-llama/Llama-3.3-70B").await;
+    assert_eq!(permitted.status, 200, "{}", permitted.text());
 }
 
 #[tokio::test]
