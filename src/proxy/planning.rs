@@ -20,7 +20,7 @@ use crate::routing::plan::{Plan, Target};
 use crate::routing::strategy::Order;
 
 use super::context::{Body, Context, Spend};
-use super::{Door, keys};
+use super::{Door, keys, permitting};
 
 pub use asking::withhold;
 use asking::{Asked, ask_for, route_to};
@@ -140,6 +140,23 @@ fn begin(
         Err(_) if next(session, ctx) => Ok(()),
         Err(failure) => Err(failure),
     }
+}
+
+/// Stands at the first target that the request may ask, and is looked up in the cache as that one:
+/// answers of others are not for this client, and its own must not stand for theirs.
+fn pass_over_denied(session: &Session, ctx: &mut Context) -> Result<(), Failure> {
+    let Err(denied) = permitting::may_ask(ctx) else {
+        return Ok(());
+    };
+    while next(session, ctx) {
+        if permitting::may_ask(ctx).is_ok() {
+            if let Some(planned) = &mut ctx.planned {
+                planned.looked_up = planned.at();
+            }
+            return Ok(());
+        }
+    }
+    Err(denied)
 }
 
 /// An answer that was not asked for by this request is of this provider and model.

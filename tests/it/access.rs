@@ -4,6 +4,7 @@
 use crate::logs;
 use crate::support::client::Told;
 use crate::support::conf::{CHAT, entry, path};
+use crate::support::metrics::Metrics;
 use crate::support::{Answer, Connection, Gateway, Request, Response, Upstream};
 
 const ANSWER: &str = r#"{"model":"gpt-5-mini","choices":[]}"#;
@@ -307,6 +308,20 @@ async fn a_route_goes_to_a_target_that_is_permitted() {
         (200, Some("1"))
     );
     guarded.openai.untouched();
+    // It is looked up, and kept, as an answer of the target that may be asked.
+    let kept = Guarded::start(
+        "models: { deny: [ gpt-5 ] }",
+        &format!("{routes}, cache: {{}}"),
+    )
+    .await;
+    for expected in ["MISS", "HIT"] {
+        let answer = kept.ask(CHAT, r#"{"model":"gpt-5"}"#).await;
+        assert_eq!(answer.header("cf-aig-cache-status"), Some(expected));
+        assert_eq!(answer.header("cf-aig-step"), Some("1"));
+        let stored = |metrics: &Metrics| metrics.sum("tollgate_cache_stored_total", &[]) >= 1.0;
+        kept.gateway.metrics_when("an answer is kept", stored).await;
+    }
+    assert_eq!(kept.groq.requests().len(), 1);
     let none = Guarded::start("models: { allow: [ 'gpt-4*' ] }", routes).await;
     let said = denied(&none.ask(CHAT, r#"{"model":"gpt-5"}"#).await);
     assert!(said.contains("`gpt-5` is not permitted"), "{said}");
