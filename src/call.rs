@@ -136,14 +136,16 @@ fn model_of_two_parts<'a>(before: &str, rest: &'a str) -> Option<&'a str> {
 }
 
 /// Whether an API takes the model from the `model` of a body, where its path names none: what others
-/// are sent under that name decides nothing.
-pub fn is_named_in_body(format: Format) -> bool {
+/// are sent under that name decides nothing. Google's own methods (`…:generateContent`) never do; what
+/// it has beside them, such as OpenAI's formats, does.
+pub fn is_named_in_body(format: Format, path: &str) -> bool {
     match format {
         Format::OpenaiChat
         | Format::OpenaiResponses
         | Format::AnthropicMessages
         | Format::CohereChat => true,
-        Format::GeminiGenerate | Format::Bedrock | Format::Opaque => false,
+        Format::GeminiGenerate => !decoded(path.split('?').next().unwrap_or(path)).contains(':'),
+        Format::Bedrock | Format::Opaque => false,
     }
 }
 
@@ -538,6 +540,28 @@ mod tests {
         ];
         for (path, expected) in cases {
             assert_eq!(model_in_path(path), expected, "{path}");
+        }
+    }
+
+    #[test]
+    fn a_body_names_the_model_where_its_api_reads_it() {
+        for (format, path, reads) in [
+            (Format::OpenaiChat, "/v1/embeddings", true),
+            (
+                Format::GeminiGenerate,
+                "/v1beta/openai/embeddings?a=b:c",
+                true,
+            ),
+            (Format::GeminiGenerate, "/v1beta/x/y:generateContent", false),
+            (
+                Format::GeminiGenerate,
+                "/v1beta/x/y%3AgenerateContent",
+                false,
+            ),
+            (Format::Bedrock, "/async-invoke", false),
+            (Format::Opaque, "/fal-ai/veo3", false),
+        ] {
+            assert_eq!(is_named_in_body(format, path), reads, "{path}");
         }
     }
 

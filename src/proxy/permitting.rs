@@ -142,9 +142,10 @@ fn asked_model(ctx: &Context, access: &Access) -> Result<(), Denied> {
 /// Whether the model stands where the provider looks for it: a name in a place that it does not read
 /// would be permitted, and another one asked.
 fn is_named_where_it_counts(ctx: &Context) -> bool {
-    ctx.route
-        .as_ref()
-        .is_some_and(|route| route.model.is_some() || call::is_named_in_body(route.format))
+    ctx.route.as_ref().is_some_and(|route| {
+        let path = &route.target.path_and_query;
+        route.model.is_some() || call::is_named_in_body(route.format, path)
+    })
 }
 
 /// What is only looked at, listed or deleted has no model.
