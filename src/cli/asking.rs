@@ -17,6 +17,8 @@ pub(super) enum Problem {
     Refused(String),
     /// Nobody reads what is written.
     Output,
+    /// It is done, and what it answered, which is shown this once, is lost; what to do about it.
+    Lost(String),
 }
 
 /// What the process answers, where it did what was asked.
@@ -43,7 +45,7 @@ pub(super) fn ended(place: &Place, done: Result<(), Problem>) -> ExitCode {
     match done {
         Ok(()) => ExitCode::SUCCESS,
         Err(Problem::Nobody(error)) => nobody_answers(place, &error),
-        Err(Problem::Refused(why)) => {
+        Err(Problem::Refused(why) | Problem::Lost(why)) => {
             eprintln!("tollgate: {why}");
             ExitCode::FAILURE
         }

@@ -3,7 +3,7 @@
 
 mod said;
 
-use std::io::{self, Read};
+use std::io::{self, Read, Write};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
@@ -185,11 +185,26 @@ fn list(place: &Place, json: bool) -> Result<(), Problem> {
 /// The whole key goes to standard output, alone, so that a script can take it from there.
 fn shown_once(key: &Value, what: &str, json: bool) -> Result<(), Problem> {
     if json {
-        return print(&key.to_string());
+        return written_once(&mut io::stdout(), key, what, &key.to_string());
     }
     let text = key["key"].as_str().unwrap_or_default();
-    eprintln!("{}\nThe key {what}. It is shown only now:", line(key));
-    print(text)
+    // Where nobody hears this, the key is still to be written.
+    let told = format!("{}\nThe key {what}. It is shown only now:", line(key));
+    let _ = writeln!(io::stderr(), "{told}");
+    written_once(&mut io::stdout(), key, what, text)
+}
+
+/// Unlike a list of which `head` has seen enough, a key that is not written is lost: nobody should
+/// take that for a success.
+fn written_once(out: &mut impl Write, key: &Value, what: &str, text: &str) -> Result<(), Problem> {
+    let written = writeln!(out, "{text}").and_then(|()| out.flush());
+    written.map_err(|error| {
+        let id = harmless(key["id"].as_str().unwrap_or("-"));
+        Problem::Lost(format!(
+            "the key {id} {what}, but it could not be written: {error}; it is shown only once, so \
+             give it another secret: tollgate keys rotate {id}"
+        ))
+    })
 }
 
 /// Ids are of a few harmless characters; others would make another path.

@@ -4,6 +4,7 @@
 
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
+use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use base64::Engine;
@@ -254,6 +255,54 @@ async fn an_old_secret_works_as_long_as_it_is_said() {
         refused(&chat(&gateway, key).await, "unknown");
     }
     assert_eq!(chat(&gateway, &third).await.status, 200);
+}
+
+/// Runs `tollgate keys …` with this in place of standard output; whether that was a success, and what it
+/// said.
+async fn keys_into(out: Stdio, gateway: &Gateway, arguments: &[&str]) -> (bool, String) {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_tollgate"));
+    command.arg("keys").args(arguments);
+    command.arg("--conf").arg(gateway.conf());
+    command.env_remove("RUST_LOG").stdout(out);
+    let run = tokio::task::spawn_blocking(move || command.output().unwrap());
+    let output = within("the end of a command", run).await.unwrap();
+    let said = String::from_utf8(output.stderr).unwrap();
+    (output.status.success(), said)
+}
+
+/// A disk that is full.
+fn full() -> Stdio {
+    let full = std::fs::File::options().write(true).open("/dev/full");
+    full.unwrap().into()
+}
+
+/// A pipe whose reader has seen enough.
+fn closed() -> Stdio {
+    let (_, writer) = std::io::pipe().unwrap();
+    writer.into()
+}
+
+#[tokio::test]
+async fn a_key_that_could_not_be_written_is_no_success() {
+    let upstream = upstream().await;
+    let gateway = Gateway::start(&conf(&upstream)).await;
+    let key = made(&gateway, &[]).await;
+    for (arguments, done) in [
+        (&["create", "--name", "b"][..], "is made"),
+        (&["create", "--name", "c", "--json"], "is made"),
+        (&["rotate", id(&key)], "has a new secret"),
+    ] {
+        for (out, why) in [(full(), "No space left"), (closed(), "Broken pipe")] {
+            let (success, said) = keys_into(out, &gateway, arguments).await;
+            assert!(!success, "{arguments:?}: {said}");
+            let expected = format!("{done}, but it could not be written: {why}");
+            assert!(said.contains(&expected), "{said}");
+            assert!(said.contains("tollgate keys rotate "), "{said}");
+        }
+    }
+    // Nothing is lost with a list.
+    let (success, said) = keys_into(closed(), &gateway, &["list"]).await;
+    assert!(success, "{said}");
 }
 
 /// What was shown is on the disk, and what was revoked stays so.

@@ -80,3 +80,39 @@ fn a_line_steers_no_terminal() {
     assert!(line.starts_with("0123456789ab  active  a") && !line.contains('\u{1b}'));
     assert!(line.contains("owner -  */*"), "{line}");
 }
+
+/// A place that takes nothing: at once, or once what it has taken is to leave its buffer.
+struct Full {
+    when_flushed: bool,
+}
+
+impl Write for Full {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        match self.when_flushed {
+            true => Ok(bytes.len()),
+            false => Err(io::ErrorKind::StorageFull.into()),
+        }
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Err(io::ErrorKind::StorageFull.into())
+    }
+}
+
+#[test]
+fn a_key_that_could_not_be_written_is_told() {
+    let key = json!({ "id": "0123456789ab", "key": "tg-0123456789ab-secret" });
+    let text = key["key"].as_str().unwrap();
+    for when_flushed in [false, true] {
+        let lost = written_once(&mut Full { when_flushed }, &key, "is made", text);
+        let Err(Problem::Lost(why)) = lost else {
+            panic!("taken for written")
+        };
+        assert!(why.starts_with("the key 0123456789ab is made, but it could not be written: "));
+        assert!(why.ends_with("tollgate keys rotate 0123456789ab"), "{why}");
+        assert!(!why.contains(text), "{why}");
+    }
+    let mut written = Vec::new();
+    let done = written_once(&mut written, &key, "is made", text);
+    assert!(done.is_ok() && written == format!("{text}\n").into_bytes());
+}
