@@ -302,11 +302,14 @@ fn json_of(body: &[u8]) -> Result<Value, Refusal> {
 
 /// How long the old secret is to work: `{"grace": "10m"}`; without a body not at all.
 fn grace(body: &[u8]) -> Result<Duration, Refusal> {
-    let said = match body.is_empty() {
-        true => json!({}),
-        false => json_of(body)?,
+    if body.is_empty() {
+        return Ok(Duration::ZERO);
+    }
+    // A bare "10m" is surely meant: to take it for nothing would cut off whoever has the old secret.
+    let Value::Object(fields) = json_of(body)? else {
+        let message = r#"must be a JSON object, such as {"grace":"10m"}, or empty"#;
+        return Err(Refusal::mistake(Problem::new("body", message)));
     };
-    let fields = said.as_object().cloned().unwrap_or_default();
     if let Some(name) = fields.keys().find(|name| *name != "grace") {
         let problem = Problem::new(name.as_str(), "unknown; known is grace");
         return Err(Refusal::mistake(problem));
@@ -377,4 +380,37 @@ fn no_store() -> Refusal {
         "the store of API keys",
         "it cannot be opened; the log says why",
     )
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_grace_is_a_field_of_an_object() {
+        for (body, expected) in [("", 0), ("{}", 0), (r#"{"grace":"10m"}"#, 600)] {
+            let grace = grace(body.as_bytes()).ok();
+            assert_eq!(grace, Some(Duration::from_secs(expected)), "{body}");
+        }
+        for (body, field) in [
+            (r#""10m""#, "body"),
+            (r#"["10m"]"#, "body"),
+            ("10", "body"),
+            ("null", "body"),
+            ("10m", "body"),
+            (r#"{"grace":10}"#, "grace"),
+            (r#"{"graze":"10m"}"#, "graze"),
+        ] {
+            let refusal = grace(body.as_bytes()).unwrap_err();
+            assert_eq!(refusal.status, StatusCode::BAD_REQUEST, "{body}");
+            assert_eq!(refusal.field.as_deref(), Some(field), "{body}");
+        }
+        let refusal = grace(br#""10m""#).unwrap_err();
+        assert!(
+            refusal.message.contains(r#"{"grace":"10m"}"#),
+            "{}",
+            refusal.message
+        );
+    }
 }
