@@ -198,8 +198,12 @@ pub fn resolve_with(
     let operators = tokens::operators(&admin.tokens, &mut problems);
     let providers = providers::resolve(providers, mock, kept, &mut problems);
     let prices = Arc::new(prices::resolve(prices, &providers, &mut problems));
+    let named = providers.iter();
     let offered = Offered {
         providers: &providers,
+        names: named
+            .map(|(name, provider)| (&**name, &*provider.slug))
+            .collect(),
         kept,
     };
     let accounts = resolve_accounts(accounts, &offered, &mut problems);
@@ -434,6 +438,8 @@ type Accounts = AHashMap<Box<str>, AHashMap<Box<str>, Arc<Gateway>>>;
 struct Offered<'a> {
     /// Providers by slug and alias.
     providers: &'a AHashMap<Box<str>, Arc<Provider>>,
+    /// Their slugs by slug and alias.
+    names: bounds::Names<'a>,
     /// The provider keys that it keeps.
     kept: &'a Kept,
 }
@@ -508,6 +514,8 @@ fn resolve_gateway(
         spend_limits,
     };
     let bounds = bounds::resolve(&bounds, problems);
+    let never_match = bounds::never_match(&at("access"), access, &offered.names);
+    problems.0.extend(never_match);
     let owner = keys::Owner {
         path: &at("providers"),
         label: &label,

@@ -419,6 +419,21 @@ async fn every_mistake_is_told_by_its_field() {
             "spend_limits[0].limits",
         ),
         (
+            KEYS,
+            json!({ "name": "a", "access": { "providers": { "deny": ["openai", "xai"] } } }),
+            "access.providers.deny[1]",
+        ),
+        (
+            KEYS,
+            json!({ "name": "a", "access": { "providers": { "allow": ["nowhere"] } } }),
+            "access.providers.allow[0]",
+        ),
+        (
+            closed,
+            json!({ "name": "a", "access": { "models": { "deny": ["xai/*"] } } }),
+            "access.models.deny[0]",
+        ),
+        (
             closed,
             json!({ "name": "a", "gateways": ["*"] }),
             "gateways",
@@ -437,9 +452,15 @@ async fn every_mistake_is_told_by_its_field() {
         json!({ "grace": "32d" }),
         json!({ "grace": 1 }),
         json!({ "graze": "1m" }),
+        json!("10m"),
     ] {
         assert_eq!(asks(&gateway, "POST", &rotate, body).await.status, 400);
     }
+    let one = format!("{KEYS}/{}", id(&key));
+    let change = json!({ "access": { "providers": { "deny": ["xai"] } } });
+    let answer = asks(&gateway, "PATCH", &one, change).await;
+    assert_eq!(answer.status, 400, "{}", answer.text());
+    assert!(answer.text().contains("write `grok`"), "{}", answer.text());
     let page = asks(&gateway, "GET", &format!("{KEYS}?per_page=51"), Value::Null).await;
     assert_eq!(page.json()["errors"][0]["path"], json!(["per_page"]));
     assert_eq!(chat(&gateway, &key).await.status, 200);

@@ -13,6 +13,8 @@ use serde_json::{Value, json};
 use super::logs::{blocking, parameters, unavailable};
 use super::{Admin, Answer, Asked, Refusal, done, enveloped, known, only};
 use crate::config::Problem;
+use crate::config::resolve::bounds;
+use crate::config::schema::Access;
 use crate::config::units;
 use crate::gateway::Snapshot;
 use crate::keys::definition::{self, Definition};
@@ -137,6 +139,7 @@ impl Work<'_> {
         }
         let definition = definition::read(&said, self.now).map_err(Refusal::mistakes)?;
         self.exists(&definition)?;
+        matches(self.snapshot, &definition)?;
         if definition.expires_at.is_some_and(|end| end <= self.now) {
             let problem = Problem::new("expires_at", "is over already");
             return Err(Refusal::mistake(problem));
@@ -160,6 +163,10 @@ impl Work<'_> {
         let patched = definition::patched(&before.definition, &patch, now);
         let patched = patched.map_err(Refusal::mistakes)?;
         exists(snapshot, &patched)?;
+        // What was stored when other providers were configured is in nobody's way.
+        if patch.get("access").is_some() {
+            matches(snapshot, &patched)?;
+        }
         let row = self.work(move |keys| keys.patch(&id, &patch, now)).await?;
         self.note("changed", &row);
         Ok(done(&shown(&row, self.now)))
@@ -273,6 +280,26 @@ fn exists(snapshot: &Snapshot, definition: &Definition) -> Result<(), Refusal> {
     match definition.gateways.iter().find(|pattern| !fits(pattern)) {
         None => Ok(()),
         Some(pattern) => mistake("gateways", format!("no gateway `{pattern}` is configured")),
+    }
+}
+
+/// Nor would a list that names what nobody asks for by this name.
+fn matches(snapshot: &Snapshot, definition: &Definition) -> Result<(), Refusal> {
+    let accounts = snapshot.accounts.values();
+    // All gateways have the same providers.
+    let Some(gateway) = accounts.flat_map(|account| account.values()).next() else {
+        return Ok(());
+    };
+    let providers = gateway.providers.iter();
+    let names = providers
+        .map(|(name, mounted)| (&**name, &*mounted.provider.slug))
+        .collect();
+    let access: Access = serde_json::from_value(definition.said["access"].clone())
+        // It is left out, or else it would not have been read as a definition.
+        .unwrap_or_default();
+    match bounds::never_match("access", &access, &names) {
+        none if none.is_empty() => Ok(()),
+        mistakes => Err(Refusal::mistakes(mistakes)),
     }
 }
 

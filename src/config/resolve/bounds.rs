@@ -1,11 +1,12 @@
 //! Within what requests may pass: the same for a gateway and for a key of our own.
 
+use std::collections::BTreeMap;
 use std::fmt::Display;
 use std::str::FromStr;
 
 use ipnet::IpNet;
 
-use super::{Problems, rates, spend, tokens};
+use super::{Problems, providers, rates, spend, tokens};
 use crate::config::Problem;
 use crate::config::schema::{self, RateLimit, SpendLimit};
 use crate::limits::access::{Access, List};
@@ -117,6 +118,55 @@ fn slug(word: &str) -> Result<Box<str>, String> {
     named.map_err(|_| "is the slug of a provider, such as `openai`".into())
 }
 
+/// Slugs of providers by all names that lead to them: the slugs themselves and aliases.
+pub type Names<'a> = BTreeMap<&'a str, &'a str>;
+
+/// The words of access lists that would never match, each with its field: what is asked for is
+/// compared by the slug of its provider, and a `deny` that names another denies nothing.
+///
+/// Keys that are stored are read without this, so that they outlive a provider that they name.
+pub fn never_match(path: &str, access: &schema::Access, names: &Names<'_>) -> Vec<Problem> {
+    let mut problems = Vec::new();
+    let mut look = |field, list: &schema::List, wrong: fn(&str, &Names<'_>) -> Option<String>| {
+        for (which, words) in [("allow", &list.allow), ("deny", &list.deny)] {
+            for (index, word) in words.iter().enumerate() {
+                let at = format!("{path}.{field}.{which}[{index}]");
+                problems.extend(wrong(word, names).map(|why| Problem::new(at, why)));
+            }
+        }
+    };
+    look("models", &access.models, wrong_model);
+    look("providers", &access.providers, wrong_provider);
+    problems
+}
+
+fn wrong_provider(word: &str, names: &Names<'_>) -> Option<String> {
+    match names.get(word) {
+        Some(slug) if *slug == word => None,
+        Some(slug) => Some(format!("{}; write `{slug}`", alias(word, slug))),
+        // What is no slug at all is told by who reads the list.
+        None if slug(word).is_err() => None,
+        None => Some(format!(
+            "no such provider as `{word}`; {}A provider of your own is called `custom-<slug>`",
+            providers::hint(word, names.values().copied())
+        )),
+    }
+}
+
+/// Only aliases: what else stands before a `/` may be a part of a model's own name.
+fn wrong_model(pattern: &str, names: &Names<'_>) -> Option<String> {
+    let (provider, model) = pattern.split_once('/')?;
+    let slug = names.get(provider).filter(|slug| **slug != provider)?;
+    Some(format!(
+        "{}; write `{slug}/{model}`, or `*/{pattern}` for models that their providers call `{pattern}`",
+        alias(provider, slug)
+    ))
+}
+
+fn alias(word: &str, slug: &str) -> String {
+    format!("`{word}` is another name of the provider `{slug}`")
+}
+
 /// An address alone is the range of itself.
 fn network(word: &str) -> Result<IpNet, String> {
     let alone = word
@@ -170,6 +220,48 @@ mod tests {
         assert_eq!(shown, ["10.0.0.0/8", "::1/128"]);
         assert!(access.needs_body());
         assert!(!resolved("{}").unwrap().access.needs_body());
+    }
+
+    #[test]
+    fn what_would_never_match_is_named_with_what_is_meant() {
+        let names = Names::from([
+            ("grok", "grok"),
+            ("xai", "grok"),
+            ("openai", "openai"),
+            ("custom-a", "custom-a"),
+        ]);
+        let told = |yaml: &str| {
+            let access = serde_yaml::from_str(yaml).unwrap();
+            let problems = never_match("access", &access, &names);
+            let told: Vec<_> = problems.iter().map(ToString::to_string).collect();
+            told.join("\n")
+        };
+        for (yaml, expected) in [
+            (
+                "{providers: {allow: [grok, xai]}}",
+                "access.providers.allow[1]: `xai` is another name of the provider `grok`; write `grok`",
+            ),
+            (
+                "{providers: {deny: [opneai]}}",
+                "access.providers.deny[0]: no such provider as `opneai`; did you mean `openai`? A provider of your own is called `custom-<slug>`",
+            ),
+            (
+                "{models: {deny: ['xai/grok-*']}}",
+                "access.models.deny[0]: `xai` is another name of the provider `grok`; write `grok/grok-*`, or `*/xai/grok-*` for models that their providers call `xai/grok-*`",
+            ),
+        ] {
+            assert_eq!(told(yaml), expected, "{yaml}");
+            // A key that was stored so goes on passing.
+            assert!(resolved(yaml).is_ok(), "{yaml}");
+        }
+        for good in [
+            "{}",
+            "{providers: {allow: [grok, openai], deny: [custom-a]}}",
+            "{models: {allow: ['grok/*', xai, 'xai*', '*/xai/*', 'meta-llama/*', 'x*i/*']}}",
+            "{providers: {deny: ['']}}", // is told elsewhere
+        ] {
+            assert_eq!(told(good), "", "{good}");
+        }
     }
 
     #[test]

@@ -39,6 +39,28 @@ fn a_gateways_list_stands_in_place_of_the_deployments() {
     assert!(keys(mounted(&none, "one", "openai")).is_empty());
 }
 
+/// As what a gateway may pay with, what it may ask is said of providers that there are.
+#[test]
+fn access_lists_name_providers_by_their_slugs() {
+    let told = |access: &str| with(&format!("access: {{ {access} }}"));
+    let refused = told("providers: { deny: [xai, nowhere] }, models: { deny: [xai/*] }");
+    let refused = refused.map(drop).unwrap_err();
+    let at = "accounts.a.gateways.one.access";
+    for (field, expected) in [
+        ("models.deny[0]", "write `grok/*`"),
+        ("providers.deny[0]", "write `grok`"),
+        ("providers.deny[1]", "no such provider as `nowhere`"),
+    ] {
+        let start = format!("{at}.{field}: ");
+        let mut of_field = refused.iter().filter(|why| why.starts_with(&start));
+        assert!(of_field.any(|why| why.contains(expected)), "{refused:?}");
+    }
+    assert_eq!(refused.len(), 3, "{refused:?}");
+    let good =
+        "providers: { deny: [grok, mock] }, models: { deny: [grok/*, qwen3*, meta-llama/*] }";
+    assert!(told(good).is_ok());
+}
+
 #[test]
 fn all_but_the_keys_is_shared() {
     let snapshot = with("providers: { openai: { keys: [ { value: own } ] } }").unwrap();
