@@ -60,7 +60,7 @@ pub enum Wanted {
 /// The name of a key.
 #[derive(Debug, clap::Args)]
 pub struct Named {
-    /// The provider's slug, such as openai
+    /// The provider's slug, such as openai, or an alias of it
     provider: String,
     /// What cf-aig-byok-alias names it by; `default` pays for requests that name none
     #[arg(long, default_value = "default")]
@@ -100,10 +100,16 @@ impl Named {
         }
     }
 
+    /// The one that is meant among those of its provider.
+    fn find<'a>(&self, entries: &'a [Value]) -> Option<&'a Value> {
+        let named = entries.iter().filter(|entry| self.is(entry));
+        // Only the process knows aliases. A key that was stored under this very name comes first.
+        named.max_by_key(|entry| entry["provider_slug"] == *self.provider)
+    }
+
     fn is(&self, entry: &Value) -> bool {
         let gateway = self.gateway.as_ref();
-        entry["provider_slug"] == *self.provider
-            && entry["alias"] == *self.alias
+        entry["alias"] == *self.alias
             && entry["account_id"].as_str() == gateway.map(|gateway| &*gateway.account)
             && entry["gateway_id"].as_str() == gateway.map(|gateway| &*gateway.id)
     }
@@ -138,9 +144,10 @@ fn set(
 }
 
 fn remove(place: &Place, key: &Named) -> Result<String, Problem> {
-    let entries = entries(place)?;
-    let found = entries.iter().find(|entry| key.is(entry));
-    let found = found
+    let provider: String = form_urlencoded::byte_serialize(key.provider.as_bytes()).collect();
+    let entries = entries(place, &format!("&provider_slug={provider}"))?;
+    let found = key
+        .find(&entries)
         .and_then(|entry| entry["id"].as_str())
         .ok_or_else(|| {
             let message =
@@ -153,7 +160,7 @@ fn remove(place: &Place, key: &Named) -> Result<String, Problem> {
 }
 
 fn list(place: &Place, json: bool) -> Result<String, Problem> {
-    let entries = entries(place)?;
+    let entries = entries(place, "")?;
     let lines: Vec<_> = entries
         .iter()
         .map(|entry| match json {
@@ -176,11 +183,11 @@ fn reencrypt(place: &Place) -> Result<String, Problem> {
     ))
 }
 
-/// All that are stored, page by page.
-fn entries(place: &Place) -> Result<Vec<Value>, Problem> {
+/// All that are stored, or those that the end of a query wants, page by page.
+fn entries(place: &Place, wanted: &str) -> Result<Vec<Value>, Problem> {
     let mut entries = Vec::new();
     for page in 1.. {
-        let answer = ask(place, "GET", &format!("{ALL}?page={page}"), None)?;
+        let answer = ask(place, "GET", &format!("{ALL}?page={page}{wanted}"), None)?;
         let found = answer["result"].as_array().cloned().unwrap_or_default();
         if found.is_empty() {
             break;
@@ -264,6 +271,22 @@ mod tests {
         for wrong in ["", "a", "a/", "/g", "a/g/h", "a/../b", "a/g?x"] {
             assert!(gateway(wrong).is_err(), "{wrong}");
         }
+    }
+
+    /// The process answers with what it has under the slug that an alias stands for.
+    #[test]
+    fn a_key_of_the_very_name_is_meant_before_one_of_its_providers_slug() {
+        let named = Named {
+            provider: "xai".to_owned(),
+            alias: "default".to_owned(),
+            gateway: None,
+        };
+        let of = |provider: &str, alias: &str| json!({ "provider_slug": provider, "alias": alias });
+        let all = [of("grok", "team"), of("grok", "default")];
+        assert_eq!(named.find(&all), Some(&all[1]));
+        let all = [of("xai", "default"), of("grok", "default")];
+        assert_eq!(named.find(&all), Some(&all[0]));
+        assert_eq!(named.find(&[of("grok", "team")]), None);
     }
 
     #[test]

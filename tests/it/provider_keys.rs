@@ -597,6 +597,13 @@ async fn the_command_line_stores_lists_and_removes() {
         done && said.starts_with("removed: openai default"),
         "{said}"
     );
+    // By an alias of the provider, as it may be stored by.
+    for argument in ["set", "remove"] {
+        let from = ["--from", &*file];
+        let from = if argument == "set" { &from[..] } else { &[] };
+        let (done, said) = tollgate(&[&[argument, "xai"], from].concat()).await;
+        assert!(done && said.contains(": grok default  "), "{said}");
+    }
     let (_, said) = tollgate(&["list"]).await;
     assert_eq!(said, "no provider keys are stored\n");
     let (done, said) = tollgate(&["set", "openai", "--from", "-"]).await;

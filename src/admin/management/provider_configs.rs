@@ -147,11 +147,17 @@ impl Work<'_> {
     }
 
     async fn list(&self, query: &str) -> Result<Answer, Refusal> {
-        let (page, per_page) = paging(query)?;
+        let (page, per_page, of) = paging(query)?;
         let (keys, scope) = (self.admin.live.stored_keys(), self.scope.clone());
         let masters = keys.masters.clone();
         let list = move || keys.store.list(scope.as_deref());
-        let all = blocking(move || list().map_err(|why| broken(&why))).await?;
+        let mut all = blocking(move || list().map_err(|why| broken(&why))).await?;
+        if let Some(of) = of {
+            let found = provider(self.snapshot, &of).ok();
+            // The name itself too: a key may be older than its provider's present slug.
+            let is = |slug: &str| *slug == *of || found.is_some_and(|found| *slug == *found.slug);
+            all.retain(|entry| is(&entry.name.provider));
+        }
         let some = all
             .iter()
             .skip((page - 1).saturating_mul(per_page))
@@ -218,23 +224,25 @@ impl Work<'_> {
     }
 }
 
-fn paging(query: &str) -> Result<(usize, usize), Refusal> {
-    let (mut page, mut per_page) = (1, PAGE);
+/// Page, length of a page, and the slug or an alias of the provider whose keys are listed.
+fn paging(query: &str) -> Result<(usize, usize, Option<String>), Refusal> {
+    let (mut page, mut per_page, mut of) = (1, PAGE, None);
     for (name, value) in parameters(query) {
         let number = value.parse().ok().filter(|number| *number > 0);
         let number = number.ok_or_else(|| wrong(&name, "must be a number above 0"));
         match name.as_str() {
             "page" => page = number?,
             "per_page" => per_page = number?.min(PAGE),
+            "provider_slug" => of = Some(value),
             _ => {
                 return Err(wrong(
                     &name,
-                    "is no parameter here; known are page and per_page",
+                    "is no parameter here; known are page, per_page and provider_slug",
                 ));
             }
         }
     }
-    Ok((page, per_page))
+    Ok((page, per_page, of))
 }
 
 /// Changes the store, and has requests follow before it is answered.
@@ -347,9 +355,11 @@ mod tests {
 
     #[test]
     fn pages_are_counted_from_one() {
-        assert_eq!(paging("").unwrap(), (1, PAGE));
-        assert_eq!(paging("page=3&per_page=20").unwrap(), (3, 20));
-        assert_eq!(paging("per_page=9999").unwrap(), (1, PAGE));
+        assert_eq!(paging("").unwrap(), (1, PAGE, None));
+        assert_eq!(paging("page=3&per_page=20").unwrap(), (3, 20, None));
+        assert_eq!(paging("per_page=9999").unwrap(), (1, PAGE, None));
+        let of = Some("xai".to_owned());
+        assert_eq!(paging("provider_slug=xai").unwrap(), (1, PAGE, of));
         assert!(paging("page=0").is_err() && paging("order_by=x").is_err());
     }
 }
