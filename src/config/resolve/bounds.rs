@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::fmt::Display;
 use std::str::FromStr;
 
-use ipnet::IpNet;
+use ipnet::{IpNet, Ipv4Net};
 
 use super::{Problems, providers, rates, spend, tokens};
 use crate::config::Problem;
@@ -174,7 +174,16 @@ fn network(word: &str) -> Result<IpNet, String> {
         .map(|address: std::net::IpAddr| IpNet::from(address));
     alone
         .or_else(|_| parsed(word))
-        .map(|net: IpNet| net.trunc())
+        .map(|net: IpNet| canonical(net).trunc())
+}
+
+/// IPv4 within IPv6 (`::ffff:203.0.113.0/120`) as IPv4, as which clients' addresses are compared.
+fn canonical(net: IpNet) -> IpNet {
+    let IpNet::V6(six) = net else { return net };
+    let length = six.prefix_len().checked_sub(96);
+    let four = six.addr().to_ipv4_mapped().zip(length);
+    four.and_then(|(address, length)| Ipv4Net::new(address, length).ok())
+        .map_or(net, IpNet::V4)
 }
 
 fn parsed<T: FromStr<Err: Display>>(word: &str) -> Result<T, String> {
@@ -261,6 +270,31 @@ mod tests {
             "{providers: {deny: ['']}}", // is told elsewhere
         ] {
             assert_eq!(told(good), "", "{good}");
+        }
+    }
+
+    #[test]
+    fn ranges_of_ipv4_within_ipv6_are_those_of_ipv4() {
+        for (word, expected) in [
+            ("::ffff:203.0.113.0/120", "203.0.113.0/24"),
+            ("::ffff:203.0.113.9/120", "203.0.113.0/24"),
+            ("::ffff:203.0.113.9", "203.0.113.9/32"),
+            ("::ffff:0:0/96", "0.0.0.0/0"),
+            ("::ffff:0:0/95", "::fffe:0:0/95"), // more than IPv4
+            ("2001:db8::/32", "2001:db8::/32"),
+            ("203.0.113.0/24", "203.0.113.0/24"),
+        ] {
+            assert_eq!(network(word).unwrap().to_string(), expected, "{word}");
+        }
+        let access = resolved("{addresses: {deny: ['::ffff:203.0.113.0/120']}}");
+        let access = access.unwrap().access;
+        for (address, permitted) in [
+            ("203.0.113.7", false),
+            ("::ffff:203.0.113.7", false),
+            ("203.0.112.7", true),
+        ] {
+            let found = access.address(Some(address.parse().unwrap()));
+            assert_eq!(found.is_ok(), permitted, "{address}");
         }
     }
 
