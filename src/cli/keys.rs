@@ -83,7 +83,7 @@ pub struct Create {
     /// Who answers for it: costs are added up by owners
     #[arg(long)]
     owner: Option<String>,
-    /// The account whose gateways it may pass [default: default, or what the file says]
+    /// The account whose gateways it may pass [default: what the file says (null: all), or default]
     #[arg(long)]
     account: Option<String>,
     /// It may pass the gateways of all accounts
@@ -264,7 +264,8 @@ fn definition(create: &Create) -> Result<Value, Problem> {
     }
     if create.all_accounts {
         fields.remove("account");
-    } else if create.from.is_none() {
+    } else {
+        // A file that means all accounts says so, with a null.
         fields.entry("account").or_insert_with(|| "default".into());
     }
     for (name, value) in &create.metadata {

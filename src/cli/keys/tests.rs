@@ -70,6 +70,40 @@ fn options_go_before_the_file_and_leave_the_rest() {
     assert!(everywhere.get("account").is_none());
 }
 
+/// A file that says nothing of accounts is no more than options that do not.
+#[test]
+fn a_key_is_for_all_accounts_only_where_that_is_said() {
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("key.yaml");
+    let from = format!("--from={}", file.display());
+    for (text, option, expected) in [
+        ("name: app", None, Some(json!("default"))),
+        (r#"{ "name": "app" }"#, None, Some(json!("default"))),
+        ("name: app", Some("--account=other"), Some(json!("other"))),
+        ("name: app", Some("--all-accounts"), None),
+        ("{ name: app, account: null }", None, Some(Value::Null)),
+        ("name: app\naccount:", None, Some(Value::Null)),
+        (
+            r#"{ "name": "app", "account": null }"#,
+            None,
+            Some(Value::Null),
+        ),
+        (
+            "{ name: app, account: null }",
+            Some("--account=other"),
+            Some(json!("other")),
+        ),
+    ] {
+        std::fs::write(&file, text).unwrap();
+        let options: Vec<_> = std::iter::once(&*from).chain(option).collect();
+        let said = said(&options);
+        assert_eq!(said.get("account"), expected.as_ref(), "{text} {option:?}");
+        let account = definition::read(&said, 0).unwrap().account;
+        let expected = expected.as_ref().and_then(Value::as_str);
+        assert_eq!(account.as_deref(), expected, "{text} {option:?}");
+    }
+}
+
 #[test]
 fn a_line_steers_no_terminal() {
     let key = json!({
