@@ -7,11 +7,13 @@
 //! clients make up, the first `MADE_UP` at a time are, and the rest is estimated
 //! (`sketch`).
 //!
-//! Time is an argument, wall-clock time, so that windows align to it. Left out: what calls cost
+//! Time is an argument, wall-clock time, so that windows align to it, also when it is set back
+//! (`clock`). Left out: what calls cost
 //! (`limits::spend`), and waiting for a place (`limits::concurrency`): who is over a rate is refused
 //! at once.
 
 mod calls;
+mod clock;
 mod counting;
 mod rule;
 mod sketch;

@@ -15,6 +15,8 @@ use crate::limits::facts::Facts;
 struct Entry<'a> {
     rule: &'a Rule,
     windows: &'a Windows,
+    /// What time it is for its counters, and their slot.
+    now: SystemTime,
     slot: u64,
     place: Place<'a>,
 }
@@ -36,7 +38,7 @@ pub fn take<'r>(
     let mut least: Option<Standing> = None;
     for entry in &entries {
         let mut guard = entry.own().map(|own| own.lock());
-        let standing = entry.standing(guard.as_deref_mut(), now)?;
+        let standing = entry.standing(guard.as_deref_mut())?;
         let tighter = |other: &Standing| is_tighter(&standing, other);
         least = least.filter(|other| !tighter(other)).or(Some(standing));
         held.push(guard);
@@ -57,7 +59,7 @@ pub fn check<'r>(
 ) -> Result<(), Refused> {
     for entry in rules.filter_map(|rule| entry(rule, registry, facts, now)) {
         let mut guard = entry.own().map(|own| own.lock());
-        entry.standing(guard.as_deref_mut(), now)?;
+        entry.standing(guard.as_deref_mut())?;
     }
     Ok(())
 }
@@ -69,7 +71,7 @@ pub fn count(rule: &Rule, facts: &Facts<'_>, amount: u64, now: SystemTime) {
     let (Some(State::Windows(windows)), Some(key)) = (state, rule.key(facts)) else {
         return;
     };
-    let slot = windows.window.slot(now);
+    let slot = windows.window.slot(windows.moment(now));
     match windows.place(key, slot) {
         Place::Own(own) => own.lock().add(slot, amount),
         Place::Estimated(sketch, key) => sketch.add(key, slot, amount),
@@ -114,11 +116,13 @@ fn entry<'a>(
     let State::Windows(windows) = &**rule.state(registry) else {
         return None;
     };
+    let now = windows.moment(now);
     let slot = windows.window.slot(now);
     let place = windows.place(rule.key(facts)?, slot);
     Some(Entry {
         rule,
         windows,
+        now,
         slot,
         place,
     })
@@ -134,9 +138,9 @@ impl Entry<'_> {
 
     /// Where a request stands once it is counted, if there is room for it. `counts`: its own
     /// counter, held.
-    fn standing(&self, counts: Option<&mut Counts>, now: SystemTime) -> Result<Standing, Refused> {
+    fn standing(&self, counts: Option<&mut Counts>) -> Result<Standing, Refused> {
         let (used, leaves) = self.used(counts);
-        let reset = self.windows.window.forgets(leaves, now);
+        let reset = self.windows.window.forgets(leaves, self.now);
         let limit = self.rule.limit;
         match limit.checked_sub(used).and_then(|left| left.checked_sub(1)) {
             None => Err(self.rule.refused(0, reset)),

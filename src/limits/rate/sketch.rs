@@ -49,10 +49,10 @@ impl Sketch {
         }
     }
 
-    /// What counts for a value at `slot`.
+    /// What counts for a value at `slot`, and what was counted later where the clock has gone back.
     pub fn used(&self, key: Key, window: &Window, slot: u64) -> u64 {
         let first = window.first(slot);
-        let counts = |of: &&Slot| (first..=slot).contains(&of.at.load(Ordering::Acquire));
+        let counts = |of: &&Slot| of.at.load(Ordering::Acquire) >= first;
         let slots = self.slots.iter().filter(counts);
         slots.map(|of| of.estimate(key, self.cells)).sum()
     }
@@ -60,7 +60,7 @@ impl Sketch {
     /// The same, slot by slot.
     pub fn counts(&self, key: Key, window: &Window, slot: u64) -> Counts {
         let mut counts = Counts::default();
-        for at in window.first(slot)..=slot {
+        for at in window.first(slot)..=slot + window.span() {
             let of = self.slot(at);
             if of.at.load(Ordering::Acquire) == at {
                 counts.add(at, of.estimate(key, self.cells));
@@ -123,7 +123,7 @@ mod tests {
             }
             sketch.add(7, 101, 5);
             let last = 100 + window.span() - 1;
-            assert_eq!(sketch.used(7, &window, 100), 7);
+            assert_eq!(sketch.used(7, &window, 100), 12, "the clock goes back");
             assert_eq!(
                 sketch.used(7, &window, last.max(101)),
                 if window.span() == 1 { 5 } else { 12 }

@@ -2,11 +2,13 @@
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
+use std::time::SystemTime;
 
 use ahash::AHashMap;
 use parking_lot::Mutex;
 
 use super::calls::Calls;
+use super::clock::Clock;
 use super::rule::Rule;
 use super::sketch::Sketch;
 use super::table::{Idle, Key, MADE_UP, Table};
@@ -26,6 +28,7 @@ pub struct Windows {
     pub order: u64,
     /// Its window.
     pub window: Window,
+    clock: Clock,
     exact: Table<Mutex<Counts>>,
     rest: OnceLock<Sketch>,
 }
@@ -39,6 +42,11 @@ pub enum Place<'a> {
 }
 
 impl Windows {
+    /// What time it is for its counters when the wall clock says `now`.
+    pub fn moment(&self, now: SystemTime) -> SystemTime {
+        self.clock.moment(&self.window, now)
+    }
+
     /// Where a value is counted at `slot`.
     pub fn place(&self, key: Key, slot: u64) -> Place<'_> {
         let make = || Mutex::new(self.estimated(key, slot));
@@ -122,6 +130,7 @@ impl Registry {
             Some(window) => State::Windows(Windows {
                 order: self.next.fetch_add(1, Ordering::Relaxed),
                 window,
+                clock: Clock::default(),
                 exact: Table::new(most),
                 rest: OnceLock::new(),
             }),

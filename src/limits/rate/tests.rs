@@ -9,7 +9,7 @@ use std::thread;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use super::calls::Calls;
-use super::state::State;
+use super::state::{Place, State, Windows};
 use super::table::{Key, MADE_UP};
 use super::*;
 use crate::config::schema::{Counted, Technique};
@@ -227,6 +227,78 @@ fn a_sliding_window_lets_in_when_it_says() {
     assert!(taken(told).is_ok());
 }
 
+/// Gives away all counters at that moment: who comes then is estimated.
+fn filled<'r>(rule: &'r Rule, registry: &Registry, at: SystemTime) -> &'r Windows {
+    let State::Windows(windows) = &**rule.state(registry) else {
+        panic!("a window");
+    };
+    let slot = windows.window.slot(windows.moment(at));
+    for value in 0..MADE_UP as Key {
+        if let Place::Own(own) = windows.place(value, slot) {
+            own.lock().add(slot, 1);
+        }
+    }
+    assert_eq!(windows.exact(), MADE_UP);
+    windows
+}
+
+/// Three in ten minutes for each client. One has a counter of its own, and one has none.
+fn few(technique: Technique) -> [Rule; 1] {
+    [rule(
+        "few",
+        3,
+        Counted::Requests,
+        technique,
+        &["client_address"],
+    )]
+}
+
+const CLIENTS: [u64; 2] = [1, 2];
+
+/// Six hours: many windows.
+#[test]
+fn a_clock_that_is_set_back_holds_nobody_up_and_lets_nobody_past() {
+    for technique in [Technique::Sliding, Technique::Fixed] {
+        let (registry, rules) = (Registry::default(), few(technique));
+        let taken = |client, at| taken_by(&rules, &registry, client, at);
+        let passed = |at| CLIENTS.map(|client| (0..9).filter(|_| taken(client, at)).count());
+        assert!(taken(CLIENTS[0], minute(365)));
+        let windows = filled(&rules[0], &registry, minute(365));
+        assert_eq!(passed(minute(365)), [2, 3], "{technique:?}");
+        assert_eq!(passed(minute(5)), [0, 0], "{technique:?}");
+        for client in CLIENTS {
+            let facts = from(client, NOTHING);
+            let refused = take(rules.iter(), &registry, &facts, minute(5)).unwrap_err();
+            // A sixteenth late, where the window slides.
+            assert!(refused.retry_after <= 600 + 600 / 16 + 1, "{refused}");
+        }
+        assert_eq!(passed(minute(16)), [3, 3], "{technique:?}");
+        assert_eq!(passed(minute(17)), [0, 0], "{technique:?}");
+        for client in 10..1010 {
+            assert!(taken(client, minute(40)));
+        }
+        assert!(
+            windows.exact() <= 1000 + CLIENTS.len(),
+            "the idle make room"
+        );
+    }
+}
+
+/// By less than a window: what was counted later counts too.
+#[test]
+fn nor_does_one_that_goes_back_a_little_let_anybody_past() {
+    for technique in [Technique::Sliding, Technique::Fixed] {
+        let (registry, rules) = (Registry::default(), few(technique));
+        let taken = |client, at| taken_by(&rules, &registry, client, at);
+        let passed = |at| CLIENTS.map(|client| (0..9).filter(|_| taken(client, at)).count());
+        assert!(taken(CLIENTS[0], minute(11)));
+        filled(&rules[0], &registry, minute(11));
+        for (at, passes) in [(11, [2, 3]), (9, [0, 0]), (11, [0, 0]), (22, [3, 3])] {
+            assert_eq!(passed(minute(at)), passes, "{technique:?} at 12:{at}");
+        }
+    }
+}
+
 #[test]
 fn a_rule_is_about_those_who_have_what_it_counts_by() {
     let registry = Registry::default();
@@ -314,8 +386,7 @@ fn a_value_that_gets_a_counter_later_starts_with_what_was_estimated_for_it() {
     let rules = [requests("few", 3, &["client_address"])];
     let taken = |value, at| taken_by(&rules, &registry, value, at);
     // All counters are used at noon, and free again while what the late one has used still counts.
-    let others = (1..=2 * MADE_UP as u64).filter(|value| taken(*value, minute(0)));
-    assert!(others.count() > MADE_UP);
+    filled(&rules[0], &registry, minute(0));
     let late = u64::MAX;
     let passed = |times, at| (0..times).filter(|_| taken(late, at)).count();
     assert_eq!(passed(2, minute(9)), 2);

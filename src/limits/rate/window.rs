@@ -56,6 +56,12 @@ impl Window {
         micros(since_1970(now)) / self.slot
     }
 
+    /// So many slots after `now`.
+    pub fn later(&self, now: SystemTime, slots: u64) -> SystemTime {
+        let time = Duration::from_micros(slots.saturating_mul(self.slot));
+        now.checked_add(time).unwrap_or(now)
+    }
+
     /// The first slot that counts together with `slot`.
     pub fn first(&self, slot: u64) -> u64 {
         (slot + 1).saturating_sub(self.span)
