@@ -24,6 +24,6 @@ mod tests;
 mod window;
 
 pub use calls::Permit;
-pub use counting::{check, count, enter, take};
+pub use counting::{check, count, enter, take, tightest};
 pub use rule::{Dimension, Refused, Rule, Standing};
 pub use state::Registry;

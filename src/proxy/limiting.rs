@@ -33,7 +33,7 @@ const RESET: &str = "ratelimit-reset";
 /// What rates have to do with a request.
 #[derive(Default)]
 pub struct Limited {
-    /// Where it stands with the rule that leaves it least.
+    /// Where it stands with the rule for requests that leaves it least, or with the one that refused it.
     standing: Option<Standing>,
     /// Its call, which counts among those at the same time, and has money set aside.
     call: Option<Call>,
@@ -43,17 +43,23 @@ pub struct Limited {
 struct Call {
     provider: Option<Arc<Mounted>>,
     model: Option<Box<str>>,
+    /// Where it stands with the rule for tokens that leaves it least.
+    standing: Option<Standing>,
     permits: Vec<Permit>,
     aside: Option<Aside>,
     unbounded: Option<&'static str>,
 }
 
+/// Where a call stands with rules for tokens, and that it counts.
+type Entered = (Option<Standing>, Vec<Permit>);
+
 impl Call {
     /// At the request's target, with nothing set aside yet.
-    fn entered(ctx: &Context, permits: Vec<Permit>) -> Self {
+    fn entered(ctx: &Context, (standing, permits): Entered) -> Self {
         Self {
             provider: ctx.provider.clone(),
             model: ctx.model().map(Into::into),
+            standing,
             permits,
             aside: None,
             unbounded: None,
@@ -121,7 +127,8 @@ pub fn head(door: &Door, ctx: &mut Context) -> Result<(), Failure> {
 fn look(door: &Door, ctx: &mut Context) -> Result<(), Failure> {
     let early = requests(ctx).filter(|rule| !rule.needs_target());
     let looked = rate::check(early, &door.rates, &facts(ctx, None), SystemTime::now());
-    looked.map_err(|refused| refuse(ctx, &refused))
+    looked.map_err(|refused| refuse(ctx, &refused))?;
+    Ok(())
 }
 
 /// Where the target is known: counts the request if that has not been done, or refuses it.
@@ -207,14 +214,14 @@ pub fn leads_on(door: &Door, session: &Session, ctx: &mut Context) -> Result<boo
     }
     if !is_at_its_target(ctx) {
         ctx.limited.call = None;
-        let permits = match enter(door, ctx) {
-            Ok(permits) => permits,
+        let entered = match enter(door, ctx) {
+            Ok(entered) => entered,
             Err(refused) if refused.elsewhere && goes_elsewhere(door, session, ctx) => {
                 return Ok(true);
             }
             Err(refused) => return Err(refuse(ctx, &refused)),
         };
-        ctx.limited.call = Some(Call::entered(ctx, permits));
+        ctx.limited.call = Some(Call::entered(ctx, entered));
     }
     match set_aside(door, session, ctx) {
         Ok(()) => Ok(false),
@@ -242,7 +249,7 @@ fn set_aside(door: &Door, session: &Session, ctx: &mut Context) -> Result<(), bu
     Ok(())
 }
 
-fn enter(door: &Door, ctx: &Context) -> Result<Vec<Permit>, Refused> {
+fn enter(door: &Door, ctx: &Context) -> Result<Entered, Refused> {
     let model = ctx.model().map(call::decoded);
     let facts = facts(ctx, model.as_deref());
     let of_tokens = |rule: &&Rule| {
@@ -252,9 +259,9 @@ fn enter(door: &Door, ctx: &Context) -> Result<Vec<Permit>, Refused> {
         )
     };
     let tokens = rules(ctx).filter(of_tokens);
-    rate::check(tokens, &door.rates, &facts, SystemTime::now())?;
+    let standing = rate::check(tokens, &door.rates, &facts, SystemTime::now())?;
     let calls = rules(ctx).filter(|rule| rule.counted == Counted::Concurrent);
-    rate::enter(calls, &door.rates, &facts)
+    Ok((standing, rate::enter(calls, &door.rates, &facts)?))
 }
 
 /// Another try at the same target is the same call.
@@ -295,7 +302,8 @@ pub fn tell(response: &mut ResponseHeader, ctx: &Context) -> pingora_core::Resul
     if let Some(aside) = call.and_then(|call| call.aside.as_ref()) {
         budgeting::tell(response, aside)?;
     }
-    let Some(standing) = ctx.limited.standing else {
+    let of_tokens = call.and_then(|call| call.standing);
+    let Some(standing) = rate::tightest(ctx.limited.standing, of_tokens) else {
         return Ok(());
     };
     if response.headers.contains_key(LIMIT) {

@@ -162,6 +162,35 @@ async fn a_client_learns_where_it_stands_and_the_log_which_rule_refused() {
     assert_eq!(denied, 1.0);
 }
 
+/// An answer takes 42. The rule for calls has more left of its limit than the one for tokens, and
+/// what the cache answers asks no rule for tokens.
+#[tokio::test]
+async fn a_client_learns_what_a_rule_for_tokens_leaves_it() {
+    let limited = Limited::start(
+        "cache: { ttl: 60s }, rate_limits: [ { limit: 9, window: 31d }, { limit: 100, window: 31d, count: total_tokens } ]",
+    )
+    .await;
+    let fresh = [("cf-aig-skip-cache", "true")];
+    for (call, (headers, told)) in [
+        (&[][..], ["9", "8"]),
+        (&fresh[..], ["100", "58"]),
+        (&fresh[..], ["100", "16"]),
+        (&[][..], ["9", "5"]),
+    ]
+    .into_iter()
+    .enumerate()
+    {
+        let answer = limited.ask(headers).await;
+        assert_eq!(answer.status, 200, "{call}");
+        let names = ["ratelimit-limit", "ratelimit-remaining"];
+        let said = names.map(|name| answer.header(name).unwrap());
+        assert_eq!(said, told, "{call}");
+        limited.gateway.settled(call + 1).await;
+    }
+    let said = refused(&limited.ask(&fresh).await);
+    assert!(said.contains("rule `rate-2`"), "{said}");
+}
+
 #[tokio::test]
 async fn gateways_with_the_same_rule_do_not_share_what_it_allows() {
     let other = CHAT.replacen("default/default", "default/other", 1);

@@ -39,8 +39,7 @@ pub fn take<'r>(
     for entry in &entries {
         let mut guard = entry.own().map(|own| own.lock());
         let standing = entry.standing(guard.as_deref_mut())?;
-        let tighter = |other: &Standing| is_tighter(&standing, other);
-        least = least.filter(|other| !tighter(other)).or(Some(standing));
+        least = tightest(least, Some(standing));
         held.push(guard);
     }
     for (entry, guard) in entries.iter().zip(held) {
@@ -49,19 +48,22 @@ pub fn take<'r>(
     Ok(least)
 }
 
-/// Whether all these rules have something left. Nothing is counted: what a request takes is known
-/// at its end.
+/// Whether all these rules have something left, and which leaves least. Nothing is counted: what a
+/// request takes is known at its end.
 pub fn check<'r>(
     rules: impl Iterator<Item = &'r Rule>,
     registry: &Registry,
     facts: &Facts<'_>,
     now: SystemTime,
-) -> Result<(), Refused> {
+) -> Result<Option<Standing>, Refused> {
+    let mut least = None;
     for entry in rules.filter_map(|rule| entry(rule, registry, facts, now)) {
         let mut guard = entry.own().map(|own| own.lock());
-        entry.standing(guard.as_deref_mut())?;
+        let counted = entry.standing(guard.as_deref_mut())?;
+        let left = counted.left + 1;
+        least = tightest(least, Some(Standing { left, ..counted }));
     }
-    Ok(())
+    Ok(least)
 }
 
 /// Counts what a request has taken.
@@ -99,6 +101,14 @@ pub fn enter<'r>(
         }
     }
     Ok(permits)
+}
+
+/// The one of two rules that leaves less of its limit; the first where they leave as much.
+pub fn tightest(one: Option<Standing>, other: Option<Standing>) -> Option<Standing> {
+    match (one, other) {
+        (Some(one), Some(other)) if is_tighter(&other, &one) => Some(other),
+        (one, other) => one.or(other),
+    }
 }
 
 fn is_tighter(one: &Standing, other: &Standing) -> bool {

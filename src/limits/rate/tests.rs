@@ -362,6 +362,36 @@ fn tokens_count_at_the_end_and_refuse_what_comes_after() {
     assert!(may(minute(10)));
 }
 
+/// Of what is left now: what the request itself takes is not known.
+#[test]
+fn who_asks_for_tokens_learns_which_rule_leaves_least() {
+    let registry = Registry::default();
+    let tokens = |id, limit| rule(id, limit, Counted::TotalTokens, Technique::Fixed, &[]);
+    let rules = [tokens("many", 1000), tokens("few", 100)];
+    let facts = facts(None, NOTHING);
+    let least = || check(rules.iter(), &registry, &facts, minute(1)).map(Option::unwrap);
+    let standing = |limit, left| Standing {
+        limit,
+        left,
+        reset: 540,
+    };
+    assert_eq!(least(), Ok(standing(1000, 1000)), "the first of equals");
+    count(&rules[0], &facts, 500, minute(1));
+    assert_eq!(least(), Ok(standing(1000, 500)));
+    count(&rules[1], &facts, 99, minute(1));
+    assert_eq!(least(), Ok(standing(100, 1)));
+    count(&rules[1], &facts, 1, minute(1));
+    let refused = least().unwrap_err();
+    assert_eq!(
+        (&*refused.rule, refused.standing),
+        ("few", standing(100, 0))
+    );
+    let tight = Some(standing(100, 1));
+    assert_eq!(tightest(Some(standing(2, 1)), tight), tight);
+    assert_eq!(tightest(tight, Some(standing(2, 1))), tight);
+    assert_eq!(tightest(None, tight), tight);
+}
+
 #[test]
 fn counts_outlive_a_configuration_that_only_changes_how_many() {
     let registry = Registry::default();
