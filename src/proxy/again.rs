@@ -144,6 +144,7 @@ pub async fn ready(door: &Door, session: &mut Session, ctx: &mut Context) -> Res
     pause(session, ctx).await?;
     planning::put_well_first(door, session, ctx);
     loop {
+        limiting::leave_others(ctx);
         overload::enter(door, session, ctx).await?;
         if !limiting::leads_on(door, session, ctx)? && !planning::passes_over(door, session, ctx) {
             return Ok(());

@@ -33,7 +33,8 @@ const RESET: &str = "ratelimit-reset";
 /// What rates have to do with a request.
 #[derive(Default)]
 pub struct Limited {
-    /// Where it stands with the rule for requests that leaves it least, or with the one that refused it.
+    /// Where it stands with the rule for requests that leaves it least, or with the one that
+    /// refused it.
     standing: Option<Standing>,
     /// Its call, which counts among those at the same time, and has money set aside.
     call: Option<Call>,
@@ -45,7 +46,8 @@ struct Call {
     model: Option<Box<str>>,
     /// Where it stands with the rule for tokens that leaves it least.
     standing: Option<Standing>,
-    permits: Vec<Permit>,
+    /// That it counts; `None` once it does not: for another try it is to be entered again.
+    permits: Option<Vec<Permit>>,
     aside: Option<Aside>,
     unbounded: Option<&'static str>,
 }
@@ -60,7 +62,7 @@ impl Call {
             provider: ctx.provider.clone(),
             model: ctx.model().map(Into::into),
             standing,
-            permits,
+            permits: Some(permits),
             aside: None,
             unbounded: None,
         }
@@ -71,7 +73,7 @@ impl Limited {
     /// No call is made any more. What is set aside for it stays so until it is settled.
     pub fn leave(&mut self) {
         if let Some(call) = &mut self.call {
-            call.permits = Vec::new();
+            call.permits = None;
         }
     }
 
@@ -199,6 +201,14 @@ fn take(door: &Door, ctx: &mut Context) -> Result<(), Failure> {
     Ok(())
 }
 
+/// Before a place is waited for at the next target: the call at the one that failed counts no more.
+/// What is set aside for it stays so until the next one is asked.
+pub fn leave_others(ctx: &mut Context) {
+    if !is_at_its_target(ctx) {
+        ctx.limited.leave();
+    }
+}
+
 /// Before a try: whether the next target is to be asked instead, because this one is beyond a rule
 /// that others may be within. The call counts among those at the same time from here on.
 pub fn leads_on(door: &Door, session: &Session, ctx: &mut Context) -> Result<bool, Failure> {
@@ -264,14 +274,14 @@ fn enter(door: &Door, ctx: &Context) -> Result<Entered, Refused> {
     Ok((standing, rate::enter(calls, &door.rates, &facts)?))
 }
 
-/// Another try at the same target is the same call.
+/// Another try at the same target is the same call, unless that was left in between.
 fn is_at_its_target(ctx: &Context) -> bool {
     ctx.limited.call.as_ref().is_some_and(|call| {
         let provider = match (&call.provider, &ctx.provider) {
             (Some(one), Some(other)) => Arc::ptr_eq(one, other),
             (one, other) => one.is_none() && other.is_none(),
         };
-        provider && call.model.as_deref() == ctx.model()
+        provider && call.model.as_deref() == ctx.model() && call.permits.is_some()
     })
 }
 

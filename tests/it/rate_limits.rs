@@ -9,6 +9,7 @@ use tokio::task::JoinSet;
 use crate::cache::{status, stored};
 use crate::keys::made;
 use crate::support::conf::{CHAT, entry};
+use crate::support::metrics::Metrics;
 use crate::support::{
     Answer, Connection, Gate, Gateway, Request, Response, Upstream, eventually, within,
 };
@@ -18,8 +19,8 @@ const ANSWER: &str =
     r#"{"model":"gpt-5-mini","choices":[],"usage":{"prompt_tokens":30,"completion_tokens":12}}"#;
 const GROQ: &str = "/v1/default/default/groq/chat/completions";
 
-/// Two providers, and these gateways.
-fn conf(openai: &Upstream, groq: &Upstream, gateways: &str) -> String {
+/// Two providers, the second of which says this besides, and these gateways.
+fn conf(openai: &Upstream, groq: &Upstream, groq_says: &str, gateways: &str) -> String {
     format!(
         "log: {{ access: json }}\nproviders:\n{}{}accounts: {{ default: {{ gateways: {{ {gateways} }} }} }}\n",
         entry(openai, "openai", "/v1", "keys: [ { value: sk-stored } ]"),
@@ -27,7 +28,7 @@ fn conf(openai: &Upstream, groq: &Upstream, gateways: &str) -> String {
             groq,
             "groq",
             "/openai/v1",
-            "keys: [ { value: gsk-stored } ]"
+            &format!("keys: [ {{ value: gsk-stored }} ], {groq_says}")
         ),
     )
 }
@@ -45,11 +46,16 @@ impl Limited {
     }
 
     async fn with(gateways: &str) -> Self {
+        Self::with_groq("", gateways).await
+    }
+
+    /// Where the second provider says this besides.
+    async fn with_groq(says: &str, gateways: &str) -> Self {
         let (openai, groq) = (Upstream::h1().await, Upstream::h1().await);
         for upstream in [&openai, &groq] {
             upstream.always(Answer::json(ANSWER));
         }
-        let gateway = Gateway::start(&conf(&openai, &groq, gateways)).await;
+        let gateway = Gateway::start(&conf(&openai, &groq, says, gateways)).await;
         Self {
             openai,
             groq,
@@ -456,6 +462,39 @@ async fn a_route_goes_on_to_a_target_that_is_within_the_rule() {
     limited.gateway.logged("limited:").await;
     let direct = Request::post(GROQ, QUESTION).send(&limited.gateway).await;
     refused(&direct);
+}
+
+#[tokio::test]
+async fn a_call_that_waits_for_the_next_target_counts_no_more_at_the_one_that_failed() {
+    let limited = Limited::with_groq(
+        "in_flight: { max: 1, queue: 1, wait: 60s }",
+        "default: { authentication: { anyone_may_spend_stored_keys: true }, \
+         rate_limits: [ { id: calls, limit: 1, count: concurrent, by: [model] } ], \
+         routes: { chat: { match: { provider: openai, model: gpt-5-mini }, targets: [ { provider: openai, model: gpt-5-mini }, { provider: groq, model: llama-3 } ] } } }",
+    )
+    .await;
+    let gate = Gate::new();
+    limited.groq.script(Answer::json(ANSWER).after(&gate));
+    let address = limited.gateway.public();
+    let other = Request::post(GROQ, QUESTION.replace("gpt-5-mini", "other"));
+    let has_place = tokio::spawn(async move { other.send(address).await });
+    limited.groq.reached(1).await;
+    limited.openai.script(Answer::new(500));
+    let waits = tokio::spawn(async move { ask(&[]).send(address).await });
+    let is_waiting = |metrics: &Metrics| metrics.sum("tollgate_in_flight_waiting", &[]) == 1.0;
+    limited
+        .gateway
+        .metrics_when("a call that waits", is_waiting)
+        .await;
+    let answer = limited.ask(&[]).await;
+    assert_eq!(
+        (answer.status, answer.header("cf-aig-step")),
+        (200, Some("0"))
+    );
+    gate.open();
+    for call in [has_place, waits] {
+        assert_eq!(call.await.unwrap().status, 200);
+    }
 }
 
 #[tokio::test]
