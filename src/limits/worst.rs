@@ -60,6 +60,15 @@ impl Worst {
         }
     }
 
+    /// The same, asked at this decoded path: what is only started there is answered elsewhere.
+    pub fn at(self, path: &str) -> Self {
+        let later = words::only_starts_at(path).then_some(words::LATER);
+        Self {
+            unbounded: self.unbounded.or(later),
+            ..self
+        }
+    }
+
     /// Tokens written at most, all choices together; `assumed` for each where the request sets no
     /// bound.
     pub fn most_output(&self, assumed: u64) -> u64 {

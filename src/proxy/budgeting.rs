@@ -201,13 +201,11 @@ fn worst_of(session: &Session, ctx: &Context) -> Worst {
     let format = ctx.route.as_ref().map(|route| route.format);
     let held = format.and_then(|format| ctx.body.worst(format));
     let mut worst = held.unwrap_or_else(|| unbounded(NOT_HELD));
-    let path = ctx
-        .route
-        .as_ref()
-        .map(|route| &*route.target.path_and_query);
-    let is_image = |path: &str| path.contains("/images/");
-    if path.is_some_and(|path| call::writes_no_text(path) && !is_image(path)) {
-        worst = worst.writing_nothing();
+    if let Some(path) = path(ctx) {
+        worst = worst.at(&call::decoded(path));
+        if call::writes_no_text(path) && !path.contains("/images/") {
+            worst = worst.writing_nothing();
+        }
     }
     let is_plain = |value: &http::HeaderValue| value.as_bytes() == b"identity";
     if super::attempt::is_websocket(session) {
@@ -216,6 +214,12 @@ fn worst_of(session: &Session, ctx: &Context) -> Worst {
         worst.unbounded = Some(COMPRESSED);
     }
     worst
+}
+
+/// Where the request goes to at its provider.
+fn path(ctx: &Context) -> Option<&str> {
+    let route = ctx.route.as_ref()?;
+    Some(&route.target.path_and_query)
 }
 
 fn unbounded(why: &'static str) -> Worst {

@@ -165,6 +165,9 @@ impl Found {
         if let Some(why) = words::boundless(key).filter(|_| seen.is_said()) {
             self.unbounded(why);
         }
+        if words::only_starts(key) && matches!(seen, Seen::Flag) {
+            self.unbounded(words::LATER);
+        }
         self.outputs.of_model |= words::is_invocation(format, key);
         match (key, seen) {
             ("prompt", Seen::Object(prompt)) if prompt.has_id => self.unbounded(words::STORED),

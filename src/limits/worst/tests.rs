@@ -483,6 +483,16 @@ fn what_is_not_in_the_body_has_no_bound() {
             json!({ "toolConfig": { "tools": [{ "systemTool": { "name": "a" } }] } }),
             words::SERVER_TOOLS,
         ),
+        (
+            OpenaiResponses,
+            json!({ "input": "a", "background": true }),
+            words::LATER,
+        ),
+        (
+            OpenaiChat,
+            json!({ "messages": [], "deferred": true }),
+            words::LATER,
+        ),
         (Opaque, json!({}), words::FORMAT),
     ] {
         assert_eq!(
@@ -491,6 +501,32 @@ fn what_is_not_in_the_body_has_no_bound() {
             "{format:?} {body}"
         );
     }
+}
+
+#[test]
+fn what_is_only_started_at_a_path_has_no_bound() {
+    let plain = worst(GeminiGenerate, &json!({ "contents": [] }));
+    for (path, why) in [
+        ("/v1beta/models/g:batchGenerateContent", Some(words::LATER)),
+        (
+            "/v1beta/models/g:batchGenerateContent/?alt=sse",
+            Some(words::LATER),
+        ),
+        (
+            "/v1beta/models/e:asyncBatchEmbedContent",
+            Some(words::LATER),
+        ),
+        ("/v1/batches", Some(words::LATER)),
+        ("/v1/messages/batches", Some(words::LATER)),
+        ("/v1beta/models/g:generateContent", None),
+        ("/v1beta/models/e:batchEmbedContents", None),
+        ("/v1/chat/completions?x=/batches", None),
+    ] {
+        assert_eq!(plain.at(path).unbounded, why, "{path}");
+    }
+    let stored = worst(GeminiGenerate, &json!({ "cachedContent": "c" }));
+    let why = stored.at("/v1beta/models/g:batchGenerateContent").unbounded;
+    assert_eq!(why, Some(words::STORED));
 }
 
 #[test]
@@ -532,7 +568,12 @@ fn what_only_looks_like_it_has_its_bound() {
         ),
         (
             OpenaiResponses,
-            json!({ "prompt": null, "conversation": null, "tools": [] }),
+            json!({ "prompt": null, "conversation": null, "tools": [], "background": false }),
+            0,
+        ),
+        (
+            OpenaiChat,
+            json!({ "prompt": "a", "background": "transparent", "deferred": null }),
             0,
         ),
         (

@@ -14,6 +14,7 @@ pub(super) const FILE: &str = "it brings a file whose bytes do not tell its toke
 pub(super) const STORED: &str = "it goes on from what the provider has stored";
 pub(super) const SERVER_TOOLS: &str = "it lets the provider use tools, which read what they find";
 pub(super) const OTHER_MODELS: &str = "it names other models that may answer in its place";
+pub(super) const LATER: &str = "its answer comes later and is not seen";
 pub(super) const JSON: &str = "its JSON cannot be read";
 pub(super) const FORMAT: &str = "nothing is known of its format";
 
@@ -124,6 +125,32 @@ pub(super) fn boundless(key: &str) -> Option<&'static str> {
         "models" | "fallbacks" => OTHER_MODELS,
         _ => return None,
     })
+}
+
+/// Whether a flag of the request itself has it only started (OpenAI's responses, xAI). Images have a
+/// `background` too, which is a text.
+pub(super) fn only_starts(key: &str) -> bool {
+    matches!(key, "background" | "deferred")
+}
+
+/// Whether what is asked at this path is only started: by how it ends, and nothing that a client may
+/// put behind it.
+///
+/// Sources: the API references of Google (`batchGenerateContent`, `asyncBatchEmbedContent`, Vertex's
+/// `predictLongRunning`), OpenAI and Anthropic (batches), Mistral (batch jobs) and AWS
+/// (`StartAsyncInvoke`).
+pub(super) fn only_starts_at(path: &str) -> bool {
+    const ENDS: [&str; 6] = [
+        ":batchGenerateContent",
+        ":asyncBatchEmbedContent",
+        ":predictLongRunning",
+        "/batches",
+        "/batch/jobs",
+        "/async-invoke",
+    ];
+    let path = path.split(['?', '#']).next().unwrap_or(path);
+    let path = path.trim_end_matches('/');
+    ENDS.iter().any(|end| path.ends_with(end))
 }
 
 /// Whether a field anywhere in a request refers to what is not in it.
