@@ -14,7 +14,7 @@ use crate::gateway::Mounted;
 use crate::limits::spend::Reservation;
 use crate::pricing::{Cost, CostSource, CustomCost, Prices, Sale};
 use crate::record::{RequestRecord, Spent};
-use crate::usage::{Observed, Observer, ServiceTier, Told, estimate};
+use crate::usage::{Form, Observed, Observer, ServiceTier, Told, estimate};
 
 /// Largest request, in bytes, whose tokens may be estimated while its client waits: that takes some
 /// milliseconds.
@@ -123,6 +123,7 @@ impl<'a> Terms<'a> {
         Spent {
             usage: Some(usage),
             is_estimate,
+            untold: seen.usage.is_none().then_some(seen.form),
             tier: seen.tier,
             cost: bill.cost,
             source: Some(bill.source),
@@ -142,6 +143,7 @@ impl<'a> Terms<'a> {
         Spent {
             usage,
             is_estimate: false,
+            untold: None,
             tier,
             cost: bill.cost,
             source: Some(bill.source),
@@ -197,16 +199,28 @@ impl Reserved {
     pub fn settle(self, record: &RequestRecord, prices: &Prices, now: SystemTime) {
         let Self { reservation, least } = self;
         let asked = record.cache.from.is_none();
-        let is_whole = (200..300).contains(&record.status);
+        // Of what passes a WebSocket nobody knows what it takes.
+        let is_given = matches!(record.status, 101 | 200..=299);
         match charged(record, prices) {
-            Some(cost) => reservation.settle(cost, now),
-            None if !asked => drop(reservation),
+            Some(cost) if is_counted(record) => reservation.settle(cost, now),
+            _ if !asked => drop(reservation),
             // An answer that does not tell costs all that it may.
-            None if is_whole => reservation.settle_whole(now),
+            _ if is_given => reservation.settle_whole(now),
+            Some(cost) => reservation.settle(cost, now),
             // Nobody has waited for it: the provider has read it, and perhaps more.
             None if record.status == 0 => reservation.settle(least, now),
             None => drop(reservation),
         }
+    }
+}
+
+/// Whether what a request took is more than an estimate of what it asked: of a stream, and of a
+/// document that broke off, it is what was written by then, of any other answer it is what it says.
+fn is_counted(record: &RequestRecord) -> bool {
+    match record.spent.untold {
+        None | Some(Form::Events) => true,
+        Some(Form::Document) => record.failure.is_some(),
+        Some(Form::Unreadable) => false,
     }
 }
 

@@ -2,7 +2,7 @@
 
 use super::Value;
 use crate::pricing::{Cost, CostSource};
-use crate::usage::{ServiceTier, Usage};
+use crate::usage::{Form, ServiceTier, Usage};
 
 /// What a request took of a provider, and what that cost.
 #[derive(Debug, Clone, Default)]
@@ -12,6 +12,8 @@ pub struct Spent {
     pub usage: Option<Usage>,
     /// The provider did not say: the tokens are estimated.
     pub is_estimate: bool,
+    /// How the answer came that did not say; `None` for one that did.
+    pub untold: Option<Form>,
     /// The service class that the provider says it gave.
     pub tier: ServiceTier,
     /// The model that the answer names.
@@ -30,6 +32,7 @@ impl Spent {
         let Self {
             usage,
             is_estimate,
+            untold: _, // for budgets
             tier,
             model,
             cost,

@@ -26,7 +26,7 @@ use crate::config::schema::Format;
 pub use decoded::decoded;
 pub use decoding::Fault;
 pub use estimate::estimate;
-pub use observer::{Observed, Observer};
+pub use observer::{Form, Observed, Observer};
 pub use text::Text;
 
 /// Tokens; the buckets that OpenTelemetry's GenAI conventions advise for

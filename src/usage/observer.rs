@@ -46,6 +46,27 @@ struct Setup {
     encoding: Option<Box<str>>,
 }
 
+/// How an answer comes: by that it can be told what it took where it does not say so itself.
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
+pub enum Form {
+    /// As events: how much is written is seen as far as they have come.
+    Events,
+    /// As a document, which says what it took where that can be told by it.
+    Document,
+    /// As what cannot be read, such as sound.
+    #[default]
+    Unreadable,
+}
+
+impl Form {
+    fn of(framing: Framing) -> Self {
+        match framing {
+            Framing::Sse | Framing::EventStream => Self::Events,
+            Framing::Other => Self::Document,
+        }
+    }
+}
+
 /// What an answer says of itself.
 #[derive(Debug, Default, Clone, PartialEq, Eq)]
 pub struct Observed {
@@ -60,6 +81,8 @@ pub struct Observed {
     pub text: Text,
     /// Its last event has come, or the whole of its document.
     pub ended: bool,
+    /// How it comes.
+    pub form: Form,
     /// Why it was not looked into to its end.
     pub fault: Option<Fault>,
 }
@@ -75,13 +98,14 @@ impl Observed {
     }
 
     /// Of a whole answer that has told this, and has nothing else to tell.
-    fn whole(told: Told) -> Self {
+    fn whole(told: Told, form: Form) -> Self {
         Self {
             usage: Some(told.usage),
             tier: told.tier,
             model: told.model,
             text: Text::default(),
             ended: true,
+            form,
             fault: None,
         }
     }
@@ -170,7 +194,7 @@ impl Observer {
         }
         let heard = self.heard.take();
         if let Some(told) = heard.as_ref().and_then(|heard| heard.get()) {
-            return Observed::whole(told.clone());
+            return Observed::whole(told.clone(), Form::of(self.setup.framing));
         }
         self.begin();
         let reading = self.reading.take();
@@ -275,6 +299,7 @@ impl Reading {
             });
             self.fault = finished.err();
         }
+        let form = self.reader.form();
         let (said, text, ended) = self.reader.finish();
         match self.fault {
             // What was read before may be as wrong.
@@ -282,19 +307,16 @@ impl Reading {
                 fault: self.fault,
                 ..Observed::default()
             },
-            fault => observed(said, text, ended, fault),
+            fault => Observed {
+                usage: said.report.usage(),
+                tier: said.tier.unwrap_or_default(),
+                model: said.model,
+                text,
+                ended,
+                form,
+                fault,
+            },
         }
-    }
-}
-
-fn observed(said: Said, text: Text, ended: bool, fault: Option<Fault>) -> Observed {
-    Observed {
-        usage: said.report.usage(),
-        tier: said.tier.unwrap_or_default(),
-        model: said.model,
-        text,
-        ended,
-        fault,
     }
 }
 
@@ -306,6 +328,13 @@ impl Reader {
                 Self::Messages(eventstream::Reader::new(MAX_EVENT), Events::default())
             }
             Framing::Other => Self::Document(Document::default()),
+        }
+    }
+
+    fn form(&self) -> Form {
+        match self {
+            Self::Sse(..) | Self::Messages(..) => Form::Events,
+            Self::Document(_) => Form::Document,
         }
     }
 

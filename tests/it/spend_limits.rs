@@ -498,6 +498,45 @@ async fn compressed_bodies_uploads_and_websockets_are_refused_or_noted() {
     noted(tunnel).await;
 }
 
+/// What an answer took that does not tell is not known, so all that it may have cost is spent.
+#[tokio::test]
+async fn what_cannot_be_counted_costs_what_was_set_aside() {
+    let rules = "{ id: team, limit: 5, window: week, technique: fixed }";
+    let budgeted = Budgeted::start(rules, "").await;
+    let mut spent = 0.0;
+
+    // gpt-4o-mini-tts: 0.60 dollars for a million tokens read, 12 for a million tokens of sound.
+    let said = r#"{"model":"gpt-4o-mini-tts","voice":"alloy","input":"hi"}"#;
+    let sound = Answer::new(200).header("content-type", "audio/mpeg");
+    budgeted.openai.script(sound.text("sound"));
+    let speech = Request::post(&path("openai", "audio/speech"), said);
+    let answer = speech.send(&budgeted.gateway).await;
+    assert_eq!(answer.status, 200, "{}", answer.text());
+    spent += said.len() as f64 * 0.6e-6 + 4096.0 * 12e-6;
+    budgeted.spent(spent).await;
+
+    let asked =
+        r#"{"model":"gpt-4o-mini","max_output_tokens":1000,"input":"hi","background":true}"#;
+    let queued =
+        r#"{"id":"resp_1","model":"gpt-4o-mini","status":"queued","output":[],"usage":null}"#;
+    budgeted.openai.script(Answer::json(queued));
+    let response = Request::post(&path("openai", "responses"), asked);
+    let answer = response.send(&budgeted.gateway).await;
+    assert_eq!(answer.status, 200, "{}", answer.text());
+    spent += most(asked.len() as u64, 1000) as f64 * 1e-12;
+    budgeted.spent(spent).await;
+    let noted = "\"budget_unbounded\":\"its answer comes later and is not seen";
+    budgeted.gateway.logged(noted).await;
+
+    // Its address names no model that would have a price: what is known is what its client says.
+    let realtime = path("openai", "realtime?model=gpt-4o-mini");
+    budgeted.openai.script(websocket::accepting(&[]));
+    let own = "cf-aig-custom-cost: {\"total_cost\":0.5}\r\n";
+    let (connection, _) = websocket::upgraded(&budgeted.gateway, &realtime, own).await;
+    drop(connection);
+    budgeted.spent(spent + 0.5).await;
+}
+
 /// A client cannot make its calls cheaper for a budget than they are.
 #[tokio::test]
 async fn a_price_that_a_client_brings_along_counts_only_where_it_is_dearer() {

@@ -135,6 +135,7 @@ fn rich(gateway: &Arc<Gateway>) -> RequestRecord {
         spent: Spent {
             usage: Some(usage),
             is_estimate: true,
+            untold: None,
             tier: ServiceTier::Flex,
             model: Some("gpt-5-mini-2025-08-07".into()),
             cost: Some(Cost(1_250_000_000)),

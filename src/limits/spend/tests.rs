@@ -3,6 +3,7 @@
 mod budgets;
 mod durable;
 mod overlap;
+mod settling;
 mod threads;
 mod windows;
 

@@ -100,6 +100,7 @@ impl Call {
         Spent {
             usage: self.usage,
             is_estimate: false,
+            untold: None,
             tier: self.tier,
             model: self.answered.filter(|_| !self.cached).map(Into::into),
             cost: bill.cost,
