@@ -99,9 +99,11 @@ fn reserve(
 ) -> Result<Aside, Refused> {
     let mut asks = Vec::with_capacity(paying.len());
     let mut is_priced = false;
+    let mut unbounded = None;
     for (bounds, rule) in paying {
         let listed = most.listed(ctx, rule);
-        let unknown = most.unknown(listed);
+        let open = most.open(ctx, rule);
+        let unknown = open.or(listed.is_none().then_some(NO_PRICE));
         if let Some(why) = unknown
             && rule.unpriced == Unpriced::Refuse
         {
@@ -112,6 +114,7 @@ fn reserve(
         let least = unknown.map_or(Cost::ZERO, |_| LEAST);
         let cost = listed.max(most.custom(ctx, rule)).unwrap_or(Cost::ZERO);
         is_priced |= listed.is_some();
+        unbounded = unbounded.or(open);
         asks.push(Ask {
             scope: &bounds.scope,
             rule,
@@ -122,7 +125,7 @@ fn reserve(
     let reservation = reserved.map_err(|exceeded| refused(&exceeded, &asks))?;
     Ok(Aside {
         reservation,
-        unbounded: most.worst.unbounded.or((!is_priced).then_some(NO_PRICE)),
+        unbounded: unbounded.or((!is_priced).then_some(NO_PRICE)),
         input: most.read(),
     })
 }
@@ -132,6 +135,7 @@ const LEAST: Cost = Cost(1);
 /// Bytes of a token of the input, about, where nobody has counted them (docs/costs.md).
 const BYTES_PER_TOKEN: u64 = 4;
 
+const NO_MAXIMUM: &str = "it sets no maximum, and nobody knows how much its model can write";
 const NO_PRICE: &str = "no price is known for it";
 const COMPRESSED: &str = "its body is compressed";
 const NOT_HELD: &str = "its body is not JSON, and not read before it is sent";
@@ -178,9 +182,21 @@ impl<'a> Most<'a> {
     }
 
     fn output(&self, ctx: &Context, rule: &Rule) -> u64 {
-        let can_write = || ctx.snapshot.prices.most_output(self.seller);
-        let most = rule.strict.then(can_write).flatten();
+        let most = self.can_write(ctx, rule);
         self.worst.most_output(rule.assumed_output(most))
+    }
+
+    /// The most that the model can write, for rules that ask.
+    fn can_write(&self, ctx: &Context, rule: &Rule) -> Option<u64> {
+        let can_write = || ctx.snapshot.prices.most_output(self.seller);
+        rule.strict.then(can_write).flatten()
+    }
+
+    /// Why a rule cannot know beforehand how much is read and written at most.
+    fn open(&self, ctx: &Context, rule: &Rule) -> Option<&'static str> {
+        let is_at_a_loss = || rule.is_at_a_loss(self.can_write(ctx, rule));
+        let says_nothing = self.worst.output.is_none() && is_at_a_loss();
+        self.worst.unbounded.or(says_nothing.then_some(NO_MAXIMUM))
     }
 
     /// What reading it costs, about: as much as is used of a call whose client leaves before there is
@@ -188,11 +204,6 @@ impl<'a> Most<'a> {
     fn read(&self) -> Cost {
         let tokens = self.worst.input / BYTES_PER_TOKEN;
         self.scale.most(tokens, 0).unwrap_or(Cost::ZERO)
-    }
-
-    /// Why the cost is not known beforehand.
-    fn unknown(&self, cost: Option<Cost>) -> Option<&'static str> {
-        self.worst.unbounded.or(cost.is_none().then_some(NO_PRICE))
     }
 }
 

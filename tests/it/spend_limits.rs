@@ -285,6 +285,34 @@ async fn where_a_request_sets_no_maximum_a_rule_assumes_one() {
     }
 }
 
+/// llama-3.3-70b-versatile has a price, but no limit that anybody lists.
+#[tokio::test]
+async fn a_strict_rule_does_not_guess_how_much_a_model_can_write() {
+    let question = r#"{"model":"llama-3.3-70b-versatile","messages":[]}"#;
+    let bounded = question.replace("\"messages\"", "\"max_tokens\":9,\"messages\"");
+    let chat = path("groq", "chat/completions");
+    let why = "nobody knows how much its model can write";
+    let strict = "{ id: team, limit: 5, window: week, strict: true";
+    for (says, status) in [
+        ("unpriced: refuse }", 403),
+        ("unpriced: allow }", 200),
+        ("unpriced: refuse, assume_output: 100 }", 200),
+    ] {
+        let budgeted = Budgeted::start(&format!("{strict}, {says}"), "").await;
+        let ask = async |body: &str| Request::post(&chat, body).send(&budgeted.gateway).await;
+        assert_eq!(ask(&bounded).await.status, 200, "{says}");
+        let answer = ask(question).await;
+        assert_eq!(answer.status, status, "{says}: {}", answer.text());
+        if status == 403 {
+            budgeted.not_known(&answer, "team", why).await;
+        }
+        if says.contains("allow") {
+            let noted = format!("\"budget_unbounded\":\"it sets no maximum, and {why}");
+            budgeted.gateway.logged(&noted).await;
+        }
+    }
+}
+
 #[tokio::test]
 async fn a_client_that_leaves_pays_what_it_really_used_and_no_more() {
     let budgeted = Budgeted::start(

@@ -89,7 +89,8 @@ pub struct SpendLimit {
     /// cost is known. Default 4096.
     pub assume_output: Option<i64>,
     /// For such requests assume the most that the model can write, as far as the price list tells,
-    /// where `assume_output` is not said. Default false.
+    /// where `assume_output` is not said; where it does not tell, the cost is not known beforehand.
+    /// Default false.
     pub strict: bool,
     /// What becomes of requests whose cost is not known beforehand, for want of a price: `refuse`, or
     /// `allow` (default).

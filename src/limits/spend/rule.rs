@@ -28,7 +28,8 @@ pub struct Rule {
     pub selection: Box<[(Field, Select)]>,
     /// Output tokens of requests that set no maximum, where that is said.
     pub assume_output: Option<u64>,
-    /// Otherwise as many as the model can write.
+    /// Otherwise as many as the model can write; where nobody knows that, the cost is not known
+    /// beforehand.
     pub strict: bool,
     /// What becomes of requests whose cost is not known beforehand.
     pub unpriced: Unpriced,
@@ -70,6 +71,11 @@ impl Rule {
     pub fn assumed_output(&self, most: Option<u64>) -> u64 {
         let strict = most.filter(|_| self.strict);
         self.assume_output.or(strict).unwrap_or(ASSUMED_OUTPUT)
+    }
+
+    /// Whether that is less than it wants to assume: all that the model can write, which nobody knows.
+    pub fn is_at_a_loss(&self, most: Option<u64>) -> bool {
+        self.strict && self.assume_output.or(most).is_none()
     }
 
     /// Whether it has more than one account.
@@ -305,11 +311,14 @@ mod tests {
     #[test]
     fn what_is_said_goes_before_what_the_model_can_write() {
         let mut rule = rule("r", "1", Vec::new());
-        assert_eq!(rule.assumed_output(Some(9)), ASSUMED_OUTPUT);
+        let assumed = |rule: &Rule, most| (rule.assumed_output(most), rule.is_at_a_loss(most));
+        assert_eq!(assumed(&rule, Some(9)), (ASSUMED_OUTPUT, false));
+        assert_eq!(assumed(&rule, None), (ASSUMED_OUTPUT, false));
         rule.strict = true;
-        assert_eq!(rule.assumed_output(Some(9)), 9);
-        assert_eq!(rule.assumed_output(None), ASSUMED_OUTPUT);
+        assert_eq!(assumed(&rule, Some(9)), (9, false));
+        assert_eq!(assumed(&rule, None), (ASSUMED_OUTPUT, true));
         rule.assume_output = Some(5);
-        assert_eq!(rule.assumed_output(Some(9)), 5);
+        assert_eq!(assumed(&rule, Some(9)), (5, false));
+        assert_eq!(assumed(&rule, None), (5, false));
     }
 }
