@@ -168,6 +168,11 @@ impl Found {
         if words::only_starts(key) && matches!(seen, Seen::Flag) {
             self.unbounded(words::LATER);
         }
+        if let Some(word) = seen.word()
+            && words::is_another_service(key, word)
+        {
+            self.unbounded(words::SERVICE);
+        }
         self.outputs.of_model |= words::is_invocation(format, key);
         match (key, seen) {
             ("prompt", Seen::Object(prompt)) if prompt.has_id => self.unbounded(words::STORED),
@@ -265,6 +270,15 @@ impl Seen {
         match self {
             Self::Number(number) => *number,
             Self::Text(text) => text.word().parse().ok(),
+            _ => None,
+        }
+    }
+
+    /// A word, or the type of an object, as which Bedrock has its words.
+    fn word(&self) -> Option<&str> {
+        match self {
+            Self::Text(text) => Some(text.word()),
+            Self::Object(object) => Some(object.kind.word()),
             _ => None,
         }
     }

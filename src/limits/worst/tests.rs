@@ -493,6 +493,26 @@ fn what_is_not_in_the_body_has_no_bound() {
             json!({ "messages": [], "deferred": true }),
             words::LATER,
         ),
+        (
+            OpenaiChat,
+            json!({ "service_tier": "turbo" }),
+            words::SERVICE,
+        ),
+        (
+            Bedrock,
+            json!({ "serviceTier": { "type": "turbo" } }),
+            words::SERVICE,
+        ),
+        (
+            AnthropicMessages,
+            json!({ "max_tokens": 9, "speed": "fast" }),
+            words::SERVICE,
+        ),
+        (
+            Bedrock,
+            json!({ "additionalModelRequestFields": { "speed": "fast" } }),
+            words::SERVICE,
+        ),
         (Opaque, json!({}), words::FORMAT),
     ] {
         assert_eq!(
@@ -638,6 +658,42 @@ fn what_only_looks_like_it_has_its_bound() {
         assert_eq!(worst.unbounded, None, "{format:?} {body}");
         let length = body.to_string().len() as u64;
         assert_eq!(worst.input, length + tools * TOOLS, "{format:?} {body}");
+    }
+}
+
+#[test]
+fn classes_of_service_that_have_a_price_have_their_bound() {
+    for tier in [
+        "auto",
+        "default",
+        "flex",
+        "priority",
+        "scale",
+        "standard",
+        "standard_only",
+        "batch",
+        "reserved",
+        "on_demand",
+        "unspecified",
+    ] {
+        for (format, body) in [
+            (OpenaiChat, json!({ "service_tier": tier })),
+            (
+                GeminiGenerate,
+                json!({ "serviceTier": tier.to_uppercase() }),
+            ),
+            (Bedrock, json!({ "serviceTier": { "type": tier } })),
+        ] {
+            assert_eq!(worst(format, &body).unbounded, None, "{body}");
+        }
+    }
+    for body in [
+        json!({ "service_tier": null, "speed": null }),
+        json!({ "speed": "standard" }),
+        json!({ "input": "read it aloud", "speed": 1.5 }),
+        json!({ "messages": [{ "role": "user", "content": "a", "speed": "fast", "service_tier": "turbo" }] }),
+    ] {
+        assert_eq!(worst(AnthropicMessages, &body).unbounded, None, "{body}");
     }
 }
 

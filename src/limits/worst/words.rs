@@ -7,6 +7,7 @@
 
 use super::walk::At;
 use crate::config::schema::Format;
+use crate::usage::ServiceTier;
 
 /// Why the input has no bound; each follows "because".
 pub(super) const ADDRESS: &str = "it names an image, a sound or a file by its address or id";
@@ -15,6 +16,7 @@ pub(super) const STORED: &str = "it goes on from what the provider has stored";
 pub(super) const SERVER_TOOLS: &str = "it lets the provider use tools, which read what they find";
 pub(super) const OTHER_MODELS: &str = "it names other models that may answer in its place";
 pub(super) const LATER: &str = "its answer comes later and is not seen";
+pub(super) const SERVICE: &str = "it asks for a class of service whose price is not known";
 pub(super) const JSON: &str = "its JSON cannot be read";
 pub(super) const FORMAT: &str = "nothing is known of its format";
 
@@ -125,6 +127,22 @@ pub(super) fn boundless(key: &str) -> Option<&'static str> {
         "models" | "fallbacks" => OTHER_MODELS,
         _ => return None,
     })
+}
+
+/// Whether a text under this key of the request itself asks for a class of service that may be dearer
+/// than all that have a price: a tier that nobody knows, or Anthropic's fast mode. The `speed` of speech
+/// is a number.
+pub(super) fn is_another_service(key: &str, word: &str) -> bool {
+    match key {
+        // Some words leave it open which of the known ones it is.
+        "service_tier" | "serviceTier" => {
+            let is_open = ["auto", "standard_only", "unspecified"];
+            let is_open = is_open.iter().any(|open| word.eq_ignore_ascii_case(open));
+            !is_open && ServiceTier::of(word).is_none()
+        }
+        "speed" => word != "standard",
+        _ => false,
+    }
 }
 
 /// Whether a flag of the request itself has it only started (OpenAI's responses, xAI). Images have a
