@@ -69,6 +69,17 @@ impl Worst {
         }
     }
 
+    /// The same, asked of this model, which may search without being asked to; `sells_searches`: its
+    /// price list has a price for that.
+    pub fn of_model(self, model: &str, sells_searches: bool) -> Self {
+        let searches = words::searches_unasked(model, sells_searches);
+        let searches = searches.then_some(words::SERVER_TOOLS);
+        Self {
+            unbounded: self.unbounded.or(searches),
+            ..self
+        }
+    }
+
     /// Tokens written at most, all choices together; `assumed` for each where the request sets no
     /// bound.
     pub fn most_output(&self, assumed: u64) -> u64 {

@@ -145,6 +145,11 @@ impl Scale {
         let cards = self.0.iter();
         cards.filter_map(|card| card.most(input, output)).max()
     }
+
+    /// Whether searches that the provider makes come on top.
+    pub fn sells_searches(&self) -> bool {
+        self.0.iter().any(Card::sells_searches)
+    }
 }
 
 impl Seller<'_> {

@@ -185,6 +185,12 @@ impl Card {
         Some(total.cost())
     }
 
+    /// Whether searches that the provider makes have a price of their own.
+    pub fn sells_searches(&self) -> bool {
+        let mut kinds = self.prices.iter();
+        kinds.any(|(kind, _)| *kind == Kind::WebSearch)
+    }
+
     fn rate(&self, kind: Kind, input: u64) -> Option<Rate> {
         let own = |kind| {
             let price = self.prices.iter().find(|(other, _)| *other == kind);

@@ -162,9 +162,11 @@ fn sold<T>(ctx: &Context, work: impl FnOnce(Seller<'_>) -> T) -> T {
 
 impl<'a> Most<'a> {
     fn of(session: &Session, ctx: &Context, seller: Seller<'a>) -> Self {
+        let scale = ctx.snapshot.prices.scale(seller, ctx.started);
+        let model = seller.models.first().copied().unwrap_or_default();
         Self {
-            worst: worst_of(session, ctx),
-            scale: ctx.snapshot.prices.scale(seller, ctx.started),
+            worst: worst_of(session, ctx).of_model(model, scale.sells_searches()),
+            scale,
             seller,
         }
     }

@@ -550,6 +550,28 @@ fn what_is_only_started_at_a_path_has_no_bound() {
 }
 
 #[test]
+fn models_that_search_unasked_have_no_bound_where_searches_are_sold() {
+    let plain = worst(OpenaiChat, &json!({ "messages": [] }));
+    for (model, sells_searches, searches) in [
+        ("sonar-deep-research", true, true),
+        ("perplexity/sonar", true, true),
+        ("Sonar-Pro", true, true),
+        // Their searches are in the price of each request.
+        ("sonar-pro", false, false),
+        ("gpt-4o-mini-search-preview-2025-03-11", true, true),
+        ("openai/gpt-4o:online", true, true),
+        ("openai/gpt-4o:online", false, true),
+        ("gpt-4o-mini", true, false),
+        ("claude-sonnet-4-5", true, false),
+        ("", true, false),
+    ] {
+        let found = plain.of_model(model, sells_searches).unbounded;
+        let why = searches.then_some(words::SERVER_TOOLS);
+        assert_eq!(found, why, "{model} {sells_searches}");
+    }
+}
+
+#[test]
 fn what_only_looks_like_it_has_its_bound() {
     let schema = json!({ "type": "object", "properties": { "file_id": { "type": "string" },
         "image_url": "https://a", "source": { "type": "url" } } });

@@ -171,6 +171,20 @@ pub(super) fn only_starts_at(path: &str) -> bool {
     ENDS.iter().any(|end| path.ends_with(end))
 }
 
+/// Whether a model searches the web without a word of it in the request, by its name;
+/// `sells_searches`: its price list has a price for that.
+///
+/// Sources: Perplexity ("Sonar models"), OpenAI ("Web search") and OpenRouter (`:online`), where
+/// whatever is found is read by the model, at its price.
+pub(super) fn searches_unasked(model: &str, sells_searches: bool) -> bool {
+    let model = model.to_ascii_lowercase();
+    let name = model.rsplit('/').next().unwrap_or_default();
+    let searches = name.starts_with("sonar")
+        || name.contains("-search-preview")
+        || name.contains("-search-api");
+    model.ends_with(":online") || (sells_searches && searches)
+}
+
 /// Whether a field anywhere in a request refers to what is not in it.
 pub(super) fn refers(key: &str) -> bool {
     matches!(

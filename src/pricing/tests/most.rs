@@ -140,6 +140,24 @@ fn overrides_go_before_the_catalogue_here_too() {
 }
 
 #[test]
+fn who_sells_searches_is_known() {
+    for (provider, model, sells) in [
+        ("perplexity", "sonar-deep-research", true),
+        ("perplexity", "sonar-pro", false),
+        ("openai", "gpt-4o-mini", true),
+        ("openai", "gpt-17", false),
+    ] {
+        let seller = Seller {
+            provider,
+            id: Some(provider),
+            models: &[model],
+        };
+        let scale = Prices::default().scale(seller, november());
+        assert_eq!(scale.sells_searches(), sells, "{provider} {model}");
+    }
+}
+
+#[test]
 fn what_is_too_much_stays_the_most_there_is() {
     let seller = Seller {
         provider: "openai",
