@@ -383,6 +383,24 @@ pub fn writes_no_text(path: &str) -> bool {
     ENDS.iter().any(|end| path.ends_with(end))
 }
 
+/// Whether what is asked at a path is only how many tokens a request has, which is free and asks no
+/// model: by how the path ends, and nothing that a client may put behind it.
+///
+/// Sources: the API references of Anthropic (also on Vertex), Google (`countTokens`), OpenAI (responses,
+/// "Get input token counts") and AWS (`CountTokens`).
+pub fn only_counts_tokens(path: &str) -> bool {
+    const ENDS: [&str; 5] = [
+        "/messages/count_tokens",
+        "/models/count-tokens:rawPredict",
+        ":countTokens",
+        "/responses/input_tokens",
+        "/count-tokens",
+    ];
+    let path = path.split(['?', '#']).next().unwrap_or(path);
+    let path = path.trim_end_matches('/');
+    ENDS.iter().any(|end| path.ends_with(end))
+}
+
 /// Whether a path encodes nothing that needs no encoding (RFC 3986, 2.3): a provider would read
 /// `%6D` as the `m` that was not seen there.
 pub fn is_plainly_written(path: &str) -> bool {
@@ -640,6 +658,25 @@ mod tests {
             ("/models/org/name", false),
         ] {
             assert_eq!(writes_no_text(path), expected, "{path}");
+        }
+    }
+
+    #[test]
+    fn what_only_counts_tokens_is_known_by_the_end_of_its_path() {
+        for (path, expected) in [
+            ("/v1/messages/count_tokens", true),
+            ("/v1/messages/count_tokens/?beta=true", true),
+            ("/v1beta/models/gemini-2.5-pro:countTokens", true),
+            ("/v1/responses/input_tokens", true),
+            ("/model/anthropic.claude/count-tokens", true),
+            ("/publishers/anthropic/models/count-tokens:rawPredict", true),
+            ("/v1/messages", false),
+            ("/v1/messages?x=/messages/count_tokens", false),
+            ("/v1/messages#/messages/count_tokens", false),
+            ("/v1/messages/count_tokens/x", false),
+            ("/v1/responses/resp_1/input_items", false),
+        ] {
+            assert_eq!(only_counts_tokens(path), expected, "{path}");
         }
     }
 

@@ -69,9 +69,11 @@ pub fn reads_body(ctx: &Context) -> bool {
     bounds(ctx).any(|bounds| !bounds.spends.is_empty())
 }
 
-/// Sets aside what a call at the request's target can cost at most; `None` where no budget pays.
+/// Sets aside what a call at the request's target can cost at most; `None` where no budget pays, or
+/// nothing is to be paid.
 pub fn set_aside(door: &Door, session: &Session, ctx: &Context) -> Result<Option<Aside>, Refused> {
-    if !reads_body(ctx) || !asks_a_model(session) {
+    let is_free = path(ctx).is_some_and(call::only_counts_tokens);
+    if is_free || !reads_body(ctx) || !asks_a_model(session) {
         return Ok(None);
     }
     let model = ctx.model().map(call::decoded);

@@ -157,7 +157,8 @@ pub fn asks_a_model(session: &Session) -> bool {
 /// How many output tokens the request asks for at most, if it is for something that has some.
 fn asked_tokens(ctx: &Context, worst: Option<Worst>) -> Option<Option<u64>> {
     let route = ctx.route.as_ref()?;
-    if call::writes_no_text(&route.target.path_and_query) {
+    let path = &*route.target.path_and_query;
+    if call::writes_no_text(path) || call::only_counts_tokens(path) {
         return None;
     }
     let all = worst.and_then(|worst| Some(worst.output?.saturating_mul(worst.choices)));

@@ -11,6 +11,7 @@ use http::{HeaderMap, StatusCode};
 use pingora_http::ResponseHeader;
 use pingora_proxy::Session;
 
+use crate::call;
 use crate::config::schema::Format;
 use crate::directives::PREFIX;
 use crate::error::{Failure, Kind};
@@ -135,9 +136,13 @@ fn put_back(response: &mut ResponseHeader, ctx: &mut Context) -> pingora_core::R
     Ok(())
 }
 
-/// Sees what an answer tells of tokens, in dialects that tell.
+/// Sees what an answer tells of tokens that it took, in dialects that tell.
 pub fn observer(headers: &HeaderMap, ctx: &Context) -> Option<Observer> {
-    let format = ctx.route.as_ref()?.format;
+    let route = ctx.route.as_ref()?;
+    if call::only_counts_tokens(&route.target.path_and_query) {
+        return None;
+    }
+    let format = route.format;
     let header = |name| headers.get(name);
     let encoding = header(CONTENT_ENCODING).and_then(|value| value.to_str().ok());
     let content_type = header(CONTENT_TYPE).map(HeaderValue::as_bytes);

@@ -565,6 +565,30 @@ async fn what_cannot_be_counted_costs_what_was_set_aside() {
     budgeted.spent(spent + 0.5).await;
 }
 
+/// Providers count tokens for nothing, and so does a budget that is nearly used up.
+#[tokio::test]
+async fn the_counting_of_tokens_is_free() {
+    let budgeted = Budgeted::start(
+        "{ id: tiny, limit: 0.000000000001, window: 24h, unpriced: refuse, technique: fixed }",
+        ", access: { max_tokens: 10 }",
+    )
+    .await;
+    let question = r#"{"model":"gpt-4o-mini","input":"hi"}"#;
+    budgeted.openai.always(Answer::json(
+        r#"{"object":"response.input_tokens","input_tokens":11}"#,
+    ));
+    let counting = Request::post(&path("openai", "responses/input_tokens"), question);
+    let answer = counting.send(&budgeted.gateway).await;
+    assert_eq!(answer.status, 200, "{}", answer.text());
+    budgeted.gateway.settled(1).await;
+    let metrics = budgeted.gateway.metrics().await;
+    assert_eq!(metrics.sum("tollgate_tokens_total", &[]), 0.0);
+    budgeted.spent(0.0).await;
+    let bounded = question.replace("\"input\"", "\"max_output_tokens\":1,\"input\"");
+    let asked = Request::post(&path("openai", "responses"), &bounded);
+    exceeded(&asked.send(&budgeted.gateway).await);
+}
+
 /// A client cannot make its calls cheaper for a budget than they are.
 #[tokio::test]
 async fn a_price_that_a_client_brings_along_counts_only_where_it_is_dearer() {
