@@ -42,6 +42,9 @@ pub struct Worst {
     /// Tokens written for each choice, where the request bounds them itself; the largest where it
     /// has several bounds, and none where one of them means none.
     pub output: Option<u64>,
+    /// Tokens that may be written for each choice, whatever `output` says or is assumed: a maximum in
+    /// words that the provider may go by or not. It may make a call dearer, never cheaper.
+    pub doubtful: u64,
     /// How many answers it asks for: 1 or more.
     pub choices: u64,
     /// Why `input` is no bound, in words that follow "because".
@@ -55,6 +58,7 @@ impl Worst {
     pub fn writing_nothing(self) -> Self {
         Self {
             output: Some(0),
+            doubtful: 0,
             choices: 1,
             ..self
         }
@@ -83,7 +87,7 @@ impl Worst {
     /// Tokens written at most, all choices together; `assumed` for each where the request sets no
     /// bound.
     pub fn most_output(&self, assumed: u64) -> u64 {
-        let each = self.output.unwrap_or(assumed);
+        let each = self.output.unwrap_or(assumed).max(self.doubtful);
         each.saturating_mul(self.choices)
     }
 }
@@ -94,6 +98,7 @@ pub fn of(body: &[u8], format: Format) -> Worst {
     let unbounded = |unbounded| Worst {
         input: length(body),
         output: None,
+        doubtful: 0,
         choices: 1,
         unbounded,
         other_models: false,
@@ -141,9 +146,11 @@ impl Found {
         let tools = self.tools.saturating_mul(TOOLS);
         let output = self.outputs.largest();
         let output = output.map(|most| self.written_beyond(most, length));
+        let doubtful = self.outputs.doubtful();
         Worst {
             input: beside_images.saturating_add(images).saturating_add(tools),
             output,
+            doubtful,
             choices: self.choices(),
             unbounded: self.unbounded,
             other_models: self.other_models,

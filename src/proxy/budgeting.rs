@@ -241,6 +241,7 @@ fn unbounded(why: &'static str) -> Worst {
     Worst {
         input: 0,
         output: None,
+        doubtful: 0,
         choices: 1,
         unbounded: Some(why),
         other_models: false,

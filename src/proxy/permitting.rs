@@ -161,8 +161,8 @@ fn asked_tokens(ctx: &Context, worst: Option<Worst>) -> Option<Option<u64>> {
     if call::writes_no_text(path) || call::only_counts_tokens(path) {
         return None;
     }
-    let all = worst.and_then(|worst| Some(worst.output?.saturating_mul(worst.choices)));
-    Some(all)
+    let bounded = worst.filter(|worst| worst.output.is_some());
+    Some(bounded.map(|worst| worst.most_output(0)))
 }
 
 /// What a body that is held can take.

@@ -93,6 +93,16 @@ impl Outputs {
         said().filter_map(|said| said.most).max()
     }
 
+    /// The largest bound in the words of a model's own format, where nothing shows that the request is in
+    /// it: whether the provider goes by it is not known.
+    pub fn doubtful(&self) -> u64 {
+        let doubtful = self.said.iter().filter(|_| !self.of_model);
+        let most = doubtful
+            .filter(|said| said.of_model)
+            .filter_map(|said| said.most);
+        most.max().unwrap_or_default()
+    }
+
     fn say(&mut self, name: &'static str, of_model: bool, seen: &Seen) {
         let most = match seen {
             Seen::Nothing => None,

@@ -192,6 +192,40 @@ fn each_format_bounds_its_output_in_its_own_words() {
     }
 }
 
+/// Models that Bedrock and Vertex pass requests on to may go by it, or not.
+#[test]
+fn a_maximum_that_may_be_ignored_makes_a_call_dearer_and_never_cheaper() {
+    for (format, body, most) in [
+        (Bedrock, json!({ "messages": [], "max_tokens": 7 }), 100),
+        (Bedrock, json!({ "messages": [], "max_tokens": 700 }), 700),
+        (
+            Bedrock,
+            json!({ "messages": [], "max_completion_tokens": 700 }),
+            700,
+        ),
+        (
+            Bedrock,
+            json!({ "max_tokens": 700, "inferenceConfig": { "maxTokens": 7 } }),
+            700,
+        ),
+        (
+            GeminiGenerate,
+            json!({ "messages": [], "max_tokens": 700 }),
+            700,
+        ),
+        (GeminiGenerate, json!({ "max_tokens": -1 }), 100),
+        // It is known that the model goes by this one.
+        (Bedrock, json!({ "prompt": "a", "max_tokens": 7 }), 7),
+        (
+            OpenaiChat,
+            json!({ "max_tokens": 7, "max_gen_len": 700 }),
+            7,
+        ),
+    ] {
+        assert_eq!(worst(format, &body).most_output(100), most, "{body}");
+    }
+}
+
 #[test]
 fn what_is_no_bound_is_none() {
     for bad in [
@@ -734,6 +768,7 @@ fn what_is_no_json_bounds_its_input_alone() {
         let expected = Worst {
             input: body.len() as u64,
             output: None,
+            doubtful: 0,
             choices: 1,
             unbounded: why,
             other_models: false,
