@@ -103,7 +103,7 @@ impl Planned {
     }
 }
 
-/// Turns the request into one of its route's first target.
+/// Turns the request into one of the first target of its route that it may ask.
 fn begin(
     door: &Door,
     session: &Session,
@@ -134,12 +134,13 @@ fn begin(
         asked,
     }));
     match ask(session, ctx) {
-        Ok(()) => Ok(()),
+        Ok(()) => {}
         // What is wrong with the request is told, and not hidden by another target.
-        Err(failure) if failure.kind.source() == Source::Client => Err(failure),
-        Err(_) if next(session, ctx) => Ok(()),
-        Err(failure) => Err(failure),
+        Err(failure) if failure.kind.source() == Source::Client => return Err(failure),
+        Err(_) if next(session, ctx) => {}
+        Err(failure) => return Err(failure),
     }
+    pass_over_denied(session, ctx)
 }
 
 /// Stands at the first target that the request may ask, and is looked up in the cache as that one:

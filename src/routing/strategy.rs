@@ -133,16 +133,16 @@ impl Order {
     }
 
     /// Those that are well as they were, and then those that are cooled, by the time until which
-    /// they are (`until`): where all are, the least bad is first.
-    pub fn well_first(mut self, until: impl Fn(usize) -> Option<Instant>) -> Self {
+    /// they are (`until`): where all are, the least bad is first. The first `tried` stay where they are.
+    pub fn well_first(mut self, tried: usize, until: impl Fn(usize) -> Option<Instant>) -> Self {
         // Read once: a sort over times that change may panic.
         let mut times = [None; MAX_TARGETS];
         for place in self.iter() {
             times[place] = until(place);
         }
         if times.iter().any(Option::is_some) {
-            let places = self.places_mut();
-            places.sort_by_key(|place| times[usize::from(*place)]);
+            let left = self.places_mut().get_mut(tried..).unwrap_or_default();
+            left.sort_by_key(|place| times[usize::from(*place)]);
         }
         self
     }
@@ -521,9 +521,9 @@ mod tests {
     #[test]
     fn the_well_come_first_and_then_the_least_bad() {
         let now = Instant::now();
-        let order = |cooled: &[Option<u64>]| {
+        let order = |tried, cooled: &[Option<u64>]| {
             let until = |place: usize| cooled[place].map(|s| now + Duration::from_secs(s));
-            let order = Order::configured(cooled.len()).well_first(until);
+            let order = Order::configured(cooled.len()).well_first(tried, until);
             order.iter().collect::<Vec<usize>>()
         };
         let table: [(&[Option<u64>], Vec<usize>); 6] = [
@@ -535,7 +535,10 @@ mod tests {
             (&[Some(5), Some(5)], vec![0, 1]),
         ];
         for (cooled, expected) in table {
-            assert_eq!(order(cooled), expected, "{cooled:?}");
+            assert_eq!(order(0, cooled), expected, "{cooled:?}");
         }
+        let cooled = [Some(1), Some(3), None];
+        assert_eq!(order(1, &cooled), [0, 2, 1], "the first was passed over");
+        assert_eq!(order(4, &cooled), [0, 1, 2]);
     }
 }

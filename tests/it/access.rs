@@ -1,6 +1,9 @@
 //! What requests may ask for: models, providers, from where, how much; who is refused learns which
 //! rule it was.
 
+use serde_json::json;
+
+use crate::keys;
 use crate::logs;
 use crate::support::client::Told;
 use crate::support::conf::{CHAT, entry, path};
@@ -174,6 +177,42 @@ async fn a_name_where_nobody_looks_permits_nothing() {
     assert_eq!(permitted.status, 200, "{}", permitted.text());
 }
 
+/// Others may have had it cooled down: it is still not for who may not ask it.
+#[tokio::test]
+async fn a_target_that_is_not_permitted_does_not_come_back_when_it_is_left_alone() {
+    let (openai, groq) = (Upstream::h1().await, Upstream::h1().await);
+    groq.always(Answer::json(ANSWER));
+    let routes = "health: { failures: 1, open_for: 1m }, routes: { chat: { match: { provider: openai, model: gpt-5 }, targets: [ \
+        { provider: openai, model: gpt-5 }, { provider: groq, model: llama-3 } ] } }";
+    let gateway = Gateway::start(&format!(
+        "providers:\n{}{}accounts: {{ default: {{ gateways: {{ default: {{ \
+         authentication: {{ required: true }}, {routes} }} }} }} }}\n",
+        entry(&openai, "openai", "/v1", "keys: [ { value: sk-stored } ]"),
+        entry(
+            &groq,
+            "groq",
+            "/openai/v1",
+            "keys: [ { value: gsk-stored } ]"
+        ),
+    ))
+    .await;
+    let all = keys::made(&gateway, &[]).await;
+    let few = keys::made_with(&gateway, json!({ "models": { "deny": ["gpt-5"] } })).await;
+    let ask = async |key: &str| {
+        Request::post(CHAT, r#"{"model":"gpt-5"}"#)
+            .header("cf-aig-authorization", key)
+            .send(&gateway)
+            .await
+    };
+    openai.always(Answer::new(500));
+    for key in [&all, &few, &few] {
+        let answer = ask(key).await;
+        assert_eq!(answer.status, 200, "{}", answer.text());
+        assert_eq!(answer.header("cf-aig-step"), Some("1"));
+    }
+    assert_eq!(openai.requests().len(), 1);
+}
+
 #[tokio::test]
 async fn a_provider_that_is_not_permitted_is_refused_before_the_body_is_read() {
     let guarded = Guarded::start("providers: { deny: [ groq ] }", "").await;
@@ -314,9 +353,15 @@ async fn a_route_goes_to_a_target_that_is_permitted() {
         &format!("{routes}, cache: {{}}"),
     )
     .await;
-    for expected in ["MISS", "HIT"] {
-        let answer = kept.ask(CHAT, r#"{"model":"gpt-5"}"#).await;
-        assert_eq!(answer.header("cf-aig-cache-status"), Some(expected));
+    let compat = path("compat", "chat/completions");
+    for (path, model, expected) in [
+        (CHAT, "gpt-5", "MISS"),
+        (CHAT, "gpt-5", "HIT"),
+        (&compat, "openai/gpt-5", "HIT"),
+    ] {
+        let answer = kept.ask(path, &format!(r#"{{"model":"{model}"}}"#)).await;
+        let status = answer.header("cf-aig-cache-status");
+        assert_eq!(status, Some(expected), "{path}: {}", answer.text());
         assert_eq!(answer.header("cf-aig-step"), Some("1"));
         let stored = |metrics: &Metrics| metrics.sum("tollgate_cache_stored_total", &[]) >= 1.0;
         kept.gateway.metrics_when("an answer is kept", stored).await;

@@ -762,7 +762,7 @@ async fn denied_by(gateway: &Gateway, place: usize) -> Value {
 }
 
 /// A key that says this of access.
-async fn made_with(gateway: &Gateway, access: Value) -> String {
+pub async fn made_with(gateway: &Gateway, access: Value) -> String {
     let answer = asks(
         gateway,
         "POST",

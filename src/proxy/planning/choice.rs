@@ -7,7 +7,7 @@ use std::sync::Arc;
 use pingora_proxy::Session;
 
 use super::asking::ask_for;
-use super::{begin, pass_over_denied};
+use super::begin;
 use crate::call::{self, ModelScan};
 use crate::config::schema::Format;
 use crate::endpoint::Endpoint;
@@ -68,7 +68,6 @@ pub fn choose(
         return Ok(Choice::AsNamed);
     };
     begin(door, session, ctx, plan, endpoint)?;
-    pass_over_denied(session, ctx)?;
     Ok(Choice::Chosen)
 }
 

@@ -55,7 +55,8 @@ pub fn put_well_first(door: &Door, session: &Session, ctx: &mut Context) {
         let spends = planned.spends(place);
         blame::cooled_until(door, gateway, &planned.plan, place, spends, now)
     };
-    let order = planned.order.well_first(until);
+    // Those before it were passed over, and are not to come back.
+    let order = planned.order.well_first(planned.tried, until);
     planned.order = order;
     if planned.at() != before && ask(session, ctx).is_err() {
         next(session, ctx);
