@@ -50,7 +50,7 @@ fn essence(content_type: &[u8]) -> &[u8] {
 
 /// The model in a path, for the APIs that put it there: `models/{model}:verb` (Gemini),
 /// `model/{model}/verb` (Bedrock), `deployments/{model}/…` (Azure), `@cf/{author}/{model}`, and those
-/// whose names have two parts ([`model_of_two_parts`]).
+/// whose names have two parts.
 pub fn model_in_path(path: &str) -> Option<&str> {
     let end = path.find('?').unwrap_or(path.len());
     let (path, mut start) = (&path[..end], 0);
@@ -130,7 +130,10 @@ fn leading_model(rest: &str) -> Option<&str> {
 fn model_of_two_parts<'a>(before: &str, rest: &'a str) -> Option<&'a str> {
     let (owner, behind) = rest.split_once('/')?;
     let (name, verb) = behind.split_once('/').unwrap_or((behind, ""));
-    let has_two_parts = before.ends_with("hf-inference/") || verb == "predictions";
+    // The models of Hugging Face's first years have no owner, and are followed by what is done.
+    let is_of_hugging_face =
+        before.ends_with("hf-inference/") && !matches!(name, "pipeline" | "v1");
+    let has_two_parts = is_of_hugging_face || verb == "predictions";
     let is_whole = !owner.is_empty() && !name.is_empty();
     (has_two_parts && is_whole).then(|| &rest[..owner.len() + 1 + name.len()])
 }
@@ -548,6 +551,8 @@ mod tests {
                 Some("meta-llama/Llama-3.3-70B"),
             ),
             ("/hf-inference/models/gpt2", Some("gpt2")),
+            ("/hf-inference/models/gpt2/pipeline/x", Some("gpt2")),
+            ("/hf-inference/models/gpt2/v1/chat", Some("gpt2")),
             ("/v1/models/meta/llama-4/predictions", Some("meta/llama-4")),
             (
                 "/workflows/accounts/fireworks/models/flux-1/text_to_image",
