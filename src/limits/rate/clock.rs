@@ -1,5 +1,5 @@
 //! Time as the counters of a rule take it: the wall clock, which never goes back by more than the
-//! rule's window.
+//! rule's window, or a few seconds where that is shorter.
 //!
 //! Who sets the wall clock back by hours would have what was counted before count for hours. So from
 //! then on the counters' time runs ahead of it, and goes on from where it was: nothing that was
@@ -7,9 +7,13 @@
 //! for: it may be a thread that read the clock before another one and counts after it.
 
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use super::window::Window;
+
+/// How long a thread may be held up between reading the clock and counting: it is not taken for a
+/// clock that was set back.
+const HELD_UP: Duration = Duration::from_secs(5);
 
 /// The time of a rule's counters.
 #[derive(Debug, Default)]
@@ -32,7 +36,7 @@ impl Clock {
             self.newest.fetch_max(slot, Ordering::AcqRel);
         }
         match newest.saturating_sub(slot) {
-            back if back <= window.span() => moment,
+            back if back <= window.span().max(window.slots_in(HELD_UP)) => moment,
             back => window.later(now, self.runs_ahead(ahead, ahead.saturating_add(back))),
         }
     }
@@ -68,6 +72,16 @@ mod tests {
             assert_eq!(clock.moment(&window, at(641)), at(1001));
             assert_eq!(clock.moment(&window, at(0)), at(1001), "once more");
             assert_eq!(clock.moment(&window, at(5)), at(1006));
+        }
+    }
+
+    #[test]
+    fn who_is_held_up_does_not_set_it_back() {
+        let clock = Clock::default();
+        let window = Window::fixed(Duration::from_millis(1000));
+        let second = |seconds| UNIX_EPOCH + Duration::from_secs(seconds);
+        for (now, moment) in [(100, 100), (95, 95), (101, 101), (95, 101)] {
+            assert_eq!(clock.moment(&window, second(now)), second(moment));
         }
     }
 

@@ -56,6 +56,11 @@ impl Window {
         micros(since_1970(now)) / self.slot
     }
 
+    /// How many slots are no shorter than `time`.
+    pub fn slots_in(&self, time: Duration) -> u64 {
+        micros(time).div_ceil(self.slot)
+    }
+
     /// So many slots after `now`.
     pub fn later(&self, now: SystemTime, slots: u64) -> SystemTime {
         let time = Duration::from_micros(slots.saturating_mul(self.slot));
