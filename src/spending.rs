@@ -192,17 +192,22 @@ pub struct Reserved {
     /// What is used of it where the provider was asked and there is no answer: about what reading the
     /// request costs.
     pub least: Cost,
+    /// It has nothing written: all that can be counted is what it sends.
+    pub writes_nothing: bool,
 }
 
 impl Reserved {
     /// Books what the request did cost, and frees the rest.
     pub fn settle(self, record: &RequestRecord, prices: &Prices, now: SystemTime) {
-        let Self { reservation, least } = self;
+        let counted = is_counted(record, self.writes_nothing);
+        let Self {
+            reservation, least, ..
+        } = self;
         let asked = record.cache.from.is_none();
         // Of what passes a WebSocket nobody knows what it takes.
         let is_given = matches!(record.status, 101 | 200..=299);
         match charged(record, prices) {
-            Some(cost) if is_counted(record) => reservation.settle(cost, now),
+            Some(cost) if counted => reservation.settle(cost, now),
             _ if !asked => drop(reservation),
             // An answer that does not tell costs all that it may.
             _ if is_given => reservation.settle_whole(now),
@@ -215,11 +220,12 @@ impl Reserved {
 }
 
 /// Whether what a request took is more than an estimate of what it asked: of a stream, and of a
-/// document that broke off, it is what was written by then, of any other answer it is what it says.
-fn is_counted(record: &RequestRecord) -> bool {
+/// document that broke off, it is what was written by then, of what writes nothing there is no more, and
+/// of any other answer it is what it says.
+fn is_counted(record: &RequestRecord, writes_nothing: bool) -> bool {
     match record.spent.untold {
         None | Some(Form::Events) => true,
-        Some(Form::Document) => record.failure.is_some(),
+        Some(Form::Document) => writes_nothing || record.failure.is_some(),
         Some(Form::Unreadable) => false,
     }
 }

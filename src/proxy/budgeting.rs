@@ -34,6 +34,8 @@ pub struct Aside {
     unbounded: Option<&'static str>,
     /// What reading the request costs, about.
     input: Cost,
+    /// Nothing is written for it.
+    writes_nothing: bool,
 }
 
 /// A budget has refused a call.
@@ -50,6 +52,7 @@ impl Aside {
         Reserved {
             reservation: self.reservation,
             least: if asked { self.input } else { Cost::ZERO },
+            writes_nothing: self.writes_nothing,
         }
     }
 
@@ -129,6 +132,7 @@ fn reserve(
         reservation,
         unbounded: unbounded.or((!is_priced).then_some(NO_PRICE)),
         input: most.read(),
+        writes_nothing: most.worst.output == Some(0),
     })
 }
 
@@ -138,6 +142,8 @@ const LEAST: Cost = Cost(1);
 const BYTES_PER_TOKEN: u64 = 4;
 
 const NO_MAXIMUM: &str = "it sets no maximum, and nobody knows how much its model can write";
+const NO_SURE_MAXIMUM: &str =
+    "its model may ignore the maximum that it sets, and nobody knows how much the model can write";
 const NO_PRICE: &str = "no price is known for it";
 const COMPRESSED: &str = "its body is compressed";
 const NOT_HELD: &str = "its body is not JSON, and not read before it is sent";
@@ -200,7 +206,11 @@ impl<'a> Most<'a> {
     fn open(&self, ctx: &Context, rule: &Rule) -> Option<&'static str> {
         let is_at_a_loss = || rule.is_at_a_loss(self.can_write(ctx, rule));
         let says_nothing = self.worst.output.is_none() && is_at_a_loss();
-        self.worst.unbounded.or(says_nothing.then_some(NO_MAXIMUM))
+        let why = match self.worst.doubtful {
+            0 => NO_MAXIMUM,
+            _ => NO_SURE_MAXIMUM,
+        };
+        self.worst.unbounded.or(says_nothing.then_some(why))
     }
 
     /// What reading it costs, about: as much as is used of a call whose client leaves before there is

@@ -40,12 +40,17 @@ fn record(status: u16, failure: Option<Kind>) -> RequestRecord {
 }
 
 /// What is charged for it: its tokens have no price, so an estimate of them is nothing.
-fn charged(mut record: RequestRecord, spending: Spending) -> Cost {
+fn charged(record: RequestRecord, spending: Spending) -> Cost {
+    charged_of(false, record, spending)
+}
+
+fn charged_of(writes_nothing: bool, mut record: RequestRecord, spending: Spending) -> Cost {
     let (budgets, day) = (Budgets::in_memory(), rule("day", "1", vec![]));
     let prices = Prices::default();
     let reserved = Reserved {
         reservation: reserve(&budgets, &[&day], dollars(ASIDE), after(0)).unwrap(),
         least: dollars(LEAST),
+        writes_nothing,
     };
     record.spent = spending::spent(&record, spending, &prices);
     reserved.settle(&record, &prices, after(1));
@@ -78,6 +83,9 @@ fn what_cannot_be_counted_costs_what_was_set_aside() {
         let found = charged(record(status, failure), answer(kind, body));
         assert_eq!(found, dollars(cost), "{kind} {body} {status}");
     }
+    let embedding = answer(JSON, r#"{"embedding":{"values":[0.1]}}"#);
+    let found = charged_of(true, record(200, None), embedding);
+    assert_eq!(found, Cost::ZERO, "its request is all there is to count");
 }
 
 #[test]
