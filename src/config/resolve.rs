@@ -514,8 +514,8 @@ fn resolve_gateway(
         spend_limits,
     };
     let bounds = bounds::resolve(&bounds, problems);
-    let never_match = bounds::never_match(&at("access"), access, &offered.names);
-    problems.0.extend(never_match);
+    let misnamed = bounds::misnamed(&at("access"), access, &offered.names);
+    problems.0.extend(misnamed);
     let owner = keys::Owner {
         path: &at("providers"),
         label: &label,

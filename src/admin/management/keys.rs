@@ -297,7 +297,7 @@ fn matches(snapshot: &Snapshot, definition: &Definition) -> Result<(), Refusal> 
     let access: Access = serde_json::from_value(definition.said["access"].clone())
         // It is left out, or else it would not have been read as a definition.
         .unwrap_or_default();
-    match bounds::never_match("access", &access, &names) {
+    match bounds::misnamed("access", &access, &names) {
         none if none.is_empty() => Ok(()),
         mistakes => Err(Refusal::mistakes(mistakes)),
     }

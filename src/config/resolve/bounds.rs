@@ -121,22 +121,22 @@ fn slug(word: &str) -> Result<Box<str>, String> {
 /// Slugs of providers by all names that lead to them: the slugs themselves and aliases.
 pub type Names<'a> = BTreeMap<&'a str, &'a str>;
 
-/// The words of access lists that would never match, each with its field: what is asked for is
-/// compared by the slug of its provider, and a `deny` that names another denies nothing.
+/// The words of access lists that do not mean what they say, each with its field: what is asked for is
+/// compared by the slug of its provider, so another name of it denies nothing. In an `allow` of models
+/// it may stand: if it is no part of a model's own name, it permits nothing.
 ///
 /// Keys that are stored are read without this, so that they outlive a provider that they name.
-pub fn never_match(path: &str, access: &schema::Access, names: &Names<'_>) -> Vec<Problem> {
+pub fn misnamed(path: &str, access: &schema::Access, names: &Names<'_>) -> Vec<Problem> {
     let mut problems = Vec::new();
-    let mut look = |field, list: &schema::List, wrong: fn(&str, &Names<'_>) -> Option<String>| {
-        for (which, words) in [("allow", &list.allow), ("deny", &list.deny)] {
-            for (index, word) in words.iter().enumerate() {
-                let at = format!("{path}.{field}.{which}[{index}]");
-                problems.extend(wrong(word, names).map(|why| Problem::new(at, why)));
-            }
+    let mut look = |list, words: &[String], wrong: fn(&str, &Names<'_>) -> Option<String>| {
+        for (index, word) in words.iter().enumerate() {
+            let at = format!("{path}.{list}[{index}]");
+            problems.extend(wrong(word, names).map(|why| Problem::new(at, why)));
         }
     };
-    look("models", &access.models, wrong_model);
-    look("providers", &access.providers, wrong_provider);
+    look("models.deny", &access.models.deny, wrong_model);
+    look("providers.allow", &access.providers.allow, wrong_provider);
+    look("providers.deny", &access.providers.deny, wrong_provider);
     problems
 }
 
@@ -232,7 +232,7 @@ mod tests {
     }
 
     #[test]
-    fn what_would_never_match_is_named_with_what_is_meant() {
+    fn a_word_that_does_not_mean_what_it_says_is_named_with_what_is_meant() {
         let names = Names::from([
             ("grok", "grok"),
             ("xai", "grok"),
@@ -241,7 +241,7 @@ mod tests {
         ]);
         let told = |yaml: &str| {
             let access = serde_yaml::from_str(yaml).unwrap();
-            let problems = never_match("access", &access, &names);
+            let problems = misnamed("access", &access, &names);
             let told: Vec<_> = problems.iter().map(ToString::to_string).collect();
             told.join("\n")
         };
@@ -266,7 +266,8 @@ mod tests {
         for good in [
             "{}",
             "{providers: {allow: [grok, openai], deny: [custom-a]}}",
-            "{models: {allow: ['grok/*', xai, 'xai*', '*/xai/*', 'meta-llama/*', 'x*i/*']}}",
+            "{models: {allow: ['grok/*', 'xai/*', xai]}}",
+            "{models: {deny: ['grok/*', xai, 'xai*', '*/xai/*', 'meta-llama/*', 'x*i/*']}}",
             "{providers: {deny: ['']}}", // is told elsewhere
         ] {
             assert_eq!(told(good), "", "{good}");
