@@ -222,7 +222,6 @@ async fn a_token_in_the_query_is_one_and_stays_here() {
     no_token_in(&upstream.requests());
 }
 
-/// A browser cannot set headers on a WebSocket.
 /// A proxy before the gateway may lose an upgrade and leave what was offered with it.
 #[tokio::test]
 async fn a_subprotocol_without_an_upgrade_stays_here() {
@@ -239,6 +238,7 @@ async fn a_subprotocol_without_an_upgrade_stays_here() {
     assert_eq!(asked[0].header("sec-websocket-protocol"), None);
 }
 
+/// A browser cannot set headers on a WebSocket.
 #[tokio::test]
 async fn a_websocket_brings_its_token_as_a_subprotocol() {
     let upstream = Upstream::h1().await;
