@@ -368,6 +368,13 @@ pub fn kind(path: &str) -> &'static str {
     found.map_or("chat", |(_, kind)| kind)
 }
 
+/// Whether a path ends in one of these, whatever a client puts behind it: a query, a fragment, slashes.
+pub fn ends_in(path: &str, ends: &[&str]) -> bool {
+    let path = path.split(['?', '#']).next().unwrap_or(path);
+    let path = path.trim_end_matches('/');
+    ends.iter().any(|end| path.ends_with(end))
+}
+
 /// Whether the answer at a path is no text of a model's: by how the path ends, and nothing that a
 /// client may put behind it. Whatever is not known writes text.
 pub fn writes_no_text(path: &str) -> bool {
@@ -381,9 +388,7 @@ pub fn writes_no_text(path: &str) -> bool {
         "/images/generations",
         "/images/edits",
     ];
-    let path = path.split(['?', '#']).next().unwrap_or(path);
-    let path = path.trim_end_matches('/');
-    ENDS.iter().any(|end| path.ends_with(end))
+    ends_in(path, &ENDS)
 }
 
 /// Whether what is asked at a path is only how many tokens a request has, which is free and asks no
@@ -399,9 +404,7 @@ pub fn only_counts_tokens(path: &str) -> bool {
         "/responses/input_tokens",
         "/count-tokens",
     ];
-    let path = path.split(['?', '#']).next().unwrap_or(path);
-    let path = path.trim_end_matches('/');
-    ENDS.iter().any(|end| path.ends_with(end))
+    ends_in(path, &ENDS)
 }
 
 /// Whether a path encodes nothing that needs no encoding (RFC 3986, 2.3): a provider would read

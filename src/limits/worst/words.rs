@@ -6,6 +6,7 @@
 //! Azure, Alibaba and Ollama.
 
 use super::walk::At;
+use crate::call;
 use crate::config::schema::Format;
 use crate::usage::ServiceTier;
 
@@ -166,9 +167,7 @@ pub(super) fn only_starts_at(path: &str) -> bool {
         "/batch/jobs",
         "/async-invoke",
     ];
-    let path = path.split(['?', '#']).next().unwrap_or(path);
-    let path = path.trim_end_matches('/');
-    ENDS.iter().any(|end| path.ends_with(end))
+    call::ends_in(path, &ENDS)
 }
 
 /// Whether a model searches the web without a word of it in the request, by its name;
