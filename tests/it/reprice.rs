@@ -81,6 +81,8 @@ async fn traffic(upstream: &Upstream, gateway: &Gateway) {
             stored(gateway).await;
         }
     }
+    // Those of the same millisecond have no order.
+    ended(gateway, 7).await;
     upstream.script(Answer::sse().text(CUT).end(End::Close));
     chat().send(gateway).await;
     ended(gateway, 8).await;
