@@ -514,7 +514,7 @@ fn resolve_gateway(
         spend_limits,
     };
     let bounds = bounds::resolve(&bounds, problems);
-    let misnamed = bounds::misnamed(&at("access"), access, &offered.names);
+    let misnamed = bounds::misnamed(&at(""), access, spend_limits, &offered.names);
     problems.0.extend(misnamed);
     let owner = keys::Owner {
         path: &at("providers"),

@@ -430,6 +430,12 @@ async fn every_mistake_is_told_by_its_field() {
         ),
         (
             closed,
+            json!({ "name": "a", "spend_limits": [{ "id": "a", "limit": 1, "window": "day",
+                "provider": { "mode": "filter", "values": ["xai"] } }] }),
+            "spend_limits[0].provider.values[0]",
+        ),
+        (
+            closed,
             json!({ "name": "a", "access": { "models": { "deny": ["xai/*"] } } }),
             "access.models.deny[0]",
         ),

@@ -8,13 +8,14 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use http::{Method, StatusCode};
+use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 
 use super::logs::{blocking, parameters, unavailable};
 use super::{Admin, Answer, Asked, Refusal, done, enveloped, known, only};
 use crate::config::Problem;
 use crate::config::resolve::bounds;
-use crate::config::schema::Access;
+use crate::config::schema::{Access, SpendLimit};
 use crate::config::units;
 use crate::gateway::Snapshot;
 use crate::keys::definition::{self, Definition};
@@ -164,7 +165,10 @@ impl Work<'_> {
         let patched = patched.map_err(Refusal::mistakes)?;
         exists(snapshot, &patched)?;
         // What was stored when other providers were configured is in nobody's way.
-        if patch.get("access").is_some() {
+        if ["access", "spend_limits"]
+            .iter()
+            .any(|said| patch.get(said).is_some())
+        {
             matches(snapshot, &patched)?;
         }
         let row = self.work(move |keys| keys.patch(&id, &patch, now)).await?;
@@ -283,7 +287,7 @@ fn exists(snapshot: &Snapshot, definition: &Definition) -> Result<(), Refusal> {
     }
 }
 
-/// Nor would a list that names what nobody asks for by this name.
+/// Nor would a list, or a budget, that names what nobody asks for by this name.
 fn matches(snapshot: &Snapshot, definition: &Definition) -> Result<(), Refusal> {
     let accounts = snapshot.accounts.values();
     // All gateways have the same providers.
@@ -294,13 +298,17 @@ fn matches(snapshot: &Snapshot, definition: &Definition) -> Result<(), Refusal> 
     let names = providers
         .map(|(name, mounted)| (&**name, &*mounted.provider.slug))
         .collect();
-    let access: Access = serde_json::from_value(definition.said["access"].clone())
-        // It is left out, or else it would not have been read as a definition.
-        .unwrap_or_default();
-    match bounds::misnamed("access", &access, &names) {
+    let access: Access = said(definition, "access");
+    let spend_limits: Vec<SpendLimit> = said(definition, "spend_limits");
+    match bounds::misnamed("", &access, &spend_limits, &names) {
         none if none.is_empty() => Ok(()),
         mistakes => Err(Refusal::mistakes(mistakes)),
     }
+}
+
+/// What a definition says there; nothing where it is left out: otherwise it would not have been read as one.
+fn said<T: DeserializeOwned + Default>(definition: &Definition, field: &str) -> T {
+    serde_json::from_value(definition.said[field].clone()).unwrap_or_default()
 }
 
 /// Puts in what the path says, where the body does not say another.

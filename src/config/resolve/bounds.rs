@@ -121,22 +121,35 @@ fn slug(word: &str) -> Result<Box<str>, String> {
 /// Slugs of providers by all names that lead to them: the slugs themselves and aliases.
 pub type Names<'a> = BTreeMap<&'a str, &'a str>;
 
-/// The words of access lists that do not mean what they say, each with its field: what is asked for is
-/// compared by the slug of its provider, so another name of it denies nothing. In an `allow` of models
-/// it may stand: if it is no part of a model's own name, it permits nothing.
+/// The words that do not mean what they say, each with its field: what is asked for is compared by the
+/// slug of its provider, so another name of it denies nothing, and no budget pays for it. In an `allow`
+/// of models it may stand: if it is no part of a model's own name, it permits nothing. `path`: what
+/// stands before the fields.
 ///
 /// Keys that are stored are read without this, so that they outlive a provider that they name.
-pub fn misnamed(path: &str, access: &schema::Access, names: &Names<'_>) -> Vec<Problem> {
+pub fn misnamed(
+    path: &str,
+    access: &schema::Access,
+    spend_limits: &[SpendLimit],
+    names: &Names<'_>,
+) -> Vec<Problem> {
     let mut problems = Vec::new();
-    let mut look = |list, words: &[String], wrong: fn(&str, &Names<'_>) -> Option<String>| {
+    let mut look = |list: &str, words: &[String], wrong: fn(&str, &Names<'_>) -> Option<String>| {
         for (index, word) in words.iter().enumerate() {
-            let at = format!("{path}.{list}[{index}]");
+            let at = format!("{path}{list}[{index}]");
             problems.extend(wrong(word, names).map(|why| Problem::new(at, why)));
         }
     };
-    look("models.deny", &access.models.deny, wrong_model);
-    look("providers.allow", &access.providers.allow, wrong_provider);
-    look("providers.deny", &access.providers.deny, wrong_provider);
+    look("access.models.deny", &access.models.deny, wrong_model);
+    let providers = &access.providers;
+    look("access.providers.allow", &providers.allow, wrong_provider);
+    look("access.providers.deny", &providers.deny, wrong_provider);
+    for (index, limit) in spend_limits.iter().enumerate() {
+        let values = limit.provider.iter().flat_map(|asked| &asked.values);
+        let values: Vec<_> = values.cloned().collect();
+        let list = format!("spend_limits[{index}].provider.values");
+        look(&list, &values, wrong_provider);
+    }
     problems
 }
 
@@ -241,7 +254,7 @@ mod tests {
         ]);
         let told = |yaml: &str| {
             let access = serde_yaml::from_str(yaml).unwrap();
-            let problems = misnamed("access", &access, &names);
+            let problems = misnamed("", &access, &[], &names);
             let told: Vec<_> = problems.iter().map(ToString::to_string).collect();
             told.join("\n")
         };
@@ -272,6 +285,20 @@ mod tests {
         ] {
             assert_eq!(told(good), "", "{good}");
         }
+    }
+
+    #[test]
+    fn a_budget_pays_for_providers_by_their_slugs() {
+        let names = Names::from([("grok", "grok"), ("xai", "grok")]);
+        let limits: Vec<SpendLimit> = serde_yaml::from_str(
+            "[{provider: {mode: partition}}, {provider: {mode: filter, values: [grok, xai]}}]",
+        )
+        .unwrap();
+        let access = schema::Access::default();
+        let told = misnamed("accounts.a.gateways.g.", &access, &limits, &names);
+        let told: Vec<_> = told.iter().map(ToString::to_string).collect();
+        let expected = "accounts.a.gateways.g.spend_limits[1].provider.values[1]: `xai` is another name of the provider `grok`; write `grok`";
+        assert_eq!(told, [expected]);
     }
 
     #[test]
