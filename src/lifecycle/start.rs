@@ -7,6 +7,8 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use pingora_core::apps::HttpServerOptions;
+use pingora_core::connectors::ConnectorOptions;
+use pingora_core::connectors::http::Connector;
 use pingora_core::listeners::ListenerConfig;
 use pingora_core::server::configuration::{Opt, ServerConf};
 use pingora_core::server::{RunArgs, Server};
@@ -263,6 +265,9 @@ impl Shell {
             metrics: self.metrics.clone(),
             phase: self.phase.clone(),
             dns: self.dns.clone(),
+            connector: Connector::new(Some(ConnectorOptions::from_server_conf(
+                &server.configuration,
+            ))),
             cache: self.cache.clone(),
             known: self.known.clone(),
             ledger: self.ledger.clone(),

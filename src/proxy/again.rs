@@ -19,7 +19,9 @@ use crate::routing::verdict::{Cause, Verdict};
 
 use super::cancel::{self, Socket};
 use super::context::{Body, Context};
-use super::{Door, blame, caching, failure, keys, limiting, overload, planning, reset, serve};
+use super::{
+    Door, attempt, blame, caching, failure, keys, limiting, overload, planning, reset, serve,
+};
 
 /// The longest that a target is waited for while another one could be asked.
 const LONGEST_BEFORE_ANOTHER: Duration = Duration::from_secs(5);
@@ -138,7 +140,7 @@ pub fn again() -> Box<Error> {
 
 /// What comes before an attempt: its wait, a place for it, what rates leave it, and its turn at a target that was left
 /// alone. A turn that is taken must be used, so the place comes first.
-pub async fn ready(door: &Door, session: &mut Session, ctx: &mut Context) -> Result<(), Failure> {
+async fn ready(door: &Door, session: &mut Session, ctx: &mut Context) -> Result<(), Failure> {
     // Who leaves during the wait leaves no call: the last one has failed.
     ctx.attempt.body_sent = false;
     pause(session, ctx).await?;
@@ -150,6 +152,19 @@ pub async fn ready(door: &Door, session: &mut Session, ctx: &mut Context) -> Res
             return Ok(());
         }
     }
+}
+
+/// Whom the next attempt goes to.
+pub async fn peer(
+    door: &Door,
+    session: &mut Session,
+    ctx: &mut Context,
+) -> pingora_core::Result<Box<HttpPeer>> {
+    let peer = match ready(door, session, ctx).await {
+        Ok(()) => in_time(left(ctx), attempt::peer(door, session, ctx)).await,
+        Err(failure) => Err(failure),
+    };
+    peer.map_err(|failure| failure::has_no_peer(door, session, ctx, failure))
 }
 
 /// Waits for as long as was decided before the next attempt. The client may leave meanwhile.
@@ -175,7 +190,7 @@ async fn pause(session: &mut Session, ctx: &mut Context) -> Result<(), Failure> 
 }
 
 /// What `work` gives, if it does within the time that the request may take.
-pub async fn in_time<T>(
+async fn in_time<T>(
     left: Option<Duration>,
     work: impl Future<Output = Result<T, Failure>>,
 ) -> Result<T, Failure> {

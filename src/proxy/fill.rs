@@ -23,10 +23,9 @@ use pingora_cache::trace::SpanHandle;
 use pingora_core::{Error, ErrorType, Result};
 use pingora_http::ResponseHeader;
 
-use crate::cache::flight::{Reader, Recorded, Recording};
+use crate::cache::flight::{Reader, Recording};
 
-/// Receives an answer that came whole and is to be stored.
-pub type Keep = Box<dyn FnOnce(Recorded) + Send + Sync>;
+use super::caching::{Keep, Started};
 
 /// Where a request leaves its recording for Pingora to fetch it. Travels with the cache key:
 /// that is all that a storage is given.
@@ -37,15 +36,14 @@ pub struct Desk {
 }
 
 impl Desk {
-    /// Leaves a recording, what to do with it when it is whole, and its first reader. `told`: the
-    /// length of the answer, where its end comes apart from its last byte (HTTP/2).
-    pub fn leave(
-        &self,
-        recording: Recording,
-        keep: Option<Keep>,
-        reader: Reader,
-        told: Option<u64>,
-    ) {
+    /// Leaves a recording, what to do with it when it is whole, and its first reader.
+    pub fn leave(&self, started: Started) {
+        let Started {
+            recording,
+            keep,
+            reader,
+            told,
+        } = started;
         *self.recording.lock() = Some((recording, keep));
         *self.reader.lock() = Some(FirstReader {
             reader,

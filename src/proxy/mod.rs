@@ -13,6 +13,7 @@
 //! | `body` | `request_body_filter`, holding of bodies |
 //! | `timed` | the clock on HTTP/2 bodies |
 //! | `subrequest` | re-entry with a held body |
+//! | `exchange` | all from `upstream_peer` on, where the body is held |
 //! | `carry` | the answer of a subrequest on its way out |
 //! | `limiting` | `request_filter`, `upstream_peer`: how much may pass in a time |
 //! | `budgeting` | `upstream_peer`: what may be spent |
@@ -39,6 +40,7 @@ mod carry;
 mod context;
 mod copied;
 mod cork;
+mod exchange;
 mod failure;
 mod fill;
 mod hedge;
@@ -66,6 +68,7 @@ use arc_swap::ArcSwap;
 use async_trait::async_trait;
 use bytes::Bytes;
 use pingora_cache::{CacheKey, RespCacheable};
+use pingora_core::connectors::http::Connector;
 use pingora_core::modules::http::HttpModules;
 use pingora_core::upstreams::peer::HttpPeer;
 use pingora_core::{Error, Result};
@@ -95,6 +98,7 @@ pub struct Door {
     ledger: Arc<Ledger>,
     phase: Arc<Phase>,
     dns: Arc<Dns>,
+    connector: Connector,
     tokens: TokenCache,
     memory: Arc<Memory>,
     cache: Arc<Cache>,
@@ -114,6 +118,8 @@ pub struct Shared {
     pub phase: Arc<Phase>,
     /// Finds providers.
     pub dns: Arc<Dns>,
+    /// Connects to them.
+    pub connector: Connector,
     /// Has answers.
     pub cache: Arc<Cache>,
     /// What is known of providers.
@@ -133,6 +139,7 @@ impl Door {
             metrics,
             phase,
             dns,
+            connector,
             cache,
             known,
             ledger,
@@ -146,6 +153,7 @@ impl Door {
             ledger,
             phase,
             dns,
+            connector,
             tokens,
             memory,
             cache,
@@ -185,6 +193,10 @@ impl ProxyHttp for Door {
 
     async fn request_filter(&self, session: &mut Session, ctx: &mut Self::CTX) -> Result<bool> {
         match admission::admit(self, session, ctx).await {
+            Ok(admission::Next::Forward) if exchange::takes(session, ctx) => {
+                Box::pin(exchange::run(self, session, ctx)).await?;
+                Ok(true)
+            }
             Ok(admission::Next::Forward) => Ok(false),
             Ok(admission::Next::Answered) => Ok(true),
             Err(failure) => {
@@ -236,11 +248,7 @@ impl ProxyHttp for Door {
         session: &mut Session,
         ctx: &mut Self::CTX,
     ) -> Result<Box<HttpPeer>> {
-        let peer = match again::ready(self, session, ctx).await {
-            Ok(()) => again::in_time(again::left(ctx), attempt::peer(self, session, ctx)).await,
-            Err(failure) => Err(failure),
-        };
-        peer.map_err(|failure| failure::has_no_peer(self, session, ctx, failure))
+        again::peer(self, session, ctx).await
     }
 
     async fn connected_to_upstream(
@@ -290,7 +298,10 @@ impl ProxyHttp for Door {
         ctx: &mut Self::CTX,
     ) -> Result<()> {
         match response::head_arrived(self, session, response, ctx) {
-            Ok(response::Head::Passes) => Ok(()),
+            Ok(response::Head::Passes) => {
+                response::set_aside(response, ctx);
+                Ok(())
+            }
             Ok(response::Head::IsGivenUp) => Err(again::again()),
             Err(failure) => Err(ctx.fail(failure)),
         }

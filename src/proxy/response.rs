@@ -52,7 +52,7 @@ pub enum Head {
 pub fn head_arrived(
     door: &Door,
     session: &Session,
-    response: &mut ResponseHeader,
+    response: &ResponseHeader,
     ctx: &mut Context,
 ) -> Result<Head, Failure> {
     let upgraded = response.status.as_u16() == 101;
@@ -102,15 +102,19 @@ pub fn head_arrived(
     if status < 300 && !upgraded {
         ctx.answer.observer = observer(&response.headers, ctx);
     }
-    if caching::is_leading(ctx) {
-        ctx.answer.aside = set_aside(response);
-    }
     Ok(Head::Passes)
 }
 
-/// Takes the head out of Pingora's hands, which would copy it for its cache and once more for the
-/// client. What it goes by stays: status, version and framing.
-fn set_aside(response: &mut ResponseHeader) -> Option<Box<ResponseHeader>> {
+/// Takes the head of an answer that may be recorded out of Pingora's hands, which would copy it for
+/// its cache and once more for the client. What it goes by stays: status, version and framing.
+pub fn set_aside(response: &mut ResponseHeader, ctx: &mut Context) {
+    let is_final = ctx.answer.head.is_some() && !response.status.is_informational();
+    if is_final && caching::is_leading(ctx) {
+        ctx.answer.aside = replaced(response);
+    }
+}
+
+fn replaced(response: &mut ResponseHeader) -> Option<Box<ResponseHeader>> {
     let mut stub = ResponseHeader::build_no_case(response.status, Some(2)).ok()?;
     stub.set_version(response.version);
     for name in [CONTENT_LENGTH, TRANSFER_ENCODING] {

@@ -11,7 +11,7 @@ use pingora_proxy::Session;
 
 use super::{Role, chance, is_leading, policy, request_key, take_lead};
 use crate::cache::entry::Facts;
-use crate::cache::flight::{Bounds, Lead};
+use crate::cache::flight::{Bounds, Lead, Reader, Recorded, Recording};
 use crate::cache::key::{Key, accepts};
 use crate::cache::policy::{self as rules, Verdict};
 use crate::cache::store::Made;
@@ -22,6 +22,9 @@ use crate::proxy::response::told_length;
 use crate::proxy::{Door, serve};
 use crate::routing::patience;
 use crate::usage::Heard;
+
+/// Receives an answer that came whole and is to be stored.
+pub type Keep = Box<dyn FnOnce(Recorded) + Send + Sync>;
 
 /// Before the provider is asked: what it answers is to be recorded.
 pub fn prepare(session: &mut Session, ctx: &Context) {
@@ -47,30 +50,48 @@ pub fn decide(
 ) -> pingora_core::Result<RespCacheable> {
     let aside = ctx.answer.aside.take();
     let head = aside.as_deref().unwrap_or(response);
-    let is_recorded = decide_on(door, session, head, ctx);
+    let started = record(door, session, head, ctx);
     ctx.answer.aside = aside;
-    if !is_recorded {
+    let desk = session.cache.cache_key().extensions.get::<Arc<Desk>>();
+    let Some((desk, started)) = desk.zip(started) else {
         let why = NoCacheReason::Custom("not an answer to keep");
         return Ok(RespCacheable::Uncacheable(why));
-    }
+    };
+    desk.leave(started);
     let now = SystemTime::UNIX_EPOCH;
     let meta = CacheMeta::new(now, now, 0, 0, response.clone());
     Ok(RespCacheable::Cacheable(meta))
 }
 
-/// Whether it is recorded, for whomever.
-fn decide_on(door: &Door, session: &Session, response: &ResponseHeader, ctx: &mut Context) -> bool {
+/// A recording that begins.
+pub struct Started {
+    /// Takes the answer in.
+    pub recording: Recording,
+    /// Stores it when it has come whole; none where it is only shared.
+    pub keep: Option<Keep>,
+    /// Reads it for the client that asked.
+    pub reader: Reader,
+    /// The length that was told, in bytes, where the end comes apart from the last byte (HTTP/2).
+    pub told: Option<u64>,
+}
+
+/// Begins to record the answer whose head is there, for whomever; none where it is its own client's
+/// only.
+pub fn record(
+    door: &Door,
+    session: &Session,
+    response: &ResponseHeader,
+    ctx: &mut Context,
+) -> Option<Started> {
+    let lead = take_lead(ctx)?;
     let verdict = Verdict::of(response.status.as_u16(), policy(ctx).shared);
-    let Some(lead) = take_lead(ctx) else {
-        return false;
-    };
     if !is_accepted(response, ctx) {
         // The others do not accept it either; perhaps the next answer comes as it should.
-        return false;
+        return None;
     }
     match verdict {
         Verdict::Answer if is_too_large(response, ctx) => share(door, session, response, ctx, lead),
-        Verdict::Answer => record(door, session, response, ctx, lead, can_be_kept(response)),
+        Verdict::Answer => start(door, session, response, ctx, lead, can_be_kept(response)),
         Verdict::Blame => share(door, session, response, ctx, lead),
         Verdict::Transient => {
             let status = response.status.as_u16();
@@ -80,7 +101,7 @@ fn decide_on(door: &Door, session: &Session, response: &ResponseHeader, ctx: &mu
                 None => share(door, session, response, ctx, lead),
                 Some(delay) => {
                     lead.stand_down(delay, &Failure::new(Kind::UpstreamCut));
-                    false
+                    None
                 }
             }
         }
@@ -123,18 +144,21 @@ fn share(
     response: &ResponseHeader,
     ctx: &mut Context,
     lead: Lead,
-) -> bool {
-    lead.listener().has_company() && record(door, session, response, ctx, lead, false)
+) -> Option<Started> {
+    match lead.listener().has_company() {
+        true => start(door, session, response, ctx, lead, false),
+        false => None,
+    }
 }
 
-fn record(
+fn start(
     door: &Door,
     session: &Session,
     response: &ResponseHeader,
     ctx: &mut Context,
     lead: Lead,
     keep: bool,
-) -> bool {
+) -> Option<Started> {
     let listener = Arc::clone(lead.listener());
     let bounds = Bounds {
         whole: policy(ctx).max_body,
@@ -147,20 +171,19 @@ fn record(
     let mut head = serve::head_for_others(response, keep);
     head.answerer = answerer(ctx);
     let recording = lead.open(head, bounds, door.memory.reserve_nothing());
-    let desk = session.cache.cache_key().extensions.get::<Arc<Desk>>();
-    let Some(desk) = desk else {
-        return false;
-    };
     let cache = Arc::clone(&door.cache);
-    let keep =
-        made.map(|made| -> fill::Keep { Box::new(move |recorded| cache.keep(made, recorded)) });
+    let keep = made.map(|made| -> Keep { Box::new(move |recorded| cache.keep(made, recorded)) });
     let ends_apart = response.version == http::Version::HTTP_2;
-    let told = told_length(response).filter(|_| ends_apart);
-    desk.leave(recording, keep, listener.reader(), told);
+    let started = Started {
+        recording,
+        keep,
+        reader: listener.reader(),
+        told: told_length(response).filter(|_| ends_apart),
+    };
     if let Some(caching) = &mut ctx.caching {
         caching.role = Role::Recording(listener);
     }
-    true
+    Some(started)
 }
 
 fn is_fallback(ctx: &Context) -> bool {
