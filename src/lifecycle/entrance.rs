@@ -209,7 +209,7 @@ impl<A: HttpServerApp + Send + Sync + 'static> Entrance<A> {
         }
         let mut settings = None;
         loop {
-            keeper.expect_request(head.len());
+            keeper.expect_request();
             let mut session = ServerSession::new_http1(stream);
             if let Some(settings) = settings.take() {
                 pingora_core::apps::HttpPersistentSettings::apply_to_session(

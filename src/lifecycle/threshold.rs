@@ -7,7 +7,7 @@
 
 use std::io::{IoSlice, Result};
 use std::pin::Pin;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll};
 use std::time::Duration;
@@ -19,7 +19,7 @@ use pingora_core::protocols::{
     ALPN, GetProxyDigest, GetSocketDigest, GetTimingDigest, Peek, Shutdown, SocketDigest, Ssl,
     Stream, TimingDigest, UniqueID, UniqueIDType,
 };
-use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf};
+use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt, ReadBuf};
 
 /// Tells the stream of a connection, which says it of itself, that its request was taken in:
 /// from now on the application's answer passes. Streams of other kinds always let it pass.
@@ -29,41 +29,11 @@ pub fn cross(stream: &Stream) {
     }
 }
 
-/// How many bytes had come when the head of the request was whole, itself included: no more of its
-/// body is there without being read from the stream. `None` for streams of other kinds.
-pub fn came_with_head(stream: &Stream) -> Option<usize> {
-    let threshold = stream.as_any().downcast_ref::<Threshold>()?;
-    Some(threshold.keeper.came.load(Ordering::Relaxed))
-}
-
-/// From now on no read of the stream has more than `most` bytes, of which there is one at least.
-/// Streams of other kinds go on as before.
-pub fn read_at_most(stream: &Stream, most: usize) {
-    if let Some(threshold) = stream.as_any().downcast_ref::<Threshold>() {
-        threshold.keeper.most.store(most.max(1), Ordering::Relaxed);
-    }
-}
-
 /// What the entrance keeps of a connection while the engine has its stream.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub struct Keeper {
     crossed: AtomicBool,
     kept: Mutex<Option<Stream>>,
-    /// Bytes that had come when the head of the request was whole.
-    came: AtomicUsize,
-    /// Bytes that a read has at most.
-    most: AtomicUsize,
-}
-
-impl Default for Keeper {
-    fn default() -> Self {
-        Self {
-            crossed: AtomicBool::new(false),
-            kept: Mutex::default(),
-            came: AtomicUsize::new(0),
-            most: AtomicUsize::new(usize::MAX),
-        }
-    }
 }
 
 impl Keeper {
@@ -75,10 +45,9 @@ impl Keeper {
         })
     }
 
-    /// Another request comes, of which `came` bytes are there: nothing passes before it is taken in.
-    pub fn expect_request(&self, came: usize) {
+    /// Another request comes: nothing passes before it is taken in.
+    pub fn expect_request(&self) {
         self.crossed.store(false, Ordering::Relaxed);
-        self.came.store(came, Ordering::Relaxed);
     }
 
     /// The stream, if the engine refused the request by itself.
@@ -124,12 +93,7 @@ impl AsyncRead for Threshold {
         context: &mut Context<'_>,
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<Result<()>> {
-        let most = self.keeper.most.load(Ordering::Relaxed);
         match &mut self.stream {
-            Some(stream) if most < buffer.remaining() => {
-                let mut first = stream.take(most as u64);
-                Pin::new(&mut first).poll_read(context, buffer)
-            }
             Some(stream) => Pin::new(stream).poll_read(context, buffer),
             None => Poll::Ready(Ok(())),
         }

@@ -124,7 +124,7 @@ pub async fn admit(door: &Door, session: &mut Session, ctx: &mut Context) -> Res
     {
         return answered.map(|()| Next::Answered);
     }
-    if body::needs_subrequest(session, ctx) || told::needs_a_carrier(session, ctx) {
+    if told::needs_a_carrier(session, ctx) {
         let answered = Box::pin(subrequest::run(door, session, ctx)).await;
         return answered.map(|()| Next::Answered);
     }

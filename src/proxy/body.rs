@@ -14,7 +14,6 @@ use crate::config::schema::Format;
 use crate::credential::Credential;
 use crate::error::{Failure, Kind};
 use crate::gateway::Limits;
-use crate::lifecycle::threshold;
 use crate::memory::Reservation;
 
 use super::admission::content_length;
@@ -23,9 +22,8 @@ use super::kept::{self, Kept};
 use super::permitting::MaxBody;
 use super::{Door, again, copied, limiting, permitting, planning};
 
-/// Pingora replays a body it has read out of a buffer of this size, in bytes. The last read
-/// must happen with that buffer on, and a read returns at most as much.
-const REPLAY_BUFFER: u64 = 64 * 1024;
+/// Room that is made first for a body whose length is not declared, in bytes.
+const FIRST_ROOM: u64 = 64 * 1024;
 
 /// Decides whether the body streams or is held, and holds it. `for_cache`: the cache's key is
 /// made of it.
@@ -178,22 +176,6 @@ async fn hold(
     limit: Limit,
     limits: &Limits,
 ) -> Result<(Bytes, Reservation), Failure> {
-    let last_apart = declared.is_some_and(|length| can_read_the_last_apart(session, length));
-    let held = read_whole(door, session, declared, limit, limits, last_apart).await;
-    if last_apart {
-        read_at_most(session, u64::MAX);
-    }
-    held
-}
-
-async fn read_whole(
-    door: &Door,
-    session: &mut Session,
-    declared: Option<u64>,
-    limit: Limit,
-    limits: &Limits,
-    last_apart: bool,
-) -> Result<(Bytes, Reservation), Failure> {
     let mut memory = door.memory.reserve_nothing();
     let mut reserve = |bytes| match memory.grow(bytes, limits.max_buffered) {
         true => Ok(()),
@@ -203,8 +185,6 @@ async fn read_whole(
     reserve(reserved)?;
     let mut body = BytesMut::new();
     loop {
-        let left = declared.map(|length| length.saturating_sub(body.len() as u64));
-        prepare_read(session, left, last_apart);
         // Pingora's own read timeout is for HTTP/1 only.
         let read = pingora_timeout::timeout(limits.body_timeout, session.read_request_body());
         let read = read.await.map_err(|_| Failure::new(Kind::ClientTimeout))?;
@@ -222,7 +202,7 @@ async fn read_whole(
         if length > reserved {
             // Grows as the buffer does, by doubling.
             let target = (reserved * 2)
-                .max(REPLAY_BUFFER)
+                .max(FIRST_ROOM)
                 .min(limits.max_body)
                 .max(length);
             reserve(target - reserved)?;
@@ -237,55 +217,14 @@ async fn read_whole(
     }
 }
 
-/// Whether the last byte of a body can be read by itself, as more of it is still to be read from the
-/// connection. Then Pingora's replay buffer has that one, and not a copy of a body that is held.
-fn can_read_the_last_apart(session: &Session, length: u64) -> bool {
-    let stream = session.as_http1().map(|http1| http1.stream());
-    let came = stream.and_then(threshold::came_with_head);
-    came.is_some_and(|came| length > came as u64)
-}
-
-/// Before a read of a body of which `left` bytes are to come, where that is known: the last read
-/// happens with the replay buffer on.
-fn prepare_read(session: &mut Session, left: Option<u64>, last_apart: bool) {
-    let before_the_last = left.filter(|_| last_apart).unwrap_or(1).saturating_sub(1);
-    if last_apart {
-        read_at_most(session, before_the_last);
-    }
-    // Without a length any read may be the last one, so the buffer is on from the first.
-    if before_the_last == 0 && left.is_none_or(|left| left <= REPLAY_BUFFER) {
-        session.enable_retry_buffering();
-    }
-}
-
-fn read_at_most(session: &Session, most: u64) {
-    if let Some(http1) = session.as_http1() {
-        threshold::read_at_most(http1.stream(), usize::try_from(most).unwrap_or(usize::MAX));
-    }
-}
-
-/// Whether the held body is one that Pingora cannot replay: longer than its buffer when it came,
-/// and of a length it did not know when reading began.
-pub fn needs_subrequest(session: &Session, ctx: &Context) -> bool {
-    matches!(ctx.body, Body::Held { .. })
-        && content_length(session).is_none()
-        && session.as_ref().retry_buffer_truncated()
-}
-
 /// In a subrequest: takes in the one byte that stands for the held body.
 pub async fn read_placeholder(session: &mut Session) -> Result<(), Failure> {
-    session.enable_retry_buffering();
-    while session
-        .read_request_body()
-        .await
-        .map_err(|error| read_failure(&error))?
-        .is_some()
-    {}
+    let read = |error: Box<pingora_core::Error>| read_failure(&error);
+    while session.read_request_body().await.map_err(read)?.is_some() {}
     Ok(())
 }
 
-/// What goes to the provider: the held body whole, once per attempt, or the piece as it came.
-/// `None` is the end of the body to Pingora, wherever it stands: before that what has no bytes, such
+/// What goes to the provider of a body that streams through. `None` is the end of the body to Pingora, wherever it stands: before that what has no bytes, such
 /// as a read that brought the head of a chunk only, is an empty piece, which Pingora leaves out.
 pub fn pass(
     piece: &mut Option<Bytes>,
@@ -293,16 +232,7 @@ pub fn pass(
     ctx: &mut Context,
 ) -> Result<(), Failure> {
     match &mut ctx.body {
-        Body::Unread => Ok(()),
-        Body::Held { bytes, .. } => {
-            *piece = match ctx.attempt.body_sent {
-                false if end_of_stream => Some(bytes.clone()),
-                _ if end_of_stream => None,
-                _ => Some(Bytes::new()),
-            };
-            ctx.attempt.body_sent = end_of_stream;
-            Ok(())
-        }
+        Body::Unread | Body::Held { .. } => Ok(()),
         Body::Streaming {
             passed,
             limit,

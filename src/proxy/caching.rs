@@ -25,7 +25,7 @@ use super::context::{Body, Context, Spend};
 use super::settle::{Asked, Unsettled};
 use super::{Door, attempt, cancel, planning, serve, subrequest};
 
-pub use recording::{Keep, Started, decide, fill_key, prepare, record};
+pub use recording::{Keep, Started, record};
 pub use request_key::read;
 
 /// What happens after a request has met the cache.

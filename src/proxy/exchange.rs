@@ -3,9 +3,10 @@
 //!
 //! Pingora's own engine sends the body while it reads the answer, in two halves that pass each
 //! other pieces over channels. Of a held body nothing is still to come, so one line of steps does:
-//! connect, ask, take the answer in, give it. That costs a third less, and sends again what is
-//! larger than Pingora's replay buffer. Bodies that stream through, and upgrades, are Pingora's.
-//! Both ways call the same functions of this directory for all that is decided.
+//! connect, ask, take the answer in, give it. That costs a third less, sends again what is larger than
+//! Pingora's replay buffer, and records answers on the way. Bodies that stream through, and upgrades,
+//! are Pingora's. Both ways call the same functions of this directory for all that is decided; each
+//! keeps connections of its own.
 
 mod giving;
 mod head;
@@ -22,21 +23,21 @@ use pingora_proxy::Session;
 
 use super::context::{Body, Context};
 use super::response::{self, Head};
-use super::{Door, again, caching, cork, failure};
+use super::{Door, again, attempt, caching, cork, failure};
 use giving::{Client, Event};
 use provider::Conversation;
 use recorder::Recorder;
 
 /// Whether a request takes this way.
 pub fn takes(session: &Session, ctx: &Context) -> bool {
-    matches!(ctx.body, Body::Held { .. }) && !ctx.is_subrequest && !session.is_upgrade_req()
+    matches!(ctx.body, Body::Held { .. }) && !attempt::is_websocket(session)
 }
 
 /// Asks until an answer has been given. An error is what the last try failed with; what of the
 /// answer has been given by then can be told by the session.
 pub async fn run(door: &Door, session: &mut Session, ctx: &mut Context) -> Result<()> {
     loop {
-        match attempt(door, session, ctx).await {
+        match try_once(door, session, ctx).await {
             // How often is bounded where it is decided (`again`, `failure`).
             Err(error) if error.retry() => {}
             ended => return ended,
@@ -44,7 +45,7 @@ pub async fn run(door: &Door, session: &mut Session, ctx: &mut Context) -> Resul
     }
 }
 
-async fn attempt(door: &Door, session: &mut Session, ctx: &mut Context) -> Result<()> {
+async fn try_once(door: &Door, session: &mut Session, ctx: &mut Context) -> Result<()> {
     let peer = again::peer(door, session, ctx).await?;
     let connected = door.connector.get_http_session(&*peer).await;
     let (http, reused) = connected.map_err(|mut error| {

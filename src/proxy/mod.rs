@@ -5,9 +5,8 @@
 //! | file | phases |
 //! |---|---|
 //! | `admission` | `early_request_filter`, `request_filter` |
-//! | `caching` | `request_cache_filter`, `cache_key_callback`, `response_cache_filter` |
+//! | `caching` | `request_filter`: answers that are there already, or will be for others |
 //! | `serve` | answers that come from the cache |
-//! | `fill` | answers that go into it |
 //! | `cancel` | requests that are ended from outside |
 //! | `cork` | `connected_to_upstream`, and where answers begin: head and body leave together |
 //! | `body` | `request_body_filter`, holding of bodies |
@@ -42,7 +41,6 @@ mod copied;
 mod cork;
 mod exchange;
 mod failure;
-mod fill;
 mod hedge;
 mod kept;
 mod keys;
@@ -67,13 +65,12 @@ use std::time::Duration;
 use arc_swap::ArcSwap;
 use async_trait::async_trait;
 use bytes::Bytes;
-use pingora_cache::{CacheKey, RespCacheable};
 use pingora_core::connectors::http::Connector;
 use pingora_core::modules::http::HttpModules;
 use pingora_core::upstreams::peer::HttpPeer;
 use pingora_core::{Error, Result};
 use pingora_http::{RequestHeader, ResponseHeader};
-use pingora_proxy::{FailToProxy, ProxyHttp, ProxyWarnLogContext, RangeType, Session};
+use pingora_proxy::{FailToProxy, ProxyHttp, ProxyWarnLogContext, Session};
 
 use crate::cache::store::Cache;
 use crate::credential::TokenCache;
@@ -206,43 +203,6 @@ impl ProxyHttp for Door {
         }
     }
 
-    fn request_cache_filter(&self, session: &mut Session, ctx: &mut Self::CTX) -> Result<()> {
-        caching::prepare(session, ctx);
-        Ok(())
-    }
-
-    fn cache_key_callback(&self, _session: &Session, _ctx: &mut Self::CTX) -> Result<CacheKey> {
-        Ok(caching::fill_key())
-    }
-
-    fn response_cache_filter(
-        &self,
-        session: &Session,
-        response: &ResponseHeader,
-        ctx: &mut Self::CTX,
-    ) -> Result<RespCacheable> {
-        caching::decide(self, session, response, ctx)
-    }
-
-    fn cache_not_modified_filter(
-        &self,
-        _session: &Session,
-        _response: &ResponseHeader,
-        _ctx: &mut Self::CTX,
-    ) -> Result<bool> {
-        // Answers to POST are given whole.
-        Ok(false)
-    }
-
-    fn range_header_filter(
-        &self,
-        _session: &mut Session,
-        _response: &mut ResponseHeader,
-        _ctx: &mut Self::CTX,
-    ) -> RangeType {
-        RangeType::None
-    }
-
     async fn upstream_peer(
         &self,
         session: &mut Session,
@@ -298,10 +258,7 @@ impl ProxyHttp for Door {
         ctx: &mut Self::CTX,
     ) -> Result<()> {
         match response::head_arrived(self, session, response, ctx) {
-            Ok(response::Head::Passes) => {
-                response::set_aside(response, ctx);
-                Ok(())
-            }
+            Ok(response::Head::Passes) => Ok(()),
             Ok(response::Head::IsGivenUp) => Err(again::again()),
             Err(failure) => Err(ctx.fail(failure)),
         }
@@ -377,16 +334,11 @@ impl ProxyHttp for Door {
 
     fn suppress_proxy_warn_log(
         &self,
-        session: &Session,
-        ctx: &Self::CTX,
+        _session: &Session,
+        _ctx: &Self::CTX,
         _error: &Error,
-        context: ProxyWarnLogContext,
+        _context: ProxyWarnLogContext,
     ) -> bool {
-        // The only sign that Pingora gives of a client that left while its answer is recorded.
-        let recorded = matches!(context, ProxyWarnLogContext::DownstreamCache);
-        if recorded && !response::is_given(session, ctx) {
-            caching::client_left(ctx);
-        }
         true
     }
 

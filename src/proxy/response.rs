@@ -105,41 +105,6 @@ pub fn head_arrived(
     Ok(Head::Passes)
 }
 
-/// Takes the head of an answer that may be recorded out of Pingora's hands, which would copy it for
-/// its cache and once more for the client. What it goes by stays: status, version and framing.
-pub fn set_aside(response: &mut ResponseHeader, ctx: &mut Context) {
-    let is_final = ctx.answer.head.is_some() && !response.status.is_informational();
-    if is_final && caching::is_leading(ctx) {
-        ctx.answer.aside = replaced(response);
-    }
-}
-
-fn replaced(response: &mut ResponseHeader) -> Option<Box<ResponseHeader>> {
-    let mut stub = ResponseHeader::build_no_case(response.status, Some(2)).ok()?;
-    stub.set_version(response.version);
-    for name in [CONTENT_LENGTH, TRANSFER_ENCODING] {
-        for value in response.headers.get_all(&name) {
-            stub.append_header(name.clone(), value.clone()).ok()?;
-        }
-    }
-    Some(Box::new(std::mem::replace(response, stub)))
-}
-
-/// Puts it back, framed as Pingora frames it by now.
-fn put_back(response: &mut ResponseHeader, ctx: &mut Context) -> pingora_core::Result<()> {
-    let Some(mut head) = ctx.answer.aside.take() else {
-        return Ok(());
-    };
-    head.set_version(response.version);
-    if let Some(coding) = response.headers.get(TRANSFER_ENCODING)
-        && !head.headers.contains_key(TRANSFER_ENCODING)
-    {
-        head.insert_header(TRANSFER_ENCODING, coding.clone())?;
-    }
-    *response = *head;
-    Ok(())
-}
-
 /// Sees what an answer tells of tokens that it took, in dialects that tell.
 pub fn observer(headers: &HeaderMap, ctx: &Context) -> Option<Observer> {
     let route = ctx.route.as_ref()?;
@@ -208,7 +173,6 @@ pub fn head_leaves(
     if response.status.is_informational() && response.status.as_u16() != 101 {
         return Ok(());
     }
-    put_back(response, ctx)?;
     remove_what_is_not_for_the_client(response);
     if response.status.as_u16() >= 400 {
         response.insert_header(ERROR_SOURCE, Source::Provider.name())?;

@@ -1,12 +1,10 @@
 //! Requests that enter Pingora once more.
 //!
-//! One whose body must be held, is of a length that was not declared, and longer than Pingora's
-//! replay buffer: Pingora can send a body that was read before the provider was chosen only out of
-//! that buffer. So it runs as a subrequest with a body of one byte, which is replaced by the held
-//! one on its way out. The whole state of the request goes with it; the outer request only carries
-//! bytes ([`super::carry`]). The same way run the steps of the universal endpoint
-//! ([`super::steps`]), requests that fetch a stored answer anew, and those whose answer is to tell
-//! what it cost ([`super::told`]).
+//! The steps of the universal endpoint ([`super::steps`]), targets that are asked at the same time
+//! ([`super::hedge`]), requests that fetch a stored answer anew, and those whose answer is to tell
+//! what it cost ([`super::told`]). Their bodies are held: the whole state of the request goes with
+//! the subrequest, whose own body is one byte, and the outer request only carries bytes of its
+//! answer ([`super::carry`]).
 
 use std::sync::{Arc, Mutex};
 
@@ -23,7 +21,6 @@ use crate::directives::USAGE;
 use crate::endpoint;
 use crate::error::{Failure, Kind};
 
-use super::admission::content_length;
 use super::carry::{Carrier, hear_to_its_end};
 use super::context::Context;
 use super::{Door, caching, cancel};
@@ -33,15 +30,13 @@ use super::{Door, caching, cancel};
 /// since. `Sync` is asked for by Pingora.
 type Handover = Mutex<Option<(Context, RequestHeader)>>;
 
-/// Whether a request may have to run as a subrequest, its body being of undeclared length or
-/// made of steps, or its answer to tell what it cost, or may begin one, to fetch a stored answer
-/// anew.
+/// Whether a request may have to run as a subrequest, its body being made of steps, or its answer to
+/// tell what it cost, or may begin one, to fetch a stored answer anew.
 pub fn may_be_needed(session: &Session, ctx: &Context) -> bool {
     if ctx.is_subrequest {
         return ctx.step.is_some() && ctx.snapshot.revalidates;
     }
-    content_length(session).is_none()
-        || ctx.snapshot.revalidates
+    ctx.snapshot.revalidates
         || ctx.snapshot.hedges
         || session.req_header().headers.contains_key(USAGE)
         || endpoint::is_universal(session.req_header().raw_path())

@@ -458,9 +458,7 @@ async fn a_kept_connection_that_has_closed_is_replaced_after_any_number_of_steps
         // Which of the gateway's threads has kept one is chance: a new one is not replaced.
         let mut replaced = false;
         for _ in 0..30 {
-            let path = "/v1/default/default/groq/chat/completions";
-            let native = Request::post(path, "{}").send(&three.gateway).await;
-            assert_eq!(native.status, 200);
+            assert_eq!(three.ask(&json!([groq()])).await.status, 200);
             tokio::time::sleep(Duration::from_millis(30)).await;
             three.groq.script(Reply::Close);
             replaced = three.ask(&json!(steps)).await.status == 200;

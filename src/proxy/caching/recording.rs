@@ -5,11 +5,10 @@ use std::sync::Arc;
 use std::time::SystemTime;
 
 use http::header::{CONTENT_ENCODING, HeaderValue};
-use pingora_cache::{CacheMeta, NoCacheReason, RespCacheable};
 use pingora_http::ResponseHeader;
 use pingora_proxy::Session;
 
-use super::{Role, chance, is_leading, policy, request_key, take_lead};
+use super::{Role, chance, policy, request_key, take_lead};
 use crate::cache::entry::Facts;
 use crate::cache::flight::{Bounds, Lead, Reader, Recorded, Recording};
 use crate::cache::key::{Key, accepts};
@@ -17,7 +16,6 @@ use crate::cache::policy::{self as rules, Verdict};
 use crate::cache::store::Made;
 use crate::error::{Failure, Kind};
 use crate::proxy::context::Context;
-use crate::proxy::fill::{self, Desk, FILL};
 use crate::proxy::response::told_length;
 use crate::proxy::{Door, serve};
 use crate::routing::patience;
@@ -25,43 +23,6 @@ use crate::usage::Heard;
 
 /// Receives an answer that came whole and is to be stored.
 pub type Keep = Box<dyn FnOnce(Recorded) + Send + Sync>;
-
-/// Before the provider is asked: what it answers is to be recorded.
-pub fn prepare(session: &mut Session, ctx: &Context) {
-    if is_leading(ctx) {
-        session.cache.enable(&FILL, None, None, None, None);
-        // Then the answer is taken in while its first reader is slow. Over HTTP/2 Pingora
-        // cannot: there it is taken in as that reader takes it.
-        session.set_proxy_tasks_enabled(true);
-    }
-}
-
-/// The key under which Pingora fills.
-pub fn fill_key() -> pingora_cache::CacheKey {
-    fill::key(&Arc::new(Desk::default()))
-}
-
-/// The head of the answer is there: is it recorded, shared, or this client's only?
-pub fn decide(
-    door: &Door,
-    session: &Session,
-    response: &ResponseHeader,
-    ctx: &mut Context,
-) -> pingora_core::Result<RespCacheable> {
-    let aside = ctx.answer.aside.take();
-    let head = aside.as_deref().unwrap_or(response);
-    let started = record(door, session, head, ctx);
-    ctx.answer.aside = aside;
-    let desk = session.cache.cache_key().extensions.get::<Arc<Desk>>();
-    let Some((desk, started)) = desk.zip(started) else {
-        let why = NoCacheReason::Custom("not an answer to keep");
-        return Ok(RespCacheable::Uncacheable(why));
-    };
-    desk.leave(started);
-    let now = SystemTime::UNIX_EPOCH;
-    let meta = CacheMeta::new(now, now, 0, 0, response.clone());
-    Ok(RespCacheable::Cacheable(meta))
-}
 
 /// A recording that begins.
 pub struct Started {

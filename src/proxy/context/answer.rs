@@ -3,7 +3,6 @@
 use std::time::Instant;
 
 use http::header::HeaderValue;
-use pingora_http::ResponseHeader;
 
 use crate::usage::Observer;
 use crate::wire::Watch;
@@ -29,8 +28,6 @@ pub struct Answer {
     pub status: u16,
     /// Its framing tells where it ends, not the end of the connection.
     pub is_framed: bool,
-    /// Its head, while Pingora has another in its place.
-    pub aside: Option<Box<ResponseHeader>>,
     /// What has gone on to the client, for a record that is made when its session is gone.
     pub given: Given,
 }
