@@ -130,3 +130,70 @@ fn frame(session: &Session, head: &mut ResponseHeader) -> Result<()> {
     head.set_version(Version::HTTP_11);
     head.insert_header(TRANSFER_ENCODING, "chunked")
 }
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use http::header::ACCEPT;
+
+    use super::*;
+
+    fn asked(headers: &[(&'static str, &str)]) -> RequestHeader {
+        let mut head = RequestHeader::build("POST", b"/v1/chat?a=b", None).unwrap();
+        for (name, value) in headers {
+            head.append_header(*name, *value).unwrap();
+        }
+        head
+    }
+
+    fn names(head: &RequestHeader) -> Vec<&str> {
+        head.headers.keys().map(HeaderName::as_str).collect()
+    }
+
+    #[test]
+    fn what_is_of_the_clients_connection_stays_there() {
+        let mut head = asked(&[
+            ("Host", "a"),
+            ("Connection", "keep-alive, X-Mine"),
+            ("Connection", "upgrade"),
+            ("Keep-Alive", "timeout=5"),
+            ("TE", "trailers"),
+            ("Upgrade", "h2c"),
+            ("HTTP2-Settings", "AAA"),
+            ("Proxy-Authorization", "Basic YTpi"),
+            ("X-Mine", "1"),
+            ("X-Theirs", "2"),
+        ]);
+        leave_the_connection(&mut head).unwrap();
+        assert_eq!(names(&head), ["host", "x-theirs"]);
+    }
+
+    #[test]
+    fn nobody_has_others_headers_taken_off() {
+        for connection in [
+            "host",
+            "X-Forwarded-For",
+            ":authority",
+            "\"x-forwarded-for\"",
+            "a b",
+            "a,b,c,d,e,f,g,h,i,j",
+        ] {
+            let mut head = asked(&[("Connection", connection)]);
+            let error = leave_the_connection(&mut head).unwrap_err();
+            assert_eq!(error.etype(), &ErrorType::InvalidHTTPHeader, "{connection}");
+        }
+        let mut head = asked(&[("Connection", "a,b,c,d,e,f,g,h,,i,"), ("Accept", "*/*")]);
+        leave_the_connection(&mut head).unwrap();
+        assert_eq!(head.headers[ACCEPT], "*/*");
+    }
+
+    #[test]
+    fn over_http2_the_host_is_in_the_target() {
+        let mut head = asked(&[("Host", "api.example.com:8443"), ("Accept", "*/*")]);
+        head.set_version(Version::HTTP_2);
+        let head = of_http2(head, true).unwrap();
+        assert_eq!(head.uri, "https://api.example.com:8443/v1/chat?a=b");
+        assert_eq!(names(&head), ["accept"]);
+        assert!(of_http2(asked(&[]), true).is_err());
+    }
+}
