@@ -1,5 +1,5 @@
-//! Request bodies: streamed through where possible, held where they must be known before
-//! the first try (signing; later routing, caching and replay).
+//! Request bodies: held where they must be known before the first try (signing, routing, caching,
+//! limits, replay) and where they are small; streamed through otherwise.
 
 use std::time::Instant;
 
@@ -22,6 +22,9 @@ use super::kept::{self, Kept};
 use super::permitting::MaxBody;
 use super::{Door, again, copied, limiting, permitting, planning};
 
+/// A call of at most this many bytes is held where there is room: it comes at once anyway, and takes
+/// the shorter way ([`super::exchange`]). No more than what an HTTP/2 server takes at once.
+const SMALL: u64 = 65_535;
 /// Room that is made first for a body whose length is not declared, in bytes.
 const FIRST_ROOM: u64 = 64 * 1024;
 
@@ -55,11 +58,17 @@ pub async fn admit(
     let route = ctx.route.as_ref();
     let wants_model = may_be_json && route.is_some_and(|route| route.model.is_none());
     let scan = wants_model.then(ModelScan::default);
-    if !held {
+    let mut memory = door.memory.reserve_nothing();
+    let has_room = memory.grow(declared.unwrap_or(0), limits.max_buffered);
+    if held && !has_room {
+        return Err(Failure::new(Kind::Overloaded));
+    }
+    let is_small = may_be_json && declared.is_some_and(|length| (1..=SMALL).contains(&length));
+    if !held && !(is_small && has_room) {
         let tells = may_be_json && route.is_some_and(|route| route.format != Format::Opaque);
         let most = copied::of_request(ctx).max(if tells { kept::TO_COUNT } else { 0 });
-        let memory = door.memory.reserve_nothing();
-        let kept = (most > 0).then(|| Kept::new(memory, limits.max_buffered, most));
+        let kept = || Kept::new(memory.another(), limits.max_buffered, most);
+        let kept = (most > 0).then(kept);
         ctx.body = Body::Streaming {
             passed: 0,
             limit,
@@ -69,7 +78,7 @@ pub async fn admit(
         return Ok(());
     }
     let began = Instant::now();
-    let (bytes, memory) = Box::pin(hold(door, session, declared, limit, &limits)).await?;
+    let bytes = Box::pin(hold(session, &mut memory, declared, limit, &limits)).await?;
     ctx.received = Some(bytes.len() as u64);
     ctx.reading = began.elapsed();
     ctx.body = Body::Held {
@@ -170,26 +179,20 @@ pub fn adopt(ctx: &mut Context) {
 
 /// Reads the body whole, within the memory of all held bodies.
 async fn hold(
-    door: &Door,
     session: &mut Session,
+    memory: &mut Reservation,
     declared: Option<u64>,
     limit: Limit,
     limits: &Limits,
-) -> Result<(Bytes, Reservation), Failure> {
-    let mut memory = door.memory.reserve_nothing();
-    let mut reserve = |bytes| match memory.grow(bytes, limits.max_buffered) {
-        true => Ok(()),
-        false => Err(Failure::new(Kind::Overloaded)),
-    };
+) -> Result<Bytes, Failure> {
     let mut reserved = declared.unwrap_or(0);
-    reserve(reserved)?;
     let mut body = BytesMut::new();
     loop {
         // Pingora's own read timeout is for HTTP/1 only.
         let read = pingora_timeout::timeout(limits.body_timeout, session.read_request_body());
         let read = read.await.map_err(|_| Failure::new(Kind::ClientTimeout))?;
         let Some(piece) = read.map_err(|error| read_failure(&error))? else {
-            return Ok((body.freeze(), memory));
+            return Ok(body.freeze());
         };
         let length = (body.len() + piece.len()) as u64;
         if length > limit.bytes {
@@ -197,7 +200,7 @@ async fn hold(
         }
         if declared == Some(piece.len() as u64) {
             // All of it at once: it need not be copied.
-            return Ok((piece, memory));
+            return Ok(piece);
         }
         if length > reserved {
             // Grows as the buffer does, by doubling.
@@ -205,7 +208,9 @@ async fn hold(
                 .max(FIRST_ROOM)
                 .min(limits.max_body)
                 .max(length);
-            reserve(target - reserved)?;
+            if !memory.grow(target - reserved, limits.max_buffered) {
+                return Err(Failure::new(Kind::Overloaded));
+            }
             reserved = target;
         }
         body.reserve(

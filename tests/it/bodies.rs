@@ -162,29 +162,73 @@ async fn continue_is_answered_before_the_body() {
 }
 
 #[tokio::test]
-async fn a_body_passes_before_it_is_whole() {
+async fn a_large_body_passes_before_it_is_whole() {
+    let body = body::json_of_size("m", 70_000);
+    let (first, rest) = body.split_at(35_000);
     let upstream = Upstream::h1().await;
     upstream.script(Reply::Digest);
     let gateway = Gateway::start(&at(&upstream, "openai", "/v1", "")).await;
-    let mut connection = Connection::open(&gateway).await;
-    let head = format!(
-        "POST {CHAT} HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\ncontent-length: 4\r\n\r\n"
-    );
-    connection.write(head + "{\"").await;
+    let mut connection = halfway(&gateway, &body, first).await;
     // Nothing more is sent before the provider has the beginning.
     crate::support::eventually("the first half at the upstream", || {
-        upstream
-            .requests()
-            .first()
-            .filter(|request| request.body == b"{\"")
-            .map(|_| ())
+        let requests = upstream.requests();
+        let has_it = requests.first()?.body == first;
+        has_it.then_some(())
     })
     .await;
-    connection.write("\"}").await;
-    assert_eq!(
-        connection.read().await.unwrap().text(),
-        Digest::of(b"{\"\"}").json()
+    connection.write(rest).await;
+    let answer = connection.read().await.unwrap();
+    assert_eq!(answer.text(), Digest::of(&body).json());
+}
+
+#[tokio::test]
+async fn a_small_body_passes_when_it_is_whole() {
+    let body = body::json_of_size("m", 60_000);
+    let (first, rest) = body.split_at(30_000);
+    let upstream = Upstream::h1().await;
+    upstream.script(Reply::Digest);
+    let gateway = Gateway::start(&at(&upstream, "openai", "/v1", "")).await;
+    let mut connection = halfway(&gateway, &body, first).await;
+    tokio::time::sleep(std::time::Duration::from_millis(200)).await;
+    assert!(upstream.requests().is_empty());
+    connection.write(rest).await;
+    let answer = connection.read().await.unwrap();
+    assert_eq!(answer.text(), Digest::of(&body).json());
+}
+
+#[tokio::test]
+async fn a_small_body_streams_where_no_room_is_left_to_hold_it() {
+    let upstream = Upstream::h1().await;
+    upstream.always(Reply::Digest);
+    let gateway = Gateway::with(&at(&upstream, "openai", "/v1", ""))
+        .server("max_body: 64000B")
+        .server("max_buffered: 64000B")
+        .start()
+        .await;
+    let body = body::json_of_size("m", 60_000);
+    let (first, rest) = body.split_at(30_000);
+    let mut holding = halfway(&gateway, &body, first).await;
+    let held_now = |metrics: &Metrics| metrics.sum("tollgate_held_body_bytes", &[]) >= 6e4;
+    gateway
+        .metrics_when("the first body's share", held_now)
+        .await;
+    let answer = Request::post(CHAT, &body).send(&gateway).await;
+    assert_eq!(answer.text(), Digest::of(&body).json());
+    holding.write(rest).await;
+    let answer = holding.read().await.unwrap();
+    assert_eq!(answer.text(), Digest::of(&body).json());
+}
+
+/// A connection over which the head of a request for `body`, and the `first` of it, has been sent.
+async fn halfway(gateway: &Gateway, body: &[u8], first: &[u8]) -> Connection {
+    let mut connection = Connection::open(gateway).await;
+    let length = body.len();
+    let head = format!(
+        "POST {CHAT} HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\ncontent-length: {length}\r\n\r\n"
     );
+    connection.write(head).await;
+    connection.write(first).await;
+    connection
 }
 
 /// A request of `size` bytes of `content_type`.
