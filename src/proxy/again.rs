@@ -131,7 +131,7 @@ pub fn can_be_sent_again(session: &Session, ctx: &Context) -> bool {
     matches!(ctx.body, Body::Held { .. }) || !session.as_ref().retry_buffer_truncated()
 }
 
-/// An error that makes Pingora ask for a peer again.
+/// An error behind which a peer is asked for again.
 pub fn again() -> Box<Error> {
     let mut error = Error::new_up(ErrorType::new("to be tried again"));
     error.set_retry(true);
@@ -175,7 +175,7 @@ async fn pause(session: &mut Session, ctx: &mut Context) -> Result<(), Failure> 
     }
     let mut waited = pin!(pingora_timeout::sleep(wait));
     // What an unread body brings must not be lost.
-    let looks = session.is_body_done();
+    let looks = matches!(ctx.body, Body::Held { .. }) || session.is_body_done();
     let gone = tokio::select! {
         () = &mut waited => return Ok(()),
         gone = serve::client_left(session), if looks => gone,
@@ -247,8 +247,8 @@ pub fn bound(peer: &mut HttpPeer, ctx: &Context) -> Result<(), Failure> {
     options.total_connection_timeout = Some(connect);
     // Pingora has one for the head and the body; what is shorter is watched (`connected`).
     options.read_timeout = Some(idle.max(first_byte(ctx).unwrap_or_default()));
-    // Without it a provider that stops reading would hold the request for ever: Pingora does
-    // not look at the answer while it writes.
+    // Without it a provider that stops reading would hold the request for ever: nobody looks at
+    // the answer while it is written.
     options.write_timeout = Some(idle);
     if is_watched(ctx) {
         // A connection that is shut down must not carry others' requests.

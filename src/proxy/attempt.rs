@@ -103,8 +103,8 @@ fn configure(peer: &mut HttpPeer, connection: &Connection, alpn: ALPN) {
     options.alpn = alpn;
 }
 
-/// The HTTP versions that are offered. Of a held body Pingora writes all before it looks at the
-/// answer. A provider that refuses a request early, and reads no more, would never be heard over
+/// The HTTP versions that are offered. A held body is written whole before the answer is
+/// looked at. A provider that refuses a request early, and reads no more, would never be heard over
 /// HTTP/2 where the body does not fit the window; over HTTP/1.1 it is.
 fn alpn(connection: &Connection, body: &Body) -> ALPN {
     match (connection.alpn(), body) {

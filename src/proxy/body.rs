@@ -20,7 +20,7 @@ use super::admission::content_length;
 use super::context::{Body, Context, Spend};
 use super::kept::{self, Kept};
 use super::permitting::MaxBody;
-use super::{Door, again, copied, limiting, permitting, planning};
+use super::{Door, again, attempt, copied, limiting, permitting, planning};
 
 /// A call of at most this many bytes is held where there is room: it comes at once anyway, and takes
 /// the shorter way ([`super::exchange`]). No more than what an HTTP/2 server takes at once.
@@ -48,6 +48,10 @@ pub async fn admit(
     if declared.is_some_and(|length| length > limit.bytes) {
         return Err(limit.exceeded());
     }
+    if attempt::is_websocket(session) && !session.is_body_empty() {
+        let why = "A request for a WebSocket must not have a body";
+        return Err(Failure::because(Kind::BadRequest, why));
+    }
     let expects_continue = session.req_header().headers.contains_key(EXPECT);
     if expects_continue && declared != Some(0) {
         session
@@ -58,13 +62,13 @@ pub async fn admit(
     let route = ctx.route.as_ref();
     let wants_model = may_be_json && route.is_some_and(|route| route.model.is_none());
     let scan = wants_model.then(ModelScan::default);
+    let is_small = may_be_json && declared.is_some_and(|length| (1..=SMALL).contains(&length));
     let mut memory = door.memory.reserve_nothing();
-    let has_room = memory.grow(declared.unwrap_or(0), limits.max_buffered);
+    let has_room = (held || is_small) && memory.grow(declared.unwrap_or(0), limits.max_buffered);
     if held && !has_room {
         return Err(Failure::new(Kind::Overloaded));
     }
-    let is_small = may_be_json && declared.is_some_and(|length| (1..=SMALL).contains(&length));
-    if !held && !(is_small && has_room) {
+    if !has_room {
         let tells = may_be_json && route.is_some_and(|route| route.format != Format::Opaque);
         let most = copied::of_request(ctx).max(if tells { kept::TO_COUNT } else { 0 });
         let kept = || Kept::new(memory.another(), limits.max_buffered, most);
@@ -237,7 +241,12 @@ pub fn pass(
     ctx: &mut Context,
 ) -> Result<(), Failure> {
     match &mut ctx.body {
-        Body::Unread | Body::Held { .. } => Ok(()),
+        Body::Unread => Ok(()),
+        // Only a WebSocket comes here with one, and it is empty.
+        Body::Held { .. } => {
+            ctx.attempt.body_sent |= end_of_stream;
+            Ok(())
+        }
         Body::Streaming {
             passed,
             limit,

@@ -1,9 +1,8 @@
 //! Ending a request from outside, while it waits for a provider that nobody wants to hear any
 //! more.
 //!
-//! Pingora has no hook between asking a provider and its answer's head. But a request is one
-//! future, and dropping it closes (HTTP/1) or resets (HTTP/2) the call. What was not settled
-//! by then is settled when its context is dropped (`settle`).
+//! A request is one future, and dropping it closes (HTTP/1) or resets (HTTP/2) the call. What was
+//! not settled by then is settled when its context is dropped (`settle`).
 //!
 //! Likewise for a provider that takes too long. Pingora has one timeout for every read, the
 //! head's and the body's; what is to be bounded apart is bounded here, by shutting down the

@@ -85,7 +85,7 @@ pub struct Context {
     pub limited: Limited,
     /// The current try.
     pub attempt: Attempt,
-    /// Attempts that failed; Pingora allows sixteen.
+    /// Attempts that failed, at most [`MAX_TRIES`](crate::routing::plan::MAX_TRIES).
     pub tried: Vec<Tried>,
     /// Providers in whose place another one was asked, and the attempts made there.
     pub asked_before: Vec<(Arc<Mounted>, u32)>,
@@ -230,7 +230,7 @@ pub struct Attempt {
     pub addresses: u32,
     /// It runs over a connection that was already open.
     pub reused: bool,
-    /// The held body has been handed to Pingora in this attempt.
+    /// The head of this attempt is written, and the held body on its way.
     pub body_sent: bool,
     /// A token exchanged for this attempt.
     pub token: Option<Arc<str>>,

@@ -62,12 +62,17 @@ async fn try_once(door: &Door, session: &mut Session, ctx: &mut Context) -> Resu
         recorder: None,
     };
     let ended = exchange.converse(session, ctx, &peer, &mut provider).await;
+    let has_left = exchange.client.has_left();
     // What others read of it ends here, too.
     drop(exchange);
     match ended {
         Ok(()) => {
             provider.end(&door.connector, &peer).await;
-            Ok(())
+            // Pingora would end in order what is not said to have failed.
+            match has_left && !response::is_given(session, ctx) {
+                true => Err(giving::gone()),
+                false => Ok(()),
+            }
         }
         Err(mut error) => {
             provider.abandon(&door.connector, &peer, &mut error).await;
@@ -93,8 +98,13 @@ impl Exchange<'_> {
         provider: &mut Conversation,
     ) -> Result<()> {
         let head = head::of(session, ctx, provider.is_http2(), peer.is_tls())?;
-        let asking = provider.ask(head, body(ctx));
+        let body = held(ctx);
+        let asking = provider.ask(head, body.is_empty());
         self.client.stays_during(session, ctx, asking).await??;
+        ctx.attempt.body_sent = true;
+        again::sent(ctx);
+        let sending = provider.send(body);
+        self.client.stays_during(session, ctx, sending).await??;
         loop {
             let next = provider.next();
             let next = self.client.stays_during(session, ctx, next).await??;
@@ -105,6 +115,11 @@ impl Exchange<'_> {
             self.take_head(session, ctx, head, ends)?;
             if is_final {
                 return self.pass(session, ctx, provider).await;
+            }
+            // It says that the answer takes its time, and is not to wait for it.
+            if let Err(error) = self.client.give(session, false).await {
+                self.client
+                    .leaves(session, ctx, error, caching::is_leading(ctx))?;
             }
         }
     }
@@ -163,10 +178,16 @@ impl Exchange<'_> {
             }
             // An answer that others wait for is not held up by a slow client.
             let apart = is_recorded && !ended;
-            let reads = apart || (!ended && self.client.has_room());
+            let reads = !ended && self.client.lets_read(session);
             let is_satisfied = match self.client.next(session, provider, reads).await {
                 Event::Came(Ok(task)) => {
-                    self.take(ctx, task)?;
+                    if let Err(error) = self.take(ctx, task) {
+                        // A head alone is not begun with: a status can still tell.
+                        if ctx.answer.first_byte.is_some() {
+                            self.client.give(session, false).await?;
+                        }
+                        return Err(error);
+                    }
                     false
                 }
                 Event::Came(Err(error)) => {
@@ -218,10 +239,7 @@ impl Exchange<'_> {
     }
 }
 
-/// What is sent of the body, from now on.
-fn body(ctx: &mut Context) -> Bytes {
-    ctx.attempt.body_sent = true;
-    again::sent(ctx);
+fn held(ctx: &Context) -> Bytes {
     match &ctx.body {
         Body::Held { bytes, .. } => bytes.clone(),
         Body::Unread | Body::Streaming { .. } => Bytes::new(),

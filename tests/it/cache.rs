@@ -554,3 +554,32 @@ async fn a_reload_keeps_the_cache() {
     })
     .await;
 }
+
+#[tokio::test]
+async fn an_answer_for_all_is_not_asked_for_in_part() {
+    let upstream = Upstream::h1().await;
+    let gateway = Gateway::start(&cached(&upstream)).await;
+    upstream.always(Answer::json("{}"));
+    let conditions = [
+        "range",
+        "if-range",
+        "if-match",
+        "if-none-match",
+        "if-modified-since",
+    ];
+    let request = |body| {
+        let mut request = chat(body);
+        for name in conditions {
+            request = request.header(name, "bytes=0-0");
+        }
+        request
+    };
+    assert_eq!(status(&request(BODY).send(&gateway).await), "MISS");
+    let asked = upstream.only().await;
+    assert!(conditions.iter().all(|name| asked.header(name).is_none()));
+    // Nobody else has that answer, so it is the client's to say.
+    let alone = request(BODY).header("cf-aig-skip-cache", "true");
+    alone.send(&gateway).await;
+    let asked = upstream.received(2).await.remove(1);
+    assert!(conditions.iter().all(|name| asked.header(name).is_some()));
+}

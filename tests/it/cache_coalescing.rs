@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use crate::cache::{BODY, cached, chat, status, stored, with_cache};
-use crate::support::conf::at;
+use crate::support::conf::{CHAT, at};
 use crate::support::upstream::End;
 use crate::support::{
     Answer, Connection, Ending, Gate, Gateway, Protocol, Reply, Request, Response, Upstream, body,
@@ -537,4 +537,29 @@ async fn an_answer_that_breaks_before_its_end_is_not_whole() {
     stored(&gateway).await;
     upstream.script(Answer::json("{}"));
     assert_eq!(status(&chat(BODY).send(&gateway).await), "MISS");
+}
+
+#[tokio::test]
+async fn an_answer_that_its_client_gave_up_amid_does_not_end_in_order() {
+    let upstream = Upstream::h1().await;
+    let gateway = Gateway::start(&cached(&upstream)).await;
+    let gate = Gate::new();
+    upstream.script(Answer::sse().text("data: 1\n\n").wait(&gate).text(DONE));
+    let mut leader = Connection::open(&gateway).await;
+    let length = STREAM.len();
+    let asked = format!(
+        "POST {CHAT} HTTP/1.1\r\nhost: x\r\nauthorization: Bearer sk-one\r\ncontent-length: {length}\r\n\r\n{STREAM}"
+    );
+    leader.write(asked).await;
+    assert!(leader.head().await.is_some());
+    let mut follower = chat(STREAM).open(&gateway).await;
+    follower.read_past("1\n\n").await;
+    // What is not asked for before the answer is there ends it, and the client still reads.
+    leader.write("X").await;
+    tokio::time::sleep(Duration::from_millis(300)).await;
+    gate.open();
+    assert!(follower.finish().await.text().ends_with(DONE));
+    let rest = leader.rest().await;
+    assert!(!rest.ends_with(b"0\r\n\r\n"), "{}", rest.escape_ascii());
+    upstream.only().await;
 }

@@ -2,7 +2,9 @@
 
 use crate::support::conf::{CHAT, at, openai, path};
 use crate::support::upstream::End;
-use crate::support::{Answer, Ending, Gate, Gateway, Protocol, Request, Response, Upstream};
+use crate::support::{
+    Answer, Connection, Ending, Gate, Gateway, Protocol, Request, Response, Upstream,
+};
 
 const BOTH: [Protocol; 2] = [Protocol::H1, Protocol::H2];
 
@@ -256,4 +258,40 @@ async fn a_large_answer_arrives_whole() {
             );
         }
     }
+}
+
+/// Answers one request with an interim head, and the rest when `go` comes.
+async fn hinting(listener: tokio::net::TcpListener, go: tokio::sync::oneshot::Receiver<()>) {
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    let (mut socket, _) = listener.accept().await.unwrap();
+    let mut asked = Vec::new();
+    while !asked.ends_with(b"{}") {
+        assert_ne!(socket.read_buf(&mut asked).await.unwrap(), 0);
+    }
+    let hints = b"HTTP/1.1 103 Early Hints\r\nlink: <a>\r\n\r\n";
+    socket.write_all(hints).await.unwrap();
+    go.await.unwrap();
+    let answer = b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok";
+    socket.write_all(answer).await.unwrap();
+}
+
+#[tokio::test]
+async fn an_interim_head_does_not_wait_for_the_answer() {
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url = format!("http://{}", listener.local_addr().unwrap());
+    let (go, goes) = tokio::sync::oneshot::channel();
+    let provider = tokio::spawn(hinting(listener, goes));
+    let yaml =
+        format!("providers: {{ openai: {{ base_url: \"{url}/v1\", allow_insecure: true }} }}\n");
+    let gateway = Gateway::start(&yaml).await;
+    let mut connection = Connection::open(&gateway).await;
+    let asked = format!(
+        "POST {CHAT} HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\ncontent-length: 2\r\n\r\n{{}}"
+    );
+    connection.write(asked).await;
+    let interim = connection.head().await.unwrap();
+    assert!(interim.start.starts_with("HTTP/1.1 103 "), "{interim:?}");
+    go.send(()).unwrap();
+    assert_eq!(connection.read().await.unwrap().text(), "ok");
+    provider.await.unwrap();
 }

@@ -351,3 +351,21 @@ async fn a_tunnel_that_breaks_ends_without_a_word_of_ours() {
     };
     gateway.metrics_when("a cut tunnel", cut).await;
 }
+
+#[tokio::test]
+async fn a_handshake_with_a_body_is_refused() {
+    let upstream = Upstream::h1().await;
+    let gateway = Gateway::start(&openai(&upstream)).await;
+    let mut connection = Connection::open(&gateway).await;
+    let own = "Content-Length: 2\r\nContent-Type: application/json\r\n";
+    let asked = handshake(&path("openai", "v1/realtime"), own);
+    connection.write([asked.as_bytes(), b"{}"].concat()).await;
+    let answer = connection.read().await.unwrap();
+    assert_eq!(answer.status, 400);
+    assert!(
+        answer.text().contains("must not have a body"),
+        "{}",
+        answer.text()
+    );
+    upstream.untouched();
+}

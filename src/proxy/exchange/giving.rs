@@ -48,8 +48,13 @@ impl Client {
         self.has_left
     }
 
-    /// Whether more may be taken in for it.
-    pub fn has_room(&self) -> bool {
+    /// Whether more may be taken in: as long as there is room for it, and while it is given what was
+    /// recorded before.
+    pub fn lets_read(&self, session: &Session) -> bool {
+        self.has_room() || session.has_pending_downstream_tasks()
+    }
+
+    fn has_room(&self) -> bool {
         self.waiting.len() < AHEAD
     }
 

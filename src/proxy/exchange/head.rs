@@ -1,8 +1,9 @@
 //! Heads on their way through an exchange, as far as HTTP itself wants something of them.
 
 use http::header::{
-    CONNECTION, CONTENT_LENGTH, HOST, HeaderName, PROXY_AUTHENTICATE, PROXY_AUTHORIZATION, TE,
-    TRAILER, TRANSFER_ENCODING, UPGRADE,
+    CONNECTION, CONTENT_LENGTH, HOST, HeaderName, IF_MATCH, IF_MODIFIED_SINCE, IF_NONE_MATCH,
+    IF_RANGE, IF_UNMODIFIED_SINCE, PROXY_AUTHENTICATE, PROXY_AUTHORIZATION, RANGE, TE, TRAILER,
+    TRANSFER_ENCODING, UPGRADE,
 };
 use http::{HeaderValue, Method, Uri, Version};
 use pingora_core::{Error, ErrorType, OrErr, Result};
@@ -10,7 +11,7 @@ use pingora_http::{RequestHeader, ResponseHeader};
 use pingora_proxy::Session;
 
 use crate::proxy::context::Context;
-use crate::proxy::{attempt, response};
+use crate::proxy::{attempt, caching, response};
 
 /// Of one connection only (RFC 9110, 7.6.1).
 const OF_A_CONNECTION: [HeaderName; 10] = [
@@ -24,6 +25,15 @@ const OF_A_CONNECTION: [HeaderName; 10] = [
     TRANSFER_ENCODING,
     UPGRADE,
     HeaderName::from_static("http2-settings"),
+];
+/// What makes an answer one to the client's own state (RFC 9110, 13.1 and 14.2).
+const CONDITIONS: [HeaderName; 6] = [
+    IF_MATCH,
+    IF_NONE_MATCH,
+    IF_MODIFIED_SINCE,
+    IF_UNMODIFIED_SINCE,
+    IF_RANGE,
+    RANGE,
 ];
 /// Names that a `Connection` header may have; as many as Pingora allows.
 const MOST_NOMINATED: usize = 9;
@@ -43,6 +53,12 @@ pub fn of(session: &Session, ctx: &mut Context, http2: bool, tls: bool) -> Resul
         false => Version::HTTP_11,
     });
     leave_the_connection(&mut head).map_err(|error| error.into_down())?;
+    if caching::is_leading(ctx) {
+        // Others are to have the answer whole.
+        CONDITIONS.iter().for_each(|name| {
+            head.remove_header(name);
+        });
+    }
     attempt::head(session, &mut head, ctx).map_err(|failure| ctx.fail(failure))?;
     match http2 {
         true => of_http2(head, tls),

@@ -65,20 +65,27 @@ impl Conversation {
         self.stage == Stage::Nothing
     }
 
-    /// Sends the request. One that cannot be sent whole over HTTP/1.1 is no error here: a provider
-    /// that refuses a body reads no more of it, and has answered.
-    pub async fn ask(&mut self, head: RequestHeader, body: Bytes) -> Result<()> {
+    /// Sends the head of a request. `ends`: there is no body.
+    pub async fn ask(&mut self, head: RequestHeader, ends: bool) -> Result<()> {
         self.asked = true;
         let head = Box::new(head);
+        let written = match &mut self.http {
+            HttpSession::H2(http2) => http2.write_request_header(head, ends),
+            http => http.write_request_header(head).await,
+        };
+        written.map_err(up)
+    }
+
+    /// Sends its body. One that cannot be sent whole over HTTP/1.1 is no error here: a provider that
+    /// refuses a body reads no more of it, and has answered.
+    pub async fn send(&mut self, body: Bytes) -> Result<()> {
         let is_empty = body.is_empty();
         if let HttpSession::H2(http2) = &mut self.http {
-            http2.write_request_header(head, is_empty).map_err(up)?;
             return match is_empty {
                 true => Ok(()),
                 false => http2.write_request_body(body, true).await.map_err(up),
             };
         }
-        self.http.write_request_header(head).await.map_err(up)?;
         let written = match is_empty {
             true => Ok(()),
             false => self.http.write_request_body(body, true).await,
