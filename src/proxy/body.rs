@@ -62,9 +62,14 @@ pub async fn admit(
     let route = ctx.route.as_ref();
     let wants_model = may_be_json && route.is_some_and(|route| route.model.is_none());
     let scan = wants_model.then(ModelScan::default);
-    let is_small = may_be_json && declared.is_some_and(|length| (1..=SMALL).contains(&length));
+    let is_small = json && declared.is_some_and(|length| (1..=SMALL).contains(&length));
+    let most = match held {
+        true => limits.max_buffered,
+        // What must be held finds room, however many do not send what they announce.
+        false => limits.max_buffered / 2,
+    };
     let mut memory = door.memory.reserve_nothing();
-    let has_room = (held || is_small) && memory.grow(declared.unwrap_or(0), limits.max_buffered);
+    let has_room = (held || is_small) && memory.grow(declared.unwrap_or(0), most);
     if held && !has_room {
         return Err(Failure::new(Kind::Overloaded));
     }

@@ -14,7 +14,7 @@ mod provider;
 mod recorder;
 
 use bytes::Bytes;
-use http::StatusCode;
+use http::{StatusCode, Version};
 use pingora_core::protocols::http::HttpTask;
 use pingora_core::upstreams::peer::HttpPeer;
 use pingora_core::{Error, ErrorType, Result};
@@ -58,7 +58,7 @@ async fn try_once(door: &Door, session: &mut Session, ctx: &mut Context) -> Resu
     again::connected(session, &peer, provider.socket(), ctx);
     let mut exchange = Exchange {
         door,
-        client: Client::default(),
+        client: Client::new(ctx),
         recorder: None,
     };
     let ended = exchange.converse(session, ctx, &peer, &mut provider).await;
@@ -104,7 +104,7 @@ impl Exchange<'_> {
         ctx.attempt.body_sent = true;
         again::sent(ctx);
         let sending = provider.send(body);
-        self.client.stays_during(session, ctx, sending).await??;
+        self.client.stays_during(session, ctx, sending).await?;
         loop {
             let next = provider.next();
             let next = self.client.stays_during(session, ctx, next).await??;
@@ -154,6 +154,10 @@ impl Exchange<'_> {
             // Nobody else wants it.
             let is_for_others = self.recorder.is_some() || head.status.is_informational();
             return is_for_others.then_some(()).ok_or_else(giving::gone);
+        }
+        if head.status.is_informational() && session.req_header().version == Version::HTTP_10 {
+            // It knows none (RFC 9110, 15.2).
+            return Ok(());
         }
         head::leaves(session, &mut head, ends, ctx)?;
         self.client.is_to_have(HttpTask::Header(head, ends));

@@ -189,11 +189,16 @@ pub async fn give_up(
 }
 
 /// Whether the client has the head of its answer: from then on a status can no longer tell.
-/// An upgrade (101) is one; what follows it is no longer HTTP.
 fn has_begun(session: &Session) -> bool {
-    session
-        .response_written()
-        .is_some_and(|head| head.status.as_u16() == 101 || !head.status.is_informational())
+    begun(session).is_some()
+}
+
+/// The head of its answer that the client has. An upgrade (101) is one, and no other interim head;
+/// what follows it is no longer HTTP.
+pub fn begun(session: &Session) -> Option<&ResponseHeader> {
+    let head = session.response_written()?;
+    let is_final = head.status.as_u16() == 101 || !head.status.is_informational();
+    is_final.then_some(head)
 }
 
 /// What an error of Pingora's means.

@@ -16,7 +16,7 @@ use crate::record::{RequestRecord, Spent};
 use super::context::Context;
 use super::copied;
 use super::overload::{self, Waited};
-use super::{Door, caching, hedge, steps, told};
+use super::{Door, caching, failure, hedge, steps, told};
 
 /// Longest header value that goes into the record, in bytes.
 const MAX_HEADER: usize = 256;
@@ -105,9 +105,7 @@ pub fn publish(door: &Door, session: &mut Session, error: Option<&Error>, ctx: &
         ctx.failure = Some(Failure::new(Kind::ClientGone));
     }
     let sent = Sent {
-        status: session
-            .response_written()
-            .map_or(0, |head| head.status.as_u16()),
+        status: failure::begun(session).map_or(0, |head| head.status.as_u16()),
         request_bytes: ctx
             .received
             .unwrap_or_else(|| session.body_bytes_read() as u64),

@@ -202,7 +202,7 @@ async fn a_small_body_streams_where_no_room_is_left_to_hold_it() {
     upstream.always(Reply::Digest);
     let gateway = Gateway::with(&at(&upstream, "openai", "/v1", ""))
         .server("max_body: 64000B")
-        .server("max_buffered: 64000B")
+        .server("max_buffered: 128000B")
         .start()
         .await;
     let body = body::json_of_size("m", 60_000);
@@ -676,6 +676,9 @@ async fn head_and_body_leave_as_one() {
         for read in provider.await.unwrap() {
             let (_, body) = read.split_once("\r\n\r\n").unwrap();
             assert_eq!(body.len(), 1024, "{read}");
+        }
+        if hits > 0 {
+            crate::cache::stored(&gateway).await;
         }
         for number in 0..hits {
             let answer = first_read(&mut client, number).await;

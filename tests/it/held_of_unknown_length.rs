@@ -1,5 +1,4 @@
-//! Held bodies whose length the client does not tell, too long for the engine's replay
-//! buffer: they take another way through the gateway, on which nothing may be different.
+//! Held bodies whose length the client does not tell, longer than Pingora could send twice.
 
 use crate::support::client::{Multiplexed, Told};
 use crate::support::conf::{SPENDING, at, path};

@@ -817,3 +817,17 @@ async fn a_body_is_counted_as_the_client_sent_it() {
     let counted = |metrics: &Metrics| metrics.sum("tollgate_request_bytes_total", &[]) == sent;
     pair.gateway.metrics_when("what was sent", counted).await;
 }
+
+#[tokio::test]
+async fn what_is_not_said_to_be_json_takes_no_route_however_small() {
+    let pair = Pair::start("").await;
+    pair.openai.always(Answer::new(500));
+    for content_type in ["text/plain", "application/x-www-form-urlencoded"] {
+        let own = Request::new("POST", CHAT)
+            .body(r#"{"model":"gpt-5-mini"}"#)
+            .header("content-type", content_type);
+        assert_eq!(own.send(&pair.gateway).await.status, 500, "{content_type}");
+    }
+    pair.groq.untouched();
+    assert_eq!(pair.ask("gpt-5-mini").await.status, 200);
+}

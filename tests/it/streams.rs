@@ -260,8 +260,40 @@ async fn a_large_answer_arrives_whole() {
     }
 }
 
-/// Answers one request with an interim head, and the rest when `go` comes.
-async fn hinting(listener: tokio::net::TcpListener, go: tokio::sync::oneshot::Receiver<()>) {
+/// A provider that answers one request with an interim head, and with the rest when it is told to.
+struct Hinting {
+    gateway: Gateway,
+    go: tokio::sync::oneshot::Sender<()>,
+    provider: tokio::task::JoinHandle<()>,
+}
+
+impl Hinting {
+    async fn start() -> Self {
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let url = format!("http://{}", listener.local_addr().unwrap());
+        let (go, goes) = tokio::sync::oneshot::channel();
+        let yaml = format!(
+            "providers: {{ openai: {{ base_url: \"{url}/v1\", allow_insecure: true }} }}\n"
+        );
+        Self {
+            provider: tokio::spawn(hints(listener, goes)),
+            gateway: Gateway::start(&yaml).await,
+            go,
+        }
+    }
+
+    /// Asks over this version of HTTP/1.
+    async fn asked(&self, version: &str) -> Connection {
+        let mut connection = Connection::open(&self.gateway).await;
+        let asked = format!(
+            "POST {CHAT} HTTP/{version}\r\nhost: x\r\ncontent-type: application/json\r\ncontent-length: 2\r\n\r\n{{}}"
+        );
+        connection.write(asked).await;
+        connection
+    }
+}
+
+async fn hints(listener: tokio::net::TcpListener, go: tokio::sync::oneshot::Receiver<()>) {
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
     let (mut socket, _) = listener.accept().await.unwrap();
     let mut asked = Vec::new();
@@ -270,28 +302,41 @@ async fn hinting(listener: tokio::net::TcpListener, go: tokio::sync::oneshot::Re
     }
     let hints = b"HTTP/1.1 103 Early Hints\r\nlink: <a>\r\n\r\n";
     socket.write_all(hints).await.unwrap();
-    go.await.unwrap();
-    let answer = b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok";
-    socket.write_all(answer).await.unwrap();
+    if go.await.is_ok() {
+        let answer = b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok";
+        socket.write_all(answer).await.unwrap();
+    }
 }
 
 #[tokio::test]
 async fn an_interim_head_does_not_wait_for_the_answer() {
-    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let url = format!("http://{}", listener.local_addr().unwrap());
-    let (go, goes) = tokio::sync::oneshot::channel();
-    let provider = tokio::spawn(hinting(listener, goes));
-    let yaml =
-        format!("providers: {{ openai: {{ base_url: \"{url}/v1\", allow_insecure: true }} }}\n");
-    let gateway = Gateway::start(&yaml).await;
-    let mut connection = Connection::open(&gateway).await;
-    let asked = format!(
-        "POST {CHAT} HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\ncontent-length: 2\r\n\r\n{{}}"
-    );
-    connection.write(asked).await;
+    let hinting = Hinting::start().await;
+    let mut connection = hinting.asked("1.1").await;
     let interim = connection.head().await.unwrap();
     assert!(interim.start.starts_with("HTTP/1.1 103 "), "{interim:?}");
-    go.send(()).unwrap();
+    hinting.go.send(()).unwrap();
     assert_eq!(connection.read().await.unwrap().text(), "ok");
-    provider.await.unwrap();
+    hinting.provider.await.unwrap();
+}
+
+#[tokio::test]
+async fn an_interim_head_is_none_for_http10() {
+    let hinting = Hinting::start().await;
+    let mut connection = hinting.asked("1.0").await;
+    hinting.go.send(()).unwrap();
+    let answer = connection.read().await.unwrap();
+    assert_eq!((answer.interim, answer.status), (Vec::<u16>::new(), 200));
+    hinting.provider.await.unwrap();
+}
+
+#[tokio::test]
+async fn who_leaves_after_an_interim_head_has_had_no_answer() {
+    let hinting = Hinting::start().await;
+    let mut connection = hinting.asked("1.1").await;
+    assert!(connection.head().await.is_some());
+    drop(connection);
+    let log = hinting.gateway.logged("error=client_gone").await;
+    assert!(log.contains(" status=0 "), "{log}");
+    drop(hinting.go);
+    hinting.provider.await.unwrap();
 }

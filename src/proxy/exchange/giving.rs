@@ -43,6 +43,14 @@ pub struct Client {
 }
 
 impl Client {
+    /// Has nothing yet. It may have left during an earlier try.
+    pub fn new(ctx: &Context) -> Self {
+        Self {
+            has_left: caching::has_lost_its_client(ctx),
+            ..Self::default()
+        }
+    }
+
     /// Whether it has left, and others are served.
     pub fn has_left(&self) -> bool {
         self.has_left

@@ -76,26 +76,18 @@ impl Conversation {
         written.map_err(up)
     }
 
-    /// Sends its body. One that cannot be sent whole over HTTP/1.1 is no error here: a provider that
-    /// refuses a body reads no more of it, and has answered.
-    pub async fn send(&mut self, body: Bytes) -> Result<()> {
-        let is_empty = body.is_empty();
-        if let HttpSession::H2(http2) = &mut self.http {
-            return match is_empty {
-                true => Ok(()),
-                false => http2.write_request_body(body, true).await.map_err(up),
-            };
-        }
-        let written = match is_empty {
+    /// Sends its body. One that cannot be sent whole is no error here: a provider that refuses a body
+    /// reads no more of it, and has answered.
+    pub async fn send(&mut self, body: Bytes) {
+        let written = match body.is_empty() {
             true => Ok(()),
             false => self.http.write_request_body(body, true).await,
         };
         let ended = match written {
-            Ok(()) => self.http.finish_request_body().await,
-            failed => failed,
+            Ok(()) if !self.is_http2() => self.http.finish_request_body().await,
+            written => written,
         };
         self.unsent = ended.err();
-        Ok(())
     }
 
     /// The next of the answer. Of its body it may be dropped and called again; nothing is lost.
@@ -105,7 +97,7 @@ impl Conversation {
             HttpSession::H2(http2) => next_of_http2(http2, self.stage).await,
             HttpSession::Custom(()) => Ok(HttpTask::Done),
         };
-        let task = next.map_err(|error| up(self.unsent.take().unwrap_or(error)))?;
+        let task = next.map_err(|error| up(self.why(error)))?;
         self.stage = match &task {
             task if task.is_end() => Stage::Nothing,
             HttpTask::Header(head, _) if head.status.is_informational() => Stage::Head,
@@ -113,6 +105,17 @@ impl Conversation {
             _ => Stage::Body,
         };
         Ok(task)
+    }
+
+    /// Why there is no more of the answer: over HTTP/2 the stream itself says it best, but for a
+    /// provider that has stopped reading.
+    fn why(&mut self, error: Box<Error>) -> Box<Error> {
+        let stopped = |unsent: &Box<Error>| unsent.etype() == &ErrorType::WriteTimedout;
+        let is_http2 = self.is_http2();
+        let unsent = self.unsent.take();
+        unsent
+            .filter(|unsent| !is_http2 || stopped(unsent))
+            .unwrap_or(error)
     }
 
     /// All was said: the connection may be used again.
