@@ -3,8 +3,8 @@
 //!
 //! Pingora's own engine sends the body while it reads the answer, in two halves that pass each
 //! other pieces over channels. Of a held body nothing is still to come, so one line of steps does:
-//! connect, ask, take the answer in, give it. That costs a third less, sends again what is larger than
-//! Pingora's replay buffer, and records answers on the way. Bodies that stream through, and upgrades,
+//! connect, ask, take the answer in, give it. That costs less, sends again what is larger than Pingora's
+//! replay buffer, and records answers on the way. Bodies that stream through, and upgrades,
 //! are Pingora's. Both ways call the same functions of this directory for all that is decided; each
 //! keeps connections of its own.
 
