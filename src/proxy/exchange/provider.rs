@@ -110,12 +110,12 @@ impl Conversation {
     /// Why there is no more of the answer: over HTTP/2 the stream itself says it best, but for a
     /// provider that has stopped reading.
     fn why(&mut self, error: Box<Error>) -> Box<Error> {
-        let stopped = |unsent: &Box<Error>| unsent.etype() == &ErrorType::WriteTimedout;
-        let is_http2 = self.is_http2();
-        let unsent = self.unsent.take();
-        unsent
-            .filter(|unsent| !is_http2 || stopped(unsent))
-            .unwrap_or(error)
+        match self.unsent.take() {
+            Some(unsent) if !self.is_http2() || unsent.etype() == &ErrorType::WriteTimedout => {
+                unsent
+            }
+            _ => error,
+        }
     }
 
     /// All was said: the connection may be used again.
