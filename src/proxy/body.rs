@@ -238,8 +238,9 @@ pub async fn read_placeholder(session: &mut Session) -> Result<(), Failure> {
     Ok(())
 }
 
-/// What goes to the provider of a body that streams through. `None` is the end of the body to Pingora, wherever it stands: before that what has no bytes, such
-/// as a read that brought the head of a chunk only, is an empty piece, which Pingora leaves out.
+/// What goes to the provider of a body that streams through. `None` is the end of the body to
+/// Pingora, wherever it stands: before that what has no bytes, such as a read that brought the head
+/// of a chunk only, is an empty piece, which Pingora leaves out.
 pub fn pass(
     piece: &mut Option<Bytes>,
     end_of_stream: bool,

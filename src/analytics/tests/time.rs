@@ -129,9 +129,11 @@ fn the_time_of_a_level_waits_for_what_is_made_of_it() {
         DAY_0,
     )
     .unwrap();
+    // The writer has moved it already, if it came so far.
+    let before = schema::since(&connection, Level::Minute).unwrap();
     let day = Duration::from_secs(86_400);
     let kept = super::super::retention::Kept::new(day, day, day);
     let counters = Default::default();
     super::super::retention::step(&mut connection, kept, DAY_0 + 9 * DAY, &counters).unwrap();
-    assert_eq!(schema::since(&connection, Level::Minute).unwrap(), 0);
+    assert_eq!(schema::since(&connection, Level::Minute).unwrap(), before);
 }
