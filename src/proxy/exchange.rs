@@ -183,43 +183,47 @@ impl Exchange<'_> {
             // An answer that others wait for is not held up by a slow client.
             let apart = is_recorded && !ended;
             let reads = !ended && self.client.lets_read(session);
-            let is_satisfied = match self.client.next(session, provider, reads).await {
-                Event::Came(Ok(task)) => {
-                    if let Err(error) = self.take(ctx, task) {
-                        // A head alone is not begun with: a status can still tell.
-                        if ctx.answer.first_byte.is_some() {
-                            self.client.give(session, false).await?;
-                        }
-                        return Err(error);
-                    }
-                    false
-                }
-                Event::Came(Err(error)) => {
-                    // What came before it broke is the client's.
-                    self.client.give(session, false).await?;
-                    return Err(error);
-                }
-                Event::IsGiven => self.client.give(session, apart).await.map_or_else(
-                    |error| {
-                        self.client
-                            .leaves(session, ctx, error, is_recorded)
-                            .map(|()| false)
-                    },
-                    Ok,
-                )?,
-                Event::Took(Ok(())) => false,
-                Event::Took(Err(error)) | Event::Left(error) => {
-                    self.client.leaves(session, ctx, error, is_recorded)?;
-                    false
-                }
-            };
-            // It has all that was told, and the provider's own end may come much later.
-            if is_satisfied && !is_recorded {
+            let has_what_was_told = match self.client.next(session, provider, reads).await {
+                Event::Came(task) => self.comes(session, ctx, task).await.map(|()| false),
+                Event::IsGiven => match self.client.give(session, apart).await {
+                    Err(error) => self.leaves(session, ctx, error),
+                    given => given,
+                },
+                Event::Took(Ok(())) => Ok(false),
+                Event::Took(Err(error)) | Event::Left(error) => self.leaves(session, ctx, error),
+            }?;
+            // The provider's own end may come much later.
+            if has_what_was_told && !is_recorded {
                 break;
             }
         }
         self.client.end(session).await;
         Ok(())
+    }
+
+    /// The client has left: it has nothing then.
+    fn leaves(&mut self, session: &mut Session, ctx: &Context, error: Box<Error>) -> Result<bool> {
+        let is_recorded = self.recorder.is_some();
+        let left = self.client.leaves(session, ctx, error, is_recorded);
+        left.map(|()| false)
+    }
+
+    /// The next of the body, or why there is none. What came before that is the client's, but for a
+    /// head alone that is refused here: a status can still tell.
+    async fn comes(
+        &mut self,
+        session: &mut Session,
+        ctx: &mut Context,
+        task: Result<HttpTask>,
+    ) -> Result<()> {
+        let broke = task.is_err();
+        let Err(error) = task.and_then(|task| self.take(ctx, task)) else {
+            return Ok(());
+        };
+        if broke || ctx.answer.first_byte.is_some() {
+            self.client.give(session, false).await?;
+        }
+        Err(error)
     }
 
     /// The next of the body is there, or its end.

@@ -73,11 +73,11 @@ fn leave_the_connection(head: &mut RequestHeader) -> Result<()> {
         let names = value.as_bytes().split(|byte| *byte == b',');
         let names = names.map(<[u8]>::trim_ascii);
         for name in names.filter(|name| !name.is_empty()) {
+            if nominated.len() == MOST_NOMINATED {
+                return broken("too many names in the Connection header");
+            }
             nominated.push(nominee(name)?);
         }
-    }
-    if nominated.len() > MOST_NOMINATED {
-        return broken("too many names in the Connection header");
     }
     for name in nominated.iter().chain(&OF_A_CONNECTION) {
         head.remove_header(name);
