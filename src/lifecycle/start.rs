@@ -256,6 +256,13 @@ impl Shell {
         )
     }
 
+    /// To providers.
+    fn connections(&self, server: &Server) -> proxy::Connections {
+        let options = ConnectorOptions::from_server_conf(&server.configuration);
+        let idle = IDLE_CONNECTIONS * self.settings.threads;
+        proxy::Connections::new(Connector::new(Some(options)), idle)
+    }
+
     /// The listeners for applications.
     fn door(
         &self,
@@ -265,9 +272,7 @@ impl Shell {
             metrics: self.metrics.clone(),
             phase: self.phase.clone(),
             dns: self.dns.clone(),
-            connector: Connector::new(Some(ConnectorOptions::from_server_conf(
-                &server.configuration,
-            ))),
+            connections: self.connections(server),
             cache: self.cache.clone(),
             known: self.known.clone(),
             ledger: self.ledger.clone(),
@@ -424,7 +429,7 @@ fn leave_connect_to_the_door() -> HttpServerOptions {
     options
 }
 
-/// Idle connections to providers that are kept for each thread, the least recently used going
+/// Idle connections to providers that are kept for each thread, those that have waited longest going
 /// first. Pingora's 128 would make more requests at a time than that pay for a new connection
 /// and its TLS; an idle one costs some 30 KiB.
 const IDLE_CONNECTIONS: usize = 1024;

@@ -8,8 +8,10 @@
 //! are Pingora's. Both ways call the same functions of this directory for all that is decided; each
 //! keeps connections of its own.
 
+mod connections;
 mod giving;
 mod head;
+mod idle;
 mod provider;
 mod recorder;
 
@@ -24,6 +26,7 @@ use pingora_proxy::Session;
 use super::context::{Body, Context};
 use super::response::{self, Head};
 use super::{Door, again, attempt, caching, cork, failure};
+pub use connections::Connections;
 use giving::{Client, Event};
 use provider::Conversation;
 use recorder::Recorder;
@@ -47,7 +50,7 @@ pub async fn run(door: &Door, session: &mut Session, ctx: &mut Context) -> Resul
 
 async fn try_once(door: &Door, session: &mut Session, ctx: &mut Context) -> Result<()> {
     let peer = again::peer(door, session, ctx).await?;
-    let connected = door.connector.get_http_session(&*peer).await;
+    let connected = door.connections.get(&peer).await;
     let (http, reused) = connected.map_err(|mut error| {
         error.as_up();
         failure::could_not_connect(door, session, ctx, error).into_up()
@@ -67,7 +70,7 @@ async fn try_once(door: &Door, session: &mut Session, ctx: &mut Context) -> Resu
     drop(exchange);
     match ended {
         Ok(()) => {
-            provider.end(&door.connector, &peer).await;
+            provider.end(&door.connections, &peer).await;
             // Pingora would end in order what is not said to have failed.
             match has_left && !response::is_given(session, ctx) {
                 true => Err(giving::gone()),
@@ -75,7 +78,7 @@ async fn try_once(door: &Door, session: &mut Session, ctx: &mut Context) -> Resu
             }
         }
         Err(mut error) => {
-            provider.abandon(&door.connector, &peer, &mut error).await;
+            provider.abandon(&door.connections, &peer, &mut error).await;
             Err(failure::broke(door, session, ctx, error, reused))
         }
     }

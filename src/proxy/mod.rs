@@ -65,7 +65,6 @@ use std::time::Duration;
 use arc_swap::ArcSwap;
 use async_trait::async_trait;
 use bytes::Bytes;
-use pingora_core::connectors::http::Connector;
 use pingora_core::modules::http::HttpModules;
 use pingora_core::upstreams::peer::HttpPeer;
 use pingora_core::{Error, Result};
@@ -88,6 +87,7 @@ use crate::routing::known::Known;
 use crate::telemetry::metrics::Metrics;
 
 use context::Context;
+pub use exchange::Connections;
 
 /// The door: what Pingora drives for every request.
 pub struct Door {
@@ -95,7 +95,7 @@ pub struct Door {
     ledger: Arc<Ledger>,
     phase: Arc<Phase>,
     dns: Arc<Dns>,
-    connector: Connector,
+    connections: Connections,
     tokens: TokenCache,
     memory: Arc<Memory>,
     cache: Arc<Cache>,
@@ -116,7 +116,7 @@ pub struct Shared {
     /// Finds providers.
     pub dns: Arc<Dns>,
     /// Connects to them.
-    pub connector: Connector,
+    pub connections: Connections,
     /// Has answers.
     pub cache: Arc<Cache>,
     /// What is known of providers.
@@ -136,7 +136,7 @@ impl Door {
             metrics,
             phase,
             dns,
-            connector,
+            connections,
             cache,
             known,
             ledger,
@@ -150,7 +150,7 @@ impl Door {
             ledger,
             phase,
             dns,
-            connector,
+            connections,
             tokens,
             memory,
             cache,

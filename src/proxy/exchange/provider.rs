@@ -5,7 +5,6 @@ use std::os::fd::RawFd;
 use bytes::Bytes;
 use http::header::CONTENT_LENGTH;
 use http::{Method, StatusCode};
-use pingora_core::connectors::http::Connector;
 use pingora_core::protocols::UniqueID;
 use pingora_core::protocols::http::HttpTask;
 use pingora_core::protocols::http::client::HttpSession;
@@ -13,6 +12,8 @@ use pingora_core::protocols::http::v2::client::Http2Session;
 use pingora_core::upstreams::peer::{HttpPeer, Peer};
 use pingora_core::{Error, ErrorSource, ErrorType, Result};
 use pingora_http::{RequestHeader, ResponseHeader};
+
+use super::connections::Connections;
 
 /// One request and its answer.
 pub struct Conversation {
@@ -119,17 +120,16 @@ impl Conversation {
     }
 
     /// All was said: the connection may be used again.
-    pub async fn end(self, connector: &Connector, peer: &HttpPeer) {
+    pub async fn end(self, connections: &Connections, peer: &HttpPeer) {
         let is_clean = self.is_over() && self.unsent.is_none();
         if is_clean || self.is_http2() {
-            let idle = peer.idle_timeout();
-            connector.release_http_session(self.http, peer, idle).await;
+            connections.give_back(self.http, peer).await;
         }
     }
 
     /// Ends it where it is. HTTP/1.1 has no other way than to close the connection, unless nothing has
     /// been said.
-    pub async fn abandon(self, connector: &Connector, peer: &HttpPeer, error: &mut Error) {
+    pub async fn abandon(self, connections: &Connections, peer: &HttpPeer, error: &mut Error) {
         if let HttpSession::H2(http2) = &self.http {
             if error.esource() == &ErrorSource::Upstream
                 && error.etype() == &ErrorType::ReadTimedout
@@ -138,23 +138,24 @@ impl Conversation {
                 http2.conn.mark_shutdown();
             }
             if matches!(error.etype(), ErrorType::H2Downgrade | ErrorType::InvalidH2) {
-                speak_http1(connector, peer, error);
+                speak_http1(connections, peer, error);
             }
         }
-        if self.is_http2() || !self.asked {
-            let idle = peer.idle_timeout();
-            connector.release_http_session(self.http, peer, idle).await;
+        match self.asked {
+            false => connections.give_back_unused(self.http, peer).await,
+            true if self.is_http2() => connections.give_back(self.http, peer).await,
+            true => {}
         }
     }
 }
 
 /// A provider whose HTTP/2 cannot be understood is asked over HTTP/1.1 from now on.
-fn speak_http1(connector: &Connector, peer: &HttpPeer, error: &mut Error) {
+fn speak_http1(connections: &Connections, peer: &HttpPeer, error: &mut Error) {
     let may = peer
         .get_alpn()
         .is_none_or(|alpn| alpn.get_min_http_version() == 1);
     match may {
-        true => connector.prefer_h1(peer),
+        true => connections.prefer_http1(peer),
         false => error.set_retry(false),
     }
 }
