@@ -8,7 +8,7 @@
 //! | `caching` | `request_filter`: answers that are there already, or will be for others |
 //! | `serve` | answers that come from the cache |
 //! | `cancel` | requests that are ended from outside |
-//! | `cork` | `connected_to_upstream`, and where answers begin: head and body leave together |
+//! | `cork` | `connected_to_upstream`, and where answers begin: what is there leaves together |
 //! | `body` | `request_body_filter`, holding of bodies |
 //! | `timed` | the clock on HTTP/2 bodies |
 //! | `subrequest` | re-entry with a held body |
